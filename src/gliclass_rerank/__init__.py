@@ -1,0 +1,44 @@
+"""Rerank passages with GLiClass: many labels against a text in one forward pass, offline from the first second."""
+
+from gliclass_rerank.errors import (
+    CheckpointError,
+    GLiClassRerankError,
+    InputError,
+    InvalidTextError,
+    LabelTooLongError,
+    MissingExtraError,
+    ModelError,
+    ModelNotFoundError,
+    NonFiniteError,
+    OptionError,
+    TextTooLongError,
+    UnsupportedModelError,
+)
+from gliclass_rerank.rerank import Reranker
+from gliclass_rerank.scoring.load import load_scorer
+from gliclass_rerank.types import Example, Logits, ModelInfo, Ranked, Scorer, ScoreRequest
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CheckpointError",
+    "Example",
+    "GLiClassRerankError",
+    "InputError",
+    "InvalidTextError",
+    "LabelTooLongError",
+    "Logits",
+    "MissingExtraError",
+    "ModelError",
+    "ModelInfo",
+    "ModelNotFoundError",
+    "NonFiniteError",
+    "OptionError",
+    "Ranked",
+    "Reranker",
+    "ScoreRequest",
+    "Scorer",
+    "TextTooLongError",
+    "UnsupportedModelError",
+    "load_scorer",
+]

@@ -1,0 +1,69 @@
+"""Every error that this package raises on purpose.
+
+    GLiClassRerankError
+    ├── InputError (ValueError)          what the caller passed cannot be scored
+    │   ├── InvalidTextError             not a string, empty, NUL or a lone surrogate
+    │   ├── TextTooLongError             long_text="error" and the text does not fit the model
+    │   ├── LabelTooLongError            one label does not fit the model; labels are never cut
+    │   └── OptionError                  an option has a value that it cannot have
+    ├── ModelError                       the model cannot be used
+    │   ├── ModelNotFoundError           no such folder, hub repository or cached file
+    │   ├── CheckpointError              the folder is there, but is no usable checkpoint
+    │   ├── UnsupportedModelError        a layout, flag or backbone that we refuse by name
+    │   └── NonFiniteError               weights or scores are NaN or infinite
+    └── MissingExtraError (ImportError)  an optional part of the package is not installed
+
+Each message says what was expected, what came, and what to do about it.
+"""
+
+
+class GLiClassRerankError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class InputError(GLiClassRerankError, ValueError):
+    """What the caller passed cannot be scored."""
+
+
+class InvalidTextError(InputError):
+    """A text, query, passage or label is not a string, is empty, or holds characters no tokenizer can read."""
+
+
+class TextTooLongError(InputError):
+    """A text does not fit the model and the caller asked for an error (``long_text="error"``)."""
+
+
+class LabelTooLongError(InputError):
+    """A label, or prompt and examples together, leave no room for the text. Labels are never cut."""
+
+
+class OptionError(InputError):
+    """An option has a value that it cannot have."""
+
+
+class ModelError(GLiClassRerankError):
+    """The model cannot be used."""
+
+
+class ModelNotFoundError(ModelError):
+    """There is no such folder, hub repository or cached file."""
+
+
+class CheckpointError(ModelError):
+    """The folder exists, but what is in it is no usable checkpoint."""
+
+
+class UnsupportedModelError(ModelError):
+    """The checkpoint has a layout, flag or backbone that this package refuses, named in the message."""
+
+
+class NonFiniteError(ModelError):
+    """The model's weights or scores are NaN or infinite."""
+
+
+class MissingExtraError(GLiClassRerankError, ImportError):
+    """An optional part of the package is needed and not installed."""
+
+    def __init__(self, extra: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs the extra [{extra}]: pip install 'gliclass-rerank[{extra}]'")
+        self.extra = extra

@@ -1,0 +1,210 @@
+"""What travels between the rooms: requests, logits, results. Frozen, and free of any backend."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gliclass_rerank.errors import InputError, InvalidTextError, OptionError
+
+Direction = Literal["passage-as-text", "passage-as-label"]
+LongText = Literal["window", "truncate", "error"]
+Span = tuple[int, int]
+"""Half-open range of code points, ``text[start:end]``."""
+
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A solved example that a model may be shown beside the text: the text and the labels that hold for it."""
+
+    text: str
+    labels: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        check_text(self.text, "example text")
+        object.__setattr__(self, "labels", _checked_labels(self.labels, "example label", at_least_one=False))
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRequest:
+    """One text and the labels to score against it in one forward pass.
+
+    Args:
+        text: what the model reads (a passage, a query, evidence). Not empty.
+        labels: at least one; duplicates keep their places.
+        prompt: a task description put in front of the text, where the checkpoint was trained with one.
+        examples: solved examples; mappings with "text" and "labels" are taken as well.
+        long_text: what happens to a text that does not fit: "window" reads all of it in overlapping windows,
+            "truncate" reads its beginning and says so in the result, "error" raises.
+
+    Raises:
+        InvalidTextError: a text that no tokenizer can read.
+        InputError, OptionError: no labels, or an unknown value of ``long_text``.
+    """
+
+    text: str
+    labels: tuple[str, ...]
+    prompt: str = ""
+    examples: tuple[Example, ...] = ()
+    long_text: LongText = "window"
+
+    def __post_init__(self) -> None:
+        check_text(self.text, "text")
+        check_text(self.prompt, "prompt", may_be_empty=True)
+        check_choice(self.long_text, get_args(LongText), "long_text")
+        object.__setattr__(self, "labels", _checked_labels(self.labels, "label", at_least_one=True))
+        object.__setattr__(self, "examples", tuple(_as_example(example) for example in self.examples))
+
+
+class Logits(np.ndarray[Any, np.dtype[np.float32]]):
+    """Raw logits of one request, float32, shape (labels,), that remember how the text was read.
+
+    The values are the largest logit of each label over the windows of the text. Whatever is derived from
+    this array (slices, sums, copies) is an ordinary result without that memory: ``spans`` is then empty.
+
+    Attributes:
+        spans: code-point range of each window in the request's text, in reading order.
+        per_window: float32, shape (windows, labels).
+        truncated: some of the text was not read, because the request asked for "truncate".
+    """
+
+    spans: tuple[Span, ...]
+    per_window: FloatArray
+    truncated: bool
+
+    @classmethod
+    def over_windows(cls, per_window: FloatArray, spans: Sequence[Span], *, truncated: bool = False) -> Logits:
+        """Reduce ``per_window`` (float32, shape (windows, labels)) to one logit a label, and remember it."""
+        logits: Logits = per_window.max(axis=0).astype(np.float32).view(cls)
+        logits.spans, logits.per_window, logits.truncated = tuple(spans), per_window, truncated
+        return logits
+
+    def __array_finalize__(self, source: object) -> None:
+        self.spans, self.truncated = (), False
+        self.per_window = np.empty((0, 0), np.float32)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Keep the memory when the array is pickled, so that results may cross processes."""
+        return _restore_logits, (np.asarray(self), self.per_window, self.spans, self.truncated)
+
+
+def _restore_logits(values: FloatArray, per_window: FloatArray, spans: tuple[Span, ...], truncated: bool) -> Logits:
+    logits = values.view(Logits)
+    logits.spans, logits.per_window, logits.truncated = spans, per_window, truncated
+    return logits
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What a loaded model says of itself.
+
+    Attributes:
+        name: "mini", a folder's name or a hub id.
+        revision: hub commit, or a fingerprint of configuration and weights.
+        architecture: "uni-encoder", "bi-encoder", "bi-encoder-fused", "encoder-decoder",
+            "encoder-decoder-cls" or "decoder-kv".
+        backend: "onnx" or "torch".
+        device: "cpu", "cuda:0", ...
+        dtype: "int8", "fp32", "bf16" or "fp16".
+        max_length: tokens of one pass, labels and special tokens included.
+        direction: which of query and passage this model was trained to read as its text.
+        calibrated: its folder carries a fitted calibration.
+        prior_weight: logits that one standard deviation of a first-stage score is worth, if it was fitted.
+    """
+
+    name: str
+    revision: str
+    architecture: str
+    backend: str
+    device: str
+    dtype: str
+    max_length: int
+    direction: Direction = "passage-as-text"
+    calibrated: bool = False
+    prior_weight: float | None = None
+
+
+class Scorer(Protocol):
+    """Anything that scores labels against texts: a local model, a service, a test's fake."""
+
+    @property
+    def info(self) -> ModelInfo: ...
+
+    def score(self, requests: Sequence[ScoreRequest]) -> Sequence[FloatArray]:
+        """Return one float32 array of raw logits per request, shape (labels,), in the order of its labels.
+
+        Local scorers return `Logits`, which also tell the windows of a long text.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """One passage of a ranking.
+
+    Attributes:
+        index: position of the passage in the caller's list.
+        score: in [0, 1]; what the ranking is ordered by.
+        logit: the model's raw relevance logit (fused over several queries).
+        truncated: the end of the passage was not read (``long_text="truncate"``).
+        window: the code points of the best window of a passage too long for one pass, else None.
+        criteria: probability of each extra criterion, in [0, 1].
+    """
+
+    index: int
+    score: float
+    logit: float
+    truncated: bool = False
+    window: Span | None = None
+    criteria: Mapping[str, float] = field(default_factory=dict)
+
+
+def check_text(value: object, what: str, *, may_be_empty: bool = False) -> str:
+    """Return ``value`` if every tokenizer can read it; ``what`` names it in the error.
+
+    Raises:
+        InvalidTextError: not a string, empty or blank, or with a NUL or a lone surrogate in it.
+    """
+    if not isinstance(value, str):
+        raise InvalidTextError(f"{what}: expected a string, got {type(value).__name__}")
+    if not may_be_empty and not value.strip():
+        raise InvalidTextError(f"{what}: expected some text, got {value[:20]!r}; leave it out or fill it")
+    if (position := value.find("\0")) >= 0:
+        raise InvalidTextError(f"{what}: NUL character at position {position}; remove it (is this binary data?)")
+    if not value.isascii():
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise InvalidTextError(
+                f"{what}: lone surrogate {value[error.start]!r} at position {error.start}; "
+                "decode the source with errors='replace'"
+            ) from None
+    return value
+
+
+def check_choice(value: object, choices: Sequence[str], what: str) -> None:
+    """Raise `OptionError` unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        raise OptionError(f"{what}: expected one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def _checked_labels(labels: object, what: str, *, at_least_one: bool) -> tuple[str, ...]:
+    if isinstance(labels, str) or not isinstance(labels, Sequence):
+        raise InputError(f"{what}s: expected a sequence of strings, got {type(labels).__name__}")
+    if at_least_one and not labels:
+        raise InputError(f"{what}s: expected at least one, got none")
+    return tuple(check_text(label, f"{what} {i}") for i, label in enumerate(labels))
+
+
+def _as_example(example: object) -> Example:
+    if isinstance(example, Example):
+        return example
+    if isinstance(example, Mapping) and {"text", "labels"} <= example.keys():
+        return Example(example["text"], example["labels"])
+    raise InputError(f"example: expected Example(text, labels), got {example!r:.80}")
