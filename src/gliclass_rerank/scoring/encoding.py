@@ -1,0 +1,209 @@
+"""Requests to passes: token ids of one forward pass each, with every text read whole or its cut announced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gliclass_rerank.errors import InvalidTextError, LabelTooLongError, TextTooLongError
+from gliclass_rerank.scoring.checkpoint import Checkpoint
+from gliclass_rerank.scoring.layout import TO_THE_END, Frame, Layout
+from gliclass_rerank.scoring.tokenizer import Ids, TextTokenizer
+from gliclass_rerank.types import Logits, ScoreRequest, Span
+
+MIN_TEXT_TOKENS = 16  # room that labels must leave for the text
+MAX_OVERLAP = 64  # tokens that neighbouring windows share, so that no statement is only ever seen cut
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One sequence for the model.
+
+    Attributes:
+        ids: int32, shape (tokens,).
+        label_spans: int32, shape (labels, 2): where each label's embedding is pooled from, in ``ids`` or ``side``.
+        separator: position of <<SEP>> in ``ids``; 0 where the labels stand elsewhere.
+        side: int32, the label sequence of an encoder-decoder, else empty.
+        labels: the labels' texts, for architectures that encode them apart.
+        has_examples: examples stand in the sequence.
+    """
+
+    ids: Ids
+    label_spans: NDArray[np.int32]
+    separator: int
+    side: Ids
+    labels: tuple[str, ...]
+    has_examples: bool
+
+    @property
+    def cost(self) -> int:
+        """Tokens that the model reads."""
+        return len(self.ids) + len(self.side)
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedRequest:
+    """The passes of one request: every window of the text with every group of labels, windows outermost."""
+
+    passes: tuple[Pass, ...]
+    spans: tuple[Span, ...]
+    truncated: bool
+
+    def assemble(self, logits: Sequence[NDArray[np.float32]]) -> Logits:
+        """Put the passes' logits, float32 of shape (labels of its group,) each, together again."""
+        groups = len(self.passes) // len(self.spans)
+        rows = [np.concatenate(logits[start : start + groups]) for start in range(0, len(logits), groups)]
+        return Logits.over_windows(np.stack(rows), self.spans, truncated=self.truncated)
+
+
+class InputEncoder:
+    """Encodes requests for one checkpoint. Safe to use from many threads."""
+
+    def __init__(self, checkpoint: Checkpoint, tokenizer: TextTokenizer) -> None:
+        self._checkpoint = checkpoint
+        self._tokenizer = tokenizer
+        self._layout = Layout(checkpoint, tokenizer)
+
+    def encode(self, requests: Sequence[ScoreRequest]) -> list[EncodedRequest]:
+        """Tokenise and frame requests; texts are tokenised together, on all cores.
+
+        Raises:
+            InvalidTextError: a text or label of which nothing is left after tokenising.
+            LabelTooLongError: a label, or prompt and examples, that leave no room for the text.
+            TextTooLongError: a text that does not fit, where the request asks for that error.
+        """
+        cache: dict[tuple[object, ...], Frame] = {}  # requests of one call mostly share their labels
+        frames = []
+        for request in requests:
+            key = (request.labels, request.prompt, request.examples)
+            if key not in cache:
+                cache[key] = self._frame(request)
+            frames.append(cache[key])
+        texts: list[Ids] = [np.empty(0, np.int32)] * len(requests)
+        for first in (True, False):
+            chosen = [i for i, frame in enumerate(frames) if frame.first == first]
+            strings = [f"{frames[i].lead}{requests[i].text}{frames[i].trail}" for i in chosen]
+            for i, ids in zip(chosen, self._tokenizer.batch(strings, first=first), strict=True):
+                texts[i] = ids
+        return [self._encode(*item) for item in zip(requests, frames, texts, strict=True)]
+
+    def _frame(self, request: ScoreRequest) -> Frame:
+        for label in request.labels:
+            if not self._tokenizer.ids_of_label(label):
+                raise InvalidTextError(f"label {label!r}: the tokenizer leaves nothing of it")
+        return self._layout.frame(request.labels, request.prompt, request.examples)
+
+    def _encode(self, request: ScoreRequest, frame: Frame, text: Ids) -> EncodedRequest:
+        if not len(text):
+            raise InvalidTextError(f"text {request.text[:40]!r}: the tokenizer leaves nothing of it")
+        limit = self._checkpoint.max_length
+        if len(frame.side) > limit:
+            raise LabelTooLongError(_too_long("labels and prompt", len(frame.side), limit))
+        if len(frame.before) + len(text) + len(frame.after) <= limit:
+            whole = self._pass(request, frame, frame.before, text, frame.after, request.labels)
+            return EncodedRequest((whole,), ((0, len(request.text)),), truncated=False)
+        if request.long_text == "error":
+            room = limit - len(frame.before) - len(frame.after)
+            raise TextTooLongError(
+                f"text {request.text[:40]!r} has {len(text)} tokens, and {max(room, 0)} fit beside its labels; "
+                'shorten it, or ask for long_text="window"'
+            )
+        return self._encode_windows(request, frame, text)
+
+    def _encode_windows(self, request: ScoreRequest, frame: Frame, text: Ids) -> EncodedRequest:
+        lead, body, trail, offsets = self._parts(request.text, frame, text)
+        fixed = len(frame.before) + len(frame.after) + len(lead) + len(trail)
+        fixed -= sum(map(self._layout.label_cost, request.labels))
+        groups, size = self._fit_labels(request.labels, self._checkpoint.max_length - fixed, len(body))
+        bounds = window_bounds(len(body), size, min(MAX_OVERLAP, size // 4))
+        truncated = request.long_text == "truncate" and len(bounds) > 1
+        if truncated:
+            bounds = [(0, size)]
+        frames = [self._layout.frame(group, request.prompt, request.examples) for group in groups]
+        passes = [
+            self._pass(request, part, [*part.before, *lead], body[start:end], [*trail, *part.after], group)
+            for start, end in bounds
+            for part, group in zip(frames, groups, strict=True)
+        ]
+        spans = [(int(offsets[start, 0]), int(offsets[end - 1, 1])) for start, end in bounds]
+        return EncodedRequest(tuple(passes), tuple(spans), truncated)
+
+    def _parts(self, text: str, frame: Frame, ids: Ids) -> tuple[list[int], Ids, list[int], NDArray[np.int64]]:
+        """Split jointly tokenised lead, text and trail; a token across a border belongs to the text."""
+        offsets = self._tokenizer.offsets(f"{frame.lead}{text}{frame.trail}", first=frame.first) - len(frame.lead)
+        inside = (offsets[:, 1] > 0) & (offsets[:, 0] < len(text))
+        if not inside.any():
+            raise InvalidTextError(f"text {text[:40]!r}: the tokenizer leaves nothing of it")
+        start, end = int(inside.argmax()), len(ids) - int(inside[::-1].argmax())
+        return ids[:start].tolist(), ids[start:end], ids[end:].tolist(), offsets[start:end].clip(0, len(text))
+
+    def _fit_labels(self, labels: Sequence[str], room: int, text_tokens: int) -> tuple[list[tuple[str, ...]], int]:
+        """Divide ``room`` tokens between labels and text: groups of labels, and the size of a window.
+
+        Labels may take half of the room, or what a short text leaves. More labels than that are scored in
+        several passes over the same windows.
+        """
+        costs = [self._layout.label_cost(label) for label in labels]
+        label_room = room - min(text_tokens, room // 2)
+        longest = max(costs)
+        if room - longest < MIN_TEXT_TOKENS:
+            culprit = labels[costs.index(longest)]
+            raise LabelTooLongError(
+                _too_long(f"label {culprit[:40]!r} (with prompt and examples)", longest, room - MIN_TEXT_TOKENS)
+            )
+        groups: list[tuple[str, ...]] = []
+        group: list[str] = []
+        used = largest = 0
+        for label, cost in zip(labels, costs, strict=True):
+            if group and used + cost > label_room:
+                groups.append(tuple(group))
+                group, used = [], 0
+            group.append(label)
+            used += cost
+            largest = max(largest, used)
+        return [*groups, tuple(group)], room - largest
+
+    def _pass(
+        self, request: ScoreRequest, frame: Frame, before: list[int], text: Ids, after: list[int], labels: Sequence[str]
+    ) -> Pass:
+        ids = np.concatenate([np.array(before, np.int32), text, np.array(after, np.int32)])
+        # A prompt stands between the frame and the text, so "after" starts that much later.
+        shift = len(ids) - len(frame.after) if frame.labels_in == "after" else 0
+        end = len(frame.side) if frame.labels_in == "side" else len(ids)
+        spans = [(start + shift, end if stop == TO_THE_END else stop + shift) for start, stop in frame.spans]
+        separated = frame.separator is not None and frame.labels_in in ("before", "after")
+        return Pass(
+            ids=ids,
+            label_spans=np.array(spans, np.int32).reshape(-1, 2),
+            separator=shift + (frame.separator or 0) if separated else 0,
+            side=np.array(frame.side, np.int32),
+            labels=tuple(labels),
+            has_examples=bool(request.examples),
+        )
+
+
+def window_bounds(tokens: int, size: int, overlap: int) -> list[tuple[int, int]]:
+    """Cover ``tokens`` tokens with as few windows of at most ``size`` as overlap by ``overlap`` or more.
+
+    The windows are spread evenly, so that the last one is not a remnant without context.
+
+    Returns:
+        Half-open ranges in order; their union is ``range(tokens)``.
+    """
+    if tokens <= size:
+        return [(0, tokens)]
+    count = 1 + -(-(tokens - size) // (size - overlap))
+    starts = np.linspace(0, tokens - size, count).round().astype(int).tolist()
+    return [(start, start + size) for start in starts]
+
+
+def chunk_sizes(requests: Sequence[ScoreRequest]) -> Iterator[int]:
+    """Characters that each request makes the encoder hold."""
+    return (len(request.text) + sum(map(len, request.labels)) for request in requests)
+
+
+def _too_long(what: str, tokens: int, limit: int) -> str:
+    return f"{what}: {tokens} tokens, and at most {max(limit, 0)} fit this model; labels are never cut, shorten it"

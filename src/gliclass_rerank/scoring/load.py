@@ -1,0 +1,174 @@
+"""load_scorer: from a name to a scorer. The only place where backend, device and dtype are resolved."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+from importlib import resources
+from pathlib import Path
+from typing import Literal, get_args
+
+from gliclass_rerank.errors import MissingExtraError, ModelNotFoundError, OptionError, UnsupportedModelError
+from gliclass_rerank.scoring.checkpoint import Checkpoint, read_checkpoint
+from gliclass_rerank.scoring.local import LocalScorer
+from gliclass_rerank.types import ModelInfo, check_choice
+
+Backend = Literal["auto", "onnx", "torch"]
+Dtype = Literal["auto", "int8", "fp32", "bf16", "fp16"]
+
+BUNDLED = ("mini",)
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+HUB_FILES = ("*.json", "*.safetensors", "*.onnx")
+TORCH_PARTS = ("torch", "transformers", "gliclass")
+# Measured: on a CPU small batches stay in its caches, on a GPU large ones fill it.
+BATCH_TOKENS = {"onnx": 512, "cpu": 1024, "gpu": 32768}
+
+
+def load_scorer(
+    model: str | Path = "mini",
+    *,
+    backend: Backend = "auto",
+    device: str = "auto",
+    dtype: Dtype = "auto",
+    max_batch_tokens: int | None = None,
+    max_length: int | None = None,
+    threads: int | None = None,
+    revision: str | None = None,
+) -> LocalScorer:
+    """Load a model and check that it scores.
+
+    Args:
+        model: "mini" (bundled, offline), a checkpoint folder, or a hub id ("knowledgator/gliclass-edge-v3.0").
+            Only a hub id ever causes a download; ``HF_HUB_OFFLINE=1`` confines it to what is cached.
+        backend: "onnx" (CPU, no torch needed) or "torch"; "auto" takes ONNX where the folder has a graph of
+            the wanted dtype and no GPU was asked for.
+        device: "cpu", "cuda", "cuda:1", "mps"; "auto" takes a GPU for the torch backend if there is one.
+        dtype: "auto" is the graph's own for ONNX; for torch fp32 on a CPU, bf16 (else fp16) on a GPU.
+        max_batch_tokens: budget of one forward pass, padding included; a measured default by device.
+        max_length: tokens of one pass, labels included; by default what the model's positions allow, 1024 at most.
+        threads: batches that the ONNX backend runs at a time, or torch's threads; by default the usable cores.
+        revision: branch, tag or commit of a hub id.
+
+    Raises:
+        ModelNotFoundError: no such model, or not in the cache while offline.
+        CheckpointError, UnsupportedModelError, NonFiniteError: a folder that is no usable checkpoint.
+        MissingExtraError: the torch backend is needed and not installed.
+        OptionError: an option's value is impossible, alone or for this model.
+    """
+    check_choice(backend, get_args(Backend), "backend")
+    check_choice(dtype, get_args(Dtype), "dtype")
+    for value, what in ((max_batch_tokens, "max_batch_tokens"), (threads, "threads")):
+        if value is not None and value < 1:
+            raise OptionError(f"{what}: expected a positive number, got {value}")
+    folder, name, commit = locate(str(model), revision=revision)
+    checkpoint = read_checkpoint(folder, name=name, revision=commit, max_length=max_length)
+    threads_used = threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if _chosen_backend(checkpoint, backend, device, dtype) == "onnx":
+        scorer = _load_onnx(checkpoint, dtype, max_batch_tokens, threads_used)
+    else:
+        scorer = _load_torch(checkpoint, device, dtype, max_batch_tokens, threads)
+    scorer.check()
+    return scorer
+
+
+def locate(model: str, *, revision: str | None = None) -> tuple[Path, str | None, str | None]:
+    """Find a model: its folder, and its name and revision where these are not for the folder to tell.
+
+    Raises:
+        ModelNotFoundError: nothing of that name.
+    """
+    if model in BUNDLED:
+        return Path(str(resources.files("gliclass_rerank") / "bundled" / model)), model, None
+    if Path(model).is_dir():
+        return Path(model), None, None
+    if HUB_ID.fullmatch(model) and not Path(model).exists():
+        folder = _download(model, revision)
+        return folder, model, folder.name
+    raise ModelNotFoundError(
+        f"model {model!r}: expected {', '.join(map(repr, BUNDLED))}, an existing folder, or a hub id (owner/name)"
+    )
+
+
+def _download(model: str, revision: str | None) -> Path:
+    # Imported here: it is only needed for hub ids, and takes half a second.
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(model, revision=revision, allow_patterns=list(HUB_FILES)))
+    except LocalEntryNotFoundError as error:
+        raise ModelNotFoundError(
+            f"model {model!r} is not in the local cache and the hub cannot be reached (offline, or HF_HUB_OFFLINE "
+            'is set); download it once where there is a network, or use the bundled "mini"'
+        ) from error
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise ModelNotFoundError(f"model {model!r}: the hub does not give it: {error}") from error
+
+
+def _chosen_backend(checkpoint: Checkpoint, backend: Backend, device: str, dtype: Dtype) -> str:
+    on_cpu = device in ("auto", "cpu")
+    has_graph = checkpoint.onnx_file.is_file()
+    fits = dtype in ("auto", checkpoint.card.dtype)
+    if backend == "auto":
+        return "onnx" if has_graph and on_cpu and fits else "torch"
+    if backend == "onnx":
+        if not has_graph:
+            raise UnsupportedModelError(
+                f"{checkpoint.name}: backend 'onnx' needs model.onnx in {checkpoint.folder}; "
+                "make it with: gliclass-rerank export"
+            )
+        if not on_cpu:
+            raise OptionError(f"device: the onnx backend runs on 'cpu', got {device!r}")
+        if not fits:
+            raise OptionError(f"dtype: this graph is {checkpoint.card.dtype}, got {dtype!r}; export one, or use torch")
+    return backend
+
+
+def _load_onnx(checkpoint: Checkpoint, dtype: Dtype, max_batch_tokens: int | None, threads: int) -> LocalScorer:
+    from gliclass_rerank.scoring.onnx import OnnxScorer  # imports onnxruntime
+
+    info = _info(checkpoint, "onnx", "cpu", checkpoint.card.dtype)
+    return OnnxScorer(checkpoint, info, max_batch_tokens=max_batch_tokens or BATCH_TOKENS["onnx"], threads=threads)
+
+
+def _load_torch(
+    checkpoint: Checkpoint, device: str, dtype: Dtype, max_batch_tokens: int | None, threads: int | None
+) -> LocalScorer:
+    if any(importlib.util.find_spec(part) is None for part in TORCH_PARTS):
+        raise MissingExtraError("torch", f"{checkpoint.name} on the torch backend")
+    import torch
+
+    from gliclass_rerank.scoring.torch import TorchScorer
+
+    if dtype == "int8":
+        raise OptionError("dtype: the torch backend computes in 'fp32', 'bf16' or 'fp16', got 'int8'")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:
+        raise OptionError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if dtype == "auto":
+        wide = place.type == "cpu"
+        dtype = "fp32" if wide else "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp16"
+    budget = max_batch_tokens or BATCH_TOKENS["cpu" if place.type == "cpu" else "gpu"]
+    return TorchScorer(checkpoint, _info(checkpoint, "torch", str(place), dtype), max_batch_tokens=budget)
+
+
+def _info(checkpoint: Checkpoint, backend: str, device: str, dtype: str) -> ModelInfo:
+    return ModelInfo(
+        name=checkpoint.name,
+        revision=checkpoint.revision,
+        architecture=checkpoint.architecture,
+        backend=backend,
+        device=device,
+        dtype=dtype,
+        max_length=checkpoint.max_length,
+        direction=checkpoint.card.direction,
+        calibrated=checkpoint.card.calibrated,
+        prior_weight=checkpoint.card.prior_weight,
+    )

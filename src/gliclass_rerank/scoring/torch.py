@@ -1,0 +1,217 @@
+"""TorchScorer: every GLiClass architecture, on a CPU or a GPU."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from gliclass import GLiClassModel, GLiClassModelConfig
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers.utils import logging as transformers_logging
+
+from gliclass_rerank.errors import CheckpointError, LabelTooLongError, NonFiniteError
+from gliclass_rerank.scoring.batch import label_spans, pad, pad_mask, text_inputs, uni_encoder_inputs
+from gliclass_rerank.scoring.checkpoint import Checkpoint
+from gliclass_rerank.scoring.encoding import Pass
+from gliclass_rerank.scoring.forward import (
+    BiEncoderForward,
+    DecoderForward,
+    EncoderDecoderForward,
+    UniEncoderForward,
+)
+from gliclass_rerank.scoring.local import LocalScorer
+from gliclass_rerank.scoring.quantized import FACTORS, INT8, SCALE
+from gliclass_rerank.scoring.tokenizer import TextTokenizer
+from gliclass_rerank.types import FloatArray, ModelInfo
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+CACHED_LABELS = 16384  # label embeddings kept by a bi-encoder
+
+
+class TorchScorer(LocalScorer):
+    """Runs a checkpoint with upstream's modules, our encoding and batching around them.
+
+    Args:
+        checkpoint, info: as read and resolved by `load_scorer`.
+        max_batch_tokens: budget of one forward pass, padding included.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, info: ModelInfo, *, max_batch_tokens: int) -> None:
+        super().__init__(checkpoint, info, max_batch_tokens=max_batch_tokens)
+        self._device = torch.device(info.device)
+        model = load_model(checkpoint).to(self._device, DTYPES[info.dtype]).eval()
+        self._pad_id = int(model.config.pad_token_id or 0)
+        self._forward = forward_of(model)
+        self._label_embeddings: OrderedDict[str, Tensor] = OrderedDict()
+        self._label_lock = threading.Lock()
+        if checkpoint.architecture.startswith("bi-encoder"):
+            self._label_tokenizer = TextTokenizer(label_tokenizer_file(checkpoint))
+
+    def _run(self, batch: Sequence[Pass]) -> FloatArray:
+        with torch.inference_mode():
+            logits: FloatArray = self._logits(batch).float().cpu().numpy()
+        return logits
+
+    def _logits(self, batch: Sequence[Pass]) -> Tensor:
+        if isinstance(self._forward, UniEncoderForward):
+            segments = self._checkpoint.uses_segments
+            arrays = uni_encoder_inputs(batch, self._pad_id, segments=segments)
+        else:
+            arrays = text_inputs(batch, self._pad_id)
+        if isinstance(self._forward, EncoderDecoderForward):
+            side = [item.side for item in batch]
+            arrays |= {"side_ids": pad(side, self._pad_id), "side_mask": pad_mask(side)}
+        if isinstance(self._forward, EncoderDecoderForward | BiEncoderForward):
+            arrays["label_spans"] = label_spans(batch)
+        tensors = {name: torch.from_numpy(array).to(self._device) for name, array in arrays.items()}
+        if isinstance(self._forward, BiEncoderForward):
+            tensors["labels"] = torch.stack([self._embed_labels(item.labels) for item in batch])
+        logits: Tensor = self._forward(**tensors)
+        return logits
+
+    def _embed_labels(self, labels: Sequence[str]) -> Tensor:
+        """Embed labels, shape (labels, D), each once for as long as it stays in the cache."""
+        with self._label_lock:
+            missing = [label for label in dict.fromkeys(labels) if label not in self._label_embeddings]
+            known = {label: self._label_embeddings[label] for label in labels if label not in missing}
+        for label in missing:
+            known[label] = self._embed_label(label)
+        with self._label_lock:
+            for label in dict.fromkeys(labels):
+                self._label_embeddings[label] = known[label]
+                self._label_embeddings.move_to_end(label)
+            while len(self._label_embeddings) > CACHED_LABELS:
+                self._label_embeddings.popitem(last=False)
+        return torch.stack([known[label] for label in labels])
+
+    def _embed_label(self, label: str) -> Tensor:
+        assert isinstance(self._forward, BiEncoderForward)
+        tokenizer, limit = self._label_tokenizer, self._checkpoint.label_max_length
+        ids = [*tokenizer.prefix, *tokenizer.ids(label, first=True).tolist(), *tokenizer.suffix]
+        if len(ids) > limit:
+            raise LabelTooLongError(
+                f"label {label[:40]!r}: {len(ids)} tokens, and the label encoder reads at most {limit}; "
+                "labels are never cut, shorten it"
+            )
+        tensor = torch.tensor([ids], device=self._device)
+        return self._forward.embed_labels(tensor, torch.ones_like(tensor))[0]
+
+
+def forward_of(model: GLiClassModel) -> nn.Module:
+    """The forward pass of a model's architecture."""
+    architecture = model.config.architecture_type
+    if architecture == "uni-encoder":
+        return UniEncoderForward(model)
+    if architecture.startswith("bi-encoder"):
+        return BiEncoderForward(model)
+    return DecoderForward(model) if architecture == "decoder-kv" else EncoderDecoderForward(model)
+
+
+def load_model(checkpoint: Checkpoint) -> GLiClassModel:
+    """Build upstream's model in fp32 from safetensors, whole or int8, and nothing else.
+
+    Raises:
+        CheckpointError: no safetensors, or weights missing in them.
+        NonFiniteError: NaN or infinite weights.
+    """
+    config = GLiClassModelConfig.from_dict(dict(checkpoint.config))
+    # Upstream looks for an adapter beside its encoder, under a name relative to wherever the process runs.
+    config.encoder_model_name = str(checkpoint.folder / "no-encoder-beside")
+    state = _with_tied_embeddings(read_weights(checkpoint.folder))
+    for name, tensor in state.items():
+        if not torch.isfinite(tensor).all():
+            raise NonFiniteError(f"{checkpoint.folder}: weight {name} is NaN or infinite; the checkpoint is broken")
+    progress = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        model, report = GLiClassModel.from_pretrained(
+            None, config=config, state_dict=state, dtype=torch.float32, output_loading_info=True
+        )
+    finally:
+        if progress:
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+    if missing := sorted(report["missing_keys"]):
+        raise CheckpointError(
+            f"{checkpoint.folder}: {len(missing)} weights are missing, the first is {missing[0]}; "
+            "these weights belong to another configuration"
+        )
+    loaded: GLiClassModel = model
+    return loaded
+
+
+def read_stored(folder: Path) -> dict[str, Tensor]:
+    """Read a folder's safetensors as they are stored.
+
+    Raises:
+        CheckpointError: there are none, or they cannot be read.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        found = ", ".join(path.name for path in sorted(folder.glob("*.bin"))) or "no weights"
+        raise CheckpointError(f"{folder}: expected model.safetensors, found {found}; pickled weights are never read")
+    state: dict[str, Tensor] = {}
+    for file in files:
+        try:
+            state |= load_file(file)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{file}: not readable as safetensors: {error}") from error
+    return state
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """Read a folder's safetensors as fp32 tensors; int8 matrices are multiplied out. Raises as `read_stored`."""
+    return {
+        name: tensor.float() if tensor.is_floating_point() else tensor
+        for name, tensor in _multiplied_out(read_stored(folder)).items()
+    }
+
+
+def _multiplied_out(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Undo `gliclass_rerank.scoring.quantized`: names ending in INT8 and their scales become one fp32 weight."""
+    plain = {name: tensor for name, tensor in state.items() if not name.endswith((INT8, SCALE, FACTORS))}
+    for name in [name for name in state if name.endswith(INT8)]:
+        stem = name.removesuffix(INT8)
+        weight = state[name].float() * state[stem + SCALE].float()
+        if stem + FACTORS in state:  # a matrix, stored as (inputs, outputs) and smoothed by its inputs
+            weight = (weight * state[stem + FACTORS].float()[:, None]).T
+        plain[stem] = weight.contiguous()
+    return plain
+
+
+def _with_tied_embeddings(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Repeat a T5's or BART's embeddings under all their names; saved once, transformers 5 draws the others anew."""
+    for name in list(state):
+        stem, found, _ = name.partition("shared.weight")
+        if found:
+            halves = [half for half in ("encoder", "decoder") if any(key.startswith(f"{stem}{half}.") for key in state)]
+            for half in halves:
+                state.setdefault(f"{stem}{half}.embed_tokens.weight", state[name])
+    return state
+
+
+def label_tokenizer_file(checkpoint: Checkpoint) -> Path:
+    """The tokenizer of a bi-encoder's label encoder, which upstream does not save with the model.
+
+    It is looked for in the folder (``label_tokenizer/tokenizer.json``), then where the configuration says the
+    label encoder came from, if that is a folder; a label encoder of the same origin as the text encoder shares
+    its tokenizer.
+
+    Raises:
+        CheckpointError: it is in none of these places.
+    """
+    config = checkpoint.config
+    name = config.get("label_model_name")
+    places = [checkpoint.folder / "label_tokenizer" / "tokenizer.json"]
+    if name:
+        places.append(Path(name) / "tokenizer.json")
+        if name == config.get("encoder_model_name"):
+            places.append(checkpoint.tokenizer_file)
+    for place in places:
+        if place.is_file():
+            return place
+    raise CheckpointError(f"{checkpoint.folder}: no tokenizer for the label encoder {name!r}; save it as {places[0]}")
