@@ -21,6 +21,7 @@ from gliclass_rerank.types import (
     Scorer,
     ScoreRequest,
     check_choice,
+    check_number,
     check_text,
 )
 
@@ -142,21 +143,22 @@ class Reranker:
         check_choice(fuse, get_args(Fuse), "fuse")
         check_choice(long_text, get_args(LongText), "long_text")
         check_choice(direction, ("auto", *get_args(Direction)), "direction")
-        if top_n is not None and (not isinstance(top_n, int) or top_n < 1):
+        if top_n is not None and (not isinstance(top_n, int) or isinstance(top_n, bool) or top_n < 1):
             raise OptionError(f"top_n: expected a positive number or None for all, got {top_n!r}")
-        if threshold is not None and not 0 <= threshold <= 1:
-            raise OptionError(f"threshold: expected a number in [0, 1], got {threshold!r}")
-        for name, weight in (criteria or {}).items():
-            check_text(name, "criterion")
-            if not np.isfinite(weight):
-                raise OptionError(f"criterion {name!r}: expected a finite weight, got {weight!r}")
+        if threshold is not None:
+            check_number(threshold, "threshold", low=0, high=1)
+        if not isinstance(criteria or {}, Mapping):
+            raise OptionError(f"criteria: expected a mapping from name to weight, got {type(criteria).__name__}")
+        weights = {
+            check_text(name, "criterion"): check_number(weight, f"criterion {name!r}")
+            for name, weight in (criteria or {}).items()
+        }
         info = self.scorer.info
         if prior_weight is None:
             prior_weight = DEFAULT_PRIOR_WEIGHT if info.prior_weight is None else info.prior_weight
-        if not np.isfinite(prior_weight) or prior_weight < 0:
-            raise OptionError(f"prior_weight: expected a finite number >= 0, got {prior_weight!r}")
+        check_number(prior_weight, "prior_weight", low=0)
         as_label = (info.direction if direction == "auto" else direction) == "passage-as-label"
-        return _Options(top_n, threshold, fuse, dict(criteria or {}), long_text, as_label, prior_weight)
+        return _Options(top_n, threshold, fuse, weights, long_text, as_label, prior_weight)
 
     def _rank_all(
         self, jobs: Sequence[tuple[str | Sequence[str], Sequence[str], ArrayLike | None]], options: _Options
@@ -193,7 +195,10 @@ def _standardised(prior: ArrayLike | None, count: int) -> NDArray[np.float64]:
     """First-stage scores with mean 0 and standard deviation 1; zeros where they do not differ."""
     if prior is None:
         return np.zeros(count)
-    scores = np.asarray(prior, np.float64)
+    try:
+        scores = np.asarray(prior, np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"prior: expected {count} numbers, one a passage, got {prior!r:.60}") from error
     if scores.shape != (count,) or not np.isfinite(scores).all():
         raise InputError(f"prior: expected {count} finite scores, one a passage, got shape {scores.shape}")
     spread = scores.std() if count else 0.0
@@ -223,8 +228,10 @@ def _order(
         raise NonFiniteError("the scorer gave scores that are not finite; its model is broken")
     relevance = getattr(by_passage[:, :queries], options.fuse)(axis=1)
     probabilities = _sigmoid(by_passage[:, queries:])
-    scores = _weighted(_sigmoid(relevance + options.prior_weight * prior), probabilities, options.criteria)
-    order = np.argsort(-scores, kind="stable")[: options.top_n]
+    fused = relevance + options.prior_weight * prior
+    scores = _weighted(_sigmoid(fused), probabilities, options.criteria)
+    # Stable; where probabilities have run out of digits (logits beyond 36), logits still tell passages apart.
+    order = np.lexsort((-fused, -scores))[: options.top_n]
     return [
         Ranked(
             index=int(i),
@@ -258,5 +265,5 @@ def _best_window(logits: FloatArray, queries: int, fuse: Fuse) -> tuple[int, int
 
 
 def _sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """1 / (1 + exp(-x)) without overflow (through tanh)."""
-    return 0.5 * (1 + np.tanh(0.5 * logits))
+    """1 / (1 + exp(-x)), exact for large negative x as well."""
+    return np.exp(-np.logaddexp(0, -logits))

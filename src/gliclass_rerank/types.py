@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, get_args
@@ -192,6 +193,15 @@ def check_choice(value: object, choices: Sequence[str], what: str) -> None:
     """Raise `OptionError` unless ``value`` is one of ``choices``."""
     if value not in choices:
         raise OptionError(f"{what}: expected one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def check_number(value: object, what: str, *, low: float = -math.inf, high: float = math.inf) -> float:
+    """Return ``value`` as a float if it is a finite number in [low, high], else raise `OptionError`."""
+    is_number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or not low <= value <= high:  # type: ignore[arg-type, operator]
+        bounds = "" if low == -math.inf else f" >= {low:g}" if high == math.inf else f" in [{low:g}, {high:g}]"
+        raise OptionError(f"{what}: expected a finite number{bounds}, got {value!r:.60}")
+    return float(value)  # type: ignore[arg-type]
 
 
 def _checked_labels(labels: object, what: str, *, at_least_one: bool) -> tuple[str, ...]:

@@ -20,12 +20,13 @@ ARCHITECTURES = (
 )  # fmt: skip
 ENCODERS = (
     "bert", "modernbert", "deberta-v2", "deberta", "roberta", "xlm-roberta", "camembert", "distilbert", "electra",
-    "mpnet", "albert", "t5", "mt5", "umt5",
+    "mpnet", "albert",
 )  # fmt: skip
+ENCODER_HALVES = ("t5", "mt5", "umt5")  # encoder-decoders of which a uni-encoder takes the encoder
 ENCODER_DECODERS = ("t5", "mt5", "umt5", "bart", "mbart")
 DECODERS = ("qwen3", "qwen3_5", "qwen3_5_text", "embedding_gemma2")
 BACKBONES: Mapping[str, tuple[str, ...]] = {
-    "uni-encoder": ENCODERS,
+    "uni-encoder": (*ENCODERS, *ENCODER_HALVES),
     "bi-encoder": ENCODERS,
     "bi-encoder-fused": ENCODERS,
     "encoder-decoder": ENCODER_DECODERS,
@@ -215,9 +216,14 @@ def _refuse_unsupported_head(config: Mapping[str, Any], architecture: str) -> No
         )
     if scorer == "cross-attn" and architecture.startswith(("bi-encoder", "encoder-decoder-cls")):
         raise UnsupportedModelError(f"scorer_type='cross-attn' in a {architecture}: it has no text tokens to attend to")
+    if scorer == "cross-attn" and config.get("use_calibrator"):
+        raise UnsupportedModelError("use_calibrator with scorer_type='cross-attn': it needs one vector a text")
+    unused_slots = architecture.startswith("encoder-decoder") or config.get("max_labels_alloc", "dynamic") != "dynamic"
+    if scorer == "hopfield" and unused_slots:
+        raise UnsupportedModelError("scorer_type='hopfield' with a fixed number of labels: unused ones change scores")
     hidden = config["encoder_config"].get("hidden_size") or config["encoder_config"].get("d_model")
-    if config.get("use_lstm") and config.get("hidden_size") not in (None, hidden):
-        raise UnsupportedModelError("use_lstm with a hidden_size other than the encoder's")
+    if config.get("hidden_size") not in (None, hidden) and (config.get("use_lstm") or scorer != "simple"):
+        raise UnsupportedModelError(f"scorer_type={scorer!r} or use_lstm with a hidden_size other than the encoder's")
     if config.get("use_lstm") and architecture != "uni-encoder":
         raise UnsupportedModelError(f"use_lstm in a {architecture}")
 

@@ -97,8 +97,9 @@ class InputEncoder:
         return self._layout.frame(request.labels, request.prompt, request.examples)
 
     def _encode(self, request: ScoreRequest, frame: Frame, text: Ids) -> EncodedRequest:
-        if not len(text):
-            raise InvalidTextError(f"text {request.text[:40]!r}: the tokenizer leaves nothing of it")
+        prompt = frame.lead + frame.trail
+        if not len(text) or (prompt and len(text) <= len(self._tokenizer.ids(prompt, first=frame.first))):
+            self._parts(request.text, frame, text)  # raises if the tokens are all the prompt's
         limit = self._checkpoint.max_length
         if len(frame.side) > limit:
             raise LabelTooLongError(_too_long("labels and prompt", len(frame.side), limit))

@@ -7,6 +7,7 @@ folder carries its weights once, whichever backend reads them.
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import struct
 import warnings
@@ -116,6 +117,8 @@ def trace(forward: UniEncoderForward, checkpoint: Checkpoint) -> onnx.ModelProto
         inputs.append((torch.arange(24) > 8).long().expand(2, -1))
         names.append("segment_ids")
         shapes.append(sequence)
+    # It says of each package that it could use which one is not there; none is needed for these models.
+    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(

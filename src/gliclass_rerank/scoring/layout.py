@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from gliclass_rerank.errors import InputError
+from gliclass_rerank.errors import CheckpointError, InputError
 from gliclass_rerank.scoring.checkpoint import Checkpoint
 from gliclass_rerank.scoring.tokenizer import EXAMPLE, LABEL, SEP, TextTokenizer
 from gliclass_rerank.types import Example
@@ -45,7 +45,11 @@ class Frame:
 
 
 class Layout:
-    """Builds the `Frame` of a checkpoint's architecture."""
+    """Builds the `Frame` of a checkpoint's architecture.
+
+    Raises:
+        CheckpointError: the tokenizer lacks a marker, or has it under another id than the configuration.
+    """
 
     def __init__(self, checkpoint: Checkpoint, tokenizer: TextTokenizer) -> None:
         self._checkpoint = checkpoint
@@ -58,6 +62,8 @@ class Layout:
             "encoder-decoder-cls": self._encoder_decoder,
             "decoder-kv": self._decoder_kv,
         }[checkpoint.architecture]
+        if checkpoint.architecture != "bi-encoder":
+            self._check_markers()
 
     def frame(self, labels: Sequence[str], prompt: str, examples: Sequence[Example]) -> Frame:
         """Build the frame of a text that is to be scored against ``labels``."""
@@ -70,6 +76,17 @@ class Layout:
         if self._checkpoint.architecture in ("uni-encoder", "decoder-kv"):
             return 1 + len(self._tokenizer.ids_of_label(label))
         return 0
+
+    def _check_markers(self) -> None:
+        decoder = self._checkpoint.architecture == "decoder-kv"
+        markers = {"class_token_index": LABEL, "sep_token_index" if decoder else "text_token_index": SEP}
+        for flag, marker in markers.items():
+            expected, found = self._checkpoint.config.get(flag), self._tokenizer.marker(marker)
+            if expected not in (None, -1, found):
+                raise CheckpointError(
+                    f"{self._checkpoint.folder}: config.json has {flag}={expected}, and tokenizer.json has {marker} "
+                    f"as {found}; these files belong to different models"
+                )
 
     def _uni_encoder(self, labels: Sequence[str], prompt: str, examples: Sequence[Example]) -> Frame:
         ids, spans = self._label_section(labels)

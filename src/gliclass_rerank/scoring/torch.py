@@ -116,7 +116,7 @@ def load_model(checkpoint: Checkpoint) -> GLiClassModel:
     """Build upstream's model in fp32 from safetensors, whole or int8, and nothing else.
 
     Raises:
-        CheckpointError: no safetensors, or weights missing in them.
+        CheckpointError: no safetensors, or weights missing in them or of another shape.
         NonFiniteError: NaN or infinite weights.
     """
     config = GLiClassModelConfig.from_dict(dict(checkpoint.config))
@@ -126,15 +126,27 @@ def load_model(checkpoint: Checkpoint) -> GLiClassModel:
     for name, tensor in state.items():
         if not torch.isfinite(tensor).all():
             raise NonFiniteError(f"{checkpoint.folder}: weight {name} is NaN or infinite; the checkpoint is broken")
-    progress = transformers_logging.is_progress_bar_enabled()
+    progress, verbosity = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # what it would report is raised below
     try:
         model, report = GLiClassModel.from_pretrained(
-            None, config=config, state_dict=state, dtype=torch.float32, output_loading_info=True
+            None,
+            config=config,
+            state_dict=state,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
         )
     finally:
+        transformers_logging.set_verbosity(verbosity)
         if progress:
             transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+    for name, found, expected in sorted(report["mismatched_keys"]):
+        raise CheckpointError(
+            f"{checkpoint.folder}: weight {name} has shape {tuple(found)}, expected {tuple(expected)}; "
+            "these weights belong to another configuration"
+        )
     if missing := sorted(report["missing_keys"]):
         raise CheckpointError(
             f"{checkpoint.folder}: {len(missing)} weights are missing, the first is {missing[0]}; "
