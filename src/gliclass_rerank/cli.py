@@ -1,0 +1,326 @@
+"""The command line: ``gliclass-rerank demo | rerank | export | bench | info``.
+
+Results go to stdout, everything else to stderr. Only typer and rich are imported here; what a command needs is
+imported by the command, so that ``--help`` is there at once.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+import gliclass_rerank
+from gliclass_rerank.errors import GLiClassRerankError, InputError, MissingExtraError, OptionError
+
+if TYPE_CHECKING:
+    from gliclass_rerank.passages import SourcedPassage, Sources
+    from gliclass_rerank.progress import ProgressScorer
+    from gliclass_rerank.types import Ranked, ScoreRequest
+
+EXPORT_PARTS = ("torch", "transformers", "gliclass", "safetensors", "onnx", "onnxscript")
+SNIPPET_CHARACTERS = 200
+
+app = typer.Typer(
+    help="Rerank passages with a small GLiClass model, offline.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Model = Annotated[str, typer.Option(help='"mini" (bundled), a checkpoint folder, or a hub id.')]
+Backend = Annotated[str, typer.Option(help="auto, onnx or torch.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command; ends the process with 0, with 2 for what we raise on purpose, with 130 for Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a character must not end a ranking
+            stream.reconfigure(errors="replace")
+    try:
+        app(args=arguments, prog_name="gliclass-rerank")
+    except GLiClassRerankError as error:
+        _say(Text.assemble(("error: ", "bold red"), " ".join(str(error).split())))
+        sys.exit(2)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"gliclass-rerank {gliclass_rerank.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def demo(
+    as_json: AsJson = False,
+    model: Model = "mini",
+    backend: Backend = "auto",
+    device: Device = "auto",
+    top_k: Annotated[
+        int | None, typer.Option(min=1, help="Passages of BM25 that are reranked for each question; 30 by default.")
+    ] = None,
+    collection_cache: Annotated[
+        Path | None, typer.Option(help="Folder that keeps the collection; the user's cache by default.")
+    ] = None,
+) -> None:
+    """Search Python's own documentation, rerank it, and measure both. Nothing is downloaded."""
+    from gliclass_rerank.demo.evaluate import CANDIDATES, run_demo
+    from gliclass_rerank.demo.show import show
+
+    report = run_demo(_scorer(model, backend, device), candidates=top_k or CANDIDATES, cache_dir=collection_cache)
+    if as_json:
+        _print_json(report.as_dict())
+    else:
+        show(report, _stdout())
+
+
+@app.command()
+def rerank(
+    query: Annotated[str, typer.Argument(help="What the passages should answer.")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE... | -",
+            help='Files (a passage each), folders, or "-": JSON lines on stdin, strings or {"text": ..., "id": ...}.',
+        ),
+    ],
+    top_n: Annotated[int | None, typer.Option(min=1, help="How many to print; all by default.")] = None,
+    threshold: Annotated[float | None, typer.Option(help="Leave out what scores below, in [0, 1].")] = None,
+    criteria: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=WEIGHT", help="A further label and its weight; may be repeated."),
+    ] = None,
+    long_text: Annotated[str, typer.Option(help="What does not fit: window, truncate or error.")] = "window",
+    direction: Annotated[str, typer.Option(help="auto, passage-as-text or passage-as-label.")] = "auto",
+    model: Model = "mini",
+    backend: Backend = "auto",
+    device: Device = "auto",
+    as_json: AsJson = False,
+    with_text: Annotated[bool, typer.Option("--text", help="Put whole passages into the JSON.")] = False,
+) -> None:
+    """Order passages by how well they answer QUERY."""
+    from gliclass_rerank.passages import read_sources
+    from gliclass_rerank.rerank import AnyDirection, Reranker
+    from gliclass_rerank.types import LongText
+
+    weights = _weights(criteria or ())
+    read = read_sources(sources, sys.stdin.buffer)
+    _report_skipped(read)
+    scorer = _scorer(model, backend, device)
+    ranking = Reranker(scorer).rank(
+        query,
+        [passage.text for passage in read.passages],
+        top_n=top_n,
+        threshold=threshold,
+        criteria=weights,
+        long_text=cast(LongText, long_text),
+        direction=cast(AnyDirection, direction),
+    )
+    if as_json:
+        results = [_result(ranked, read.passages[ranked.index], with_text=with_text) for ranked in ranking]
+        _print_json({"model": scorer.info.name, "query": query, "results": results})
+    else:
+        _stdout().print(_ranking_table(ranking, read.passages))
+
+
+@app.command()
+def export(
+    folder: Annotated[str, typer.Argument(help="A uni-encoder checkpoint: a folder or a hub id.")],
+    out: Annotated[Path, typer.Argument(help="The new folder.")],
+    dtype: Annotated[str, typer.Option(help="int8 or fp32.")] = "int8",
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help='Typical requests for int8, JSON lines {"text": ..., "labels": [...]}; the demo\'s if none.'),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="What the model calls itself.")] = None,
+) -> None:
+    """Write a folder that onnxruntime reads as well as torch. Needs the extra 'export'."""
+    if any(importlib.util.find_spec(part) is None for part in EXPORT_PARTS):
+        raise MissingExtraError("export", "exporting a model")
+    from rich.progress import Progress
+
+    from gliclass_rerank.scoring.export import export_checkpoint
+    from gliclass_rerank.scoring.load import locate
+
+    source, hub_name, _ = locate(folder)
+    requests = _calibration(calibration) if dtype == "int8" else []
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("exporting", total=None)
+        export_checkpoint(
+            source,
+            out,
+            dtype=cast(Any, dtype),
+            calibration=requests,
+            name=name or hub_name,
+            on_progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    _say(Text(f"wrote {out}"))
+
+
+@app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+def bench(
+    name: Annotated[str, typer.Argument(help="A script of the folder benchmarks, such as throughput.")],
+    arguments: Annotated[list[str] | None, typer.Argument(help="What the script is given.")] = None,
+) -> None:
+    """Run a benchmark of the repository; `bench NAME --help` tells its options."""
+    completed = subprocess.run([sys.executable, str(_benchmark(name)), *(arguments or ())], check=False)
+    raise typer.Exit(completed.returncode)
+
+
+@app.command()
+def info(model: Model = "mini", backend: Backend = "auto", device: Device = "auto", as_json: AsJson = False) -> None:
+    """Load a model and print what it says of itself."""
+    values = asdict(_scorer(model, backend, device).info)
+    if as_json:
+        _print_json(values)
+        return
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, value in values.items():
+        table.add_row(name, Text("" if value is None else str(value)))
+    _stdout().print(table)
+
+
+def _scorer(model: str, backend: str, device: str) -> ProgressScorer:
+    """A scorer that shows its progress on stderr."""
+    from gliclass_rerank.progress import ProgressScorer
+    from gliclass_rerank.scoring.load import load_scorer
+
+    scorer = load_scorer(model, backend=cast(Any, backend), device=device)
+    return ProgressScorer(scorer, Console(stderr=True), "reranking")
+
+
+def _weights(criteria: Sequence[str]) -> dict[str, float]:
+    weights = {}
+    for item in criteria:
+        name, equals, weight = item.rpartition("=")
+        try:
+            weights[name.strip()] = float(weight)
+        except ValueError:
+            equals = ""
+        if not equals:
+            raise OptionError(f"criteria: expected NAME=WEIGHT, such as 'contains code=0.5', got {item!r}")
+    return weights
+
+
+def _calibration(file: Path | None) -> list[ScoreRequest]:
+    """Requests of a file of JSON lines, or the demo's."""
+    from gliclass_rerank.demo.questions import calibration_requests
+
+    if file is None:
+        return calibration_requests()
+    try:
+        lines = file.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: cannot be read: {error}") from error
+    return [_request(line, f"{file}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def _request(line: str, where: str) -> ScoreRequest:
+    from gliclass_rerank.types import ScoreRequest
+
+    try:
+        fields = json.loads(line)
+        return ScoreRequest(fields["text"], fields["labels"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f'{where}: expected {{"text": ..., "labels": [...]}}, got {line[:60]!r} ({error})') from error
+
+
+def _benchmark(name: str) -> Path:
+    """The script of a benchmark: of the current folder's checkout, or the one that this package runs from."""
+    checkout = Path(gliclass_rerank.__file__).parents[2]
+    folders = [folder for folder in (Path("benchmarks"), checkout / "benchmarks") if folder.is_dir()]
+    for folder in folders:
+        script = folder / f"{name.replace('-', '_')}.py"
+        if re.fullmatch(r"[\w-]+", name) and script.is_file():
+            return script
+    if not folders:
+        raise InputError(
+            "benchmarks are in the repository, not in the installed package: run this in a checkout of "
+            "gliclass-rerank, or install it from one with pip install -e ."
+        )
+    scripts = sorted(file for file in folders[0].glob("*.py") if "__main__" in file.read_text("utf-8"))
+    raise InputError(f"no benchmark {name!r}; there are {', '.join(file.stem.replace('_', '-') for file in scripts)}")
+
+
+def _report_skipped(read: Sources) -> None:
+    if read.skipped:
+        _say(Text(f"{len(read.passages)} passages; {len(read.skipped)} files skipped, the first is {read.skipped[0]}"))
+    elif not read.passages:
+        _say(Text("no passages"))
+
+
+def _result(ranked: Ranked, passage: SourcedPassage, *, with_text: bool) -> dict[str, object]:
+    result: dict[str, object] = {"index": ranked.index, "source": passage.source}
+    if passage.id is not None:
+        result["id"] = passage.id
+    result |= {"score": ranked.score, "logit": ranked.logit, "window": ranked.window, "truncated": ranked.truncated}
+    if ranked.criteria:
+        result["criteria"] = dict(ranked.criteria)
+    if with_text:
+        result["text"] = passage.text
+    return result
+
+
+def _ranking_table(ranking: Sequence[Ranked], passages: Sequence[SourcedPassage]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("rank", justify="right")
+    table.add_column("score", justify="right")
+    table.add_column("source", overflow="fold")
+    table.add_column("passage", no_wrap=True, overflow="ellipsis", ratio=1)
+    for rank, ranked in enumerate(ranking, 1):
+        passage = passages[ranked.index]
+        source = passage.source if passage.id is None else str(passage.id)
+        table.add_row(str(rank), f"{ranked.score:.3f}", _printable(source), _snippet(ranked, passage.text))
+    return table
+
+
+def _snippet(ranked: Ranked, text: str) -> Text:
+    """The best window's beginning, or the passage's."""
+    start, end = ranked.window or (0, len(text))
+    lead = "... " if start else ""
+    return _printable(lead + text[start : min(end, start + SNIPPET_CHARACTERS)])
+
+
+def _printable(text: str) -> Text:
+    """One line, without the escape sequences that a file could send to the terminal."""
+    return Text(" ".join("".join(c if c.isprintable() else " " for c in text).split()))
+
+
+def _print_json(value: object) -> None:
+    typer.echo(json.dumps(value, indent=2))  # ASCII, so that it is valid whatever the pipe's encoding
+
+
+def _stdout() -> Console:
+    return Console(highlight=False)
+
+
+def _say(text: Text) -> None:
+    Console(stderr=True, highlight=False).print(text, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()
