@@ -1,0 +1,83 @@
+"""Fixtures shared by all tests: tiny checkpoints, their ONNX exports, and the bundled model where it is there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from importlib import resources
+from pathlib import Path
+
+# Before anything imports it: no test may reach for a network.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import pytest
+import torch
+from checkpoints import BY_NAME, CORPUS, Built, build_checkpoint
+from transformers.utils import logging as transformers_logging
+
+from gliclass_rerank import ScoreRequest
+from gliclass_rerank.scoring.export import export_checkpoint
+from gliclass_rerank.scoring.load import load_scorer
+from gliclass_rerank.scoring.local import LocalScorer
+
+Tiny = Callable[[str], Built]
+Exported = Callable[..., Path]
+Scorers = Callable[..., LocalScorer]
+
+MINI = Path(str(resources.files("gliclass_rerank") / "bundled" / "mini"))
+needs_mini = pytest.mark.skipif(not (MINI / "model.onnx").is_file(), reason="the bundled model is not there")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _small_and_quiet() -> Iterator[None]:
+    """One thread, since tiny products only wait for each other on more; no progress bars of upstream's."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    yield
+    transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """Checkpoints of `checkpoints.SPECS` by name, each built once a session."""
+    root, built = tmp_path_factory.mktemp("checkpoints"), dict[str, Built]()
+
+    def get(name: str) -> Built:
+        if name not in built:
+            built[name] = build_checkpoint(BY_NAME[name], root)
+        return built[name]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def exported(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """ONNX exports of tiny checkpoints by name and dtype, each made once a session."""
+    root, folders = tmp_path_factory.mktemp("exported"), dict[tuple[str, str], Path]()
+
+    def get(name: str, dtype: str = "fp32") -> Path:
+        if (name, dtype) not in folders:
+            target = root / f"{name}-{dtype}"
+            calibration = [ScoreRequest(text, ("science", "a question", "politics and law")) for text in CORPUS]
+            export_checkpoint(tiny(name).folder, target, dtype=dtype, calibration=calibration)  # type: ignore[arg-type]
+            folders[name, dtype] = target
+        return folders[name, dtype]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def scorers(tiny: Tiny, exported: Exported) -> Scorers:
+    """Scorers of tiny checkpoints by name, backend ("torch", "onnx") and further options, each loaded once."""
+    loaded: dict[tuple[object, ...], LocalScorer] = {}
+
+    def get(name: str, backend: str = "torch", **options: int) -> LocalScorer:
+        key = (name, backend, *sorted(options.items()))
+        if key not in loaded:
+            folder = tiny(name).folder if backend == "torch" else exported(name)
+            loaded[key] = load_scorer(folder, backend=backend, **options)  # type: ignore[arg-type]
+        return loaded[key]
+
+    return get

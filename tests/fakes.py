@@ -1,0 +1,68 @@
+"""A small real scorer for tests of what stands above scoring: no model, no weights, no surprises."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from gliclass_rerank import Logits, ModelInfo, ScoreRequest
+from gliclass_rerank.types import Direction, FloatArray, Span
+
+INFO = ModelInfo("overlap", "1", "uni-encoder", "fake", "cpu", "fp32", 512)
+
+
+class OverlapScorer:
+    """Counts the words that a label shares with a text: 2 * shared - 3 is its logit.
+
+    Like a model it reads a text in windows, of ``window`` words, and keeps the best logit of each label.
+
+    Attributes:
+        calls: how many requests each call of `score` had.
+    """
+
+    def __init__(
+        self, *, window: int | None = None, direction: Direction = "passage-as-text", prior_weight: float | None = None
+    ) -> None:
+        self._window = window
+        self.info = ModelInfo(
+            INFO.name, INFO.revision, INFO.architecture, INFO.backend, INFO.device, INFO.dtype, INFO.max_length,
+            direction=direction, prior_weight=prior_weight,
+        )  # fmt: skip
+        self.calls: list[int] = []
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[FloatArray]:
+        self.calls.append(len(requests))
+        return [self._score(request) for request in requests]
+
+    def _score(self, request: ScoreRequest) -> FloatArray:
+        if self._window is None:
+            return self._logits(request.text, request.labels)
+        spans = windows(request.text, self._window)
+        read = spans[:1] if request.long_text == "truncate" else spans
+        rows = np.stack([self._logits(request.text[start:end], request.labels) for start, end in read])
+        return Logits.over_windows(rows, read, truncated=len(read) < len(spans))
+
+    def _logits(self, text: str, labels: Sequence[str]) -> FloatArray:
+        words = set(text.lower().split())
+        return np.array([2 * len(words & set(label.lower().split())) - 3 for label in labels], np.float32)
+
+
+class ConstantScorer:
+    """Gives every label the same logit, NaN for instance."""
+
+    info = INFO
+
+    def __init__(self, logit: float) -> None:
+        self._logit = logit
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[FloatArray]:
+        return [np.full(len(request.labels), self._logit, np.float32) for request in requests]
+
+
+def windows(text: str, words: int) -> list[Span]:
+    """Ranges of code points that hold so many words each, the last perhaps fewer."""
+    ends = [i + 1 for i, c in enumerate(text) if not c.isspace() and (i + 1 == len(text) or text[i + 1].isspace())]
+    cuts = [0, *ends[words - 1 : -1 : words], len(text)]
+    return list(pairwise(cuts))

@@ -1,0 +1,48 @@
+"""Laws of the two functions that group work."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gliclass_rerank.scoring.batching import chunked, plan_batches
+
+items = st.lists(st.tuples(st.integers(1, 600), st.integers(1, 3)), max_size=80)
+
+
+@given(items=items, budget=st.integers(1, 2000))
+def test_every_item_is_in_one_batch(items: list[tuple[int, int]], budget: int) -> None:
+    plan = plan_batches(*columns(items), max_tokens=budget)
+    assert sorted(index for batch in plan for index in batch) == list(range(len(items)))
+    assert all(plan)
+
+
+@given(items=items, budget=st.integers(1, 2000))
+def test_batches_keep_to_the_budget_and_to_one_kind(items: list[tuple[int, int]], budget: int) -> None:
+    lengths, kinds = columns(items)
+    for batch in plan_batches(lengths, kinds, max_tokens=budget):
+        assert len({kinds[index] for index in batch}) == 1
+        assert len(batch) == 1 or len(batch) * max(lengths[index] for index in batch) <= budget
+
+
+@given(items=items, budget=st.integers(1, 2000))
+def test_neighbours_in_length_share_batches(items: list[tuple[int, int]], budget: int) -> None:
+    """Within a kind, no item of one batch is longer than any of an earlier one: little is padded."""
+    lengths, kinds = columns(items)
+    shortest: dict[int, int] = {}
+    for batch in plan_batches(lengths, kinds, max_tokens=budget):
+        kind = kinds[batch[0]]
+        assert max(lengths[index] for index in batch) <= shortest.get(kind, max(lengths))
+        shortest[kind] = min(lengths[index] for index in batch)
+
+
+@given(sizes=st.lists(st.integers(0, 50), max_size=60), most=st.integers(1, 10), size=st.integers(1, 120))
+def test_chunks_in_order_give_back_the_stream(sizes: list[int], most: int, size: int) -> None:
+    chunks = list(chunked(list(enumerate(sizes)), sizes, max_items=most, max_size=size))
+    assert [item for chunk in chunks for item in chunk] == list(enumerate(sizes))
+    assert all(0 < len(chunk) <= most for chunk in chunks)
+    assert all(len(chunk) == 1 or sum(cost for _, cost in chunk) <= size for chunk in chunks)
+
+
+def columns(items: list[tuple[int, int]]) -> tuple[list[int], list[int]]:
+    return [length for length, _ in items], [kind for _, kind in items]
