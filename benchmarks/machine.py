@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 from dataclasses import asdict
@@ -11,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 from gliclass_rerank import ModelInfo, __version__
+from gliclass_rerank.scoring.load import usable_cores
 
 PACKAGES = ("numpy", "onnxruntime", "tokenizers", "torch", "transformers", "gliclass", "bm25s")
 RESULTS = Path(__file__).parent / "results"
@@ -22,18 +22,13 @@ def describe(model: ModelInfo | None = None) -> dict[str, object]:
         "date": date.today().isoformat(),
         "commit": commit(),
         "cpu": cpu(),
-        "cores": cores(),
+        "cores": usable_cores(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "gliclass-rerank": __version__,
         "packages": {name: version for name in PACKAGES if (version := installed(name))},
         "model": None if model is None else asdict(model),
     }
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cpu() -> str:

@@ -23,7 +23,7 @@ from statistics import median
 import numpy as np
 import torch
 from gliclass import ZeroShotClassificationPipeline
-from machine import RESULTS, cores, cpu, describe
+from machine import RESULTS, cpu, describe
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -35,7 +35,7 @@ from gliclass_rerank import Scorer, ScoreRequest, load_scorer
 from gliclass_rerank.demo.collection import load_collection
 from gliclass_rerank.scoring.checkpoint import Checkpoint, read_checkpoint
 from gliclass_rerank.scoring.export import export_checkpoint
-from gliclass_rerank.scoring.load import locate
+from gliclass_rerank.scoring.load import locate, usable_cores
 from gliclass_rerank.scoring.torch import load_model
 
 QUERY = "read a file line by line without loading all of it into memory"
@@ -101,7 +101,9 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--model", default="mini")
     parser.add_argument("--rounds", type=int, help="7 by default")
     parser.add_argument("--passages", type=int, help="100 by default")
-    parser.add_argument("--threads", type=int, default=cores(), help="for every contestant; all cores by default")
+    parser.add_argument(
+        "--threads", type=int, default=usable_cores(), help="for every contestant; all cores by default"
+    )
     parser.add_argument("--quick", action="store_true", help="2 rounds, 20 passages, no files unless --out")
     parser.add_argument("--out", type=Path, help="folder of the results")
     options = parser.parse_args()

@@ -139,7 +139,7 @@ def test_escape_sequences_of_a_file_do_not_reach_the_terminal(run: Run, model: P
         (["rerank", "law", "{folder}/none.txt"], "none.txt: cannot be read"),
         (["rerank", "law", "{folder}", "--criteria", "x"], "criteria: expected NAME=WEIGHT"),
         (["rerank", "law", "{folder}", "--criteria", "x=y"], "criteria: expected NAME=WEIGHT"),
-        (["rerank", "law", "{folder}", "--threshold", "2"], "threshold: expected a number in [0, 1]"),
+        (["rerank", "law", "{folder}", "--threshold", "2"], "threshold: expected a finite number in [0, 1]"),
         (["rerank", "law", "{folder}", "--direction", "up"], "direction: expected one of"),
         (["rerank", "law", "{folder}", "--long-text", "cut"], "long_text: expected one of"),
         (["rerank", "law", "{folder}", "--backend", "x"], "backend: expected one of"),

@@ -315,3 +315,9 @@ def test_every_refusal_is_one_of_ours(tmp_path: Path) -> None:
         (tmp_path / "tokenizer.json").write_text("{}", "utf-8")
         with pytest.raises(GLiClassRerankError):
             load_scorer(tmp_path)
+
+
+@pytest.mark.parametrize("model", ["", " "])
+def test_an_empty_name_is_no_model(model: str) -> None:
+    with pytest.raises(ModelNotFoundError, match="expected 'mini', an existing folder, or a hub id"):
+        load_scorer(model)

@@ -24,7 +24,7 @@ ENCODERS = (
 )  # fmt: skip
 ENCODER_HALVES = ("t5", "mt5", "umt5")  # encoder-decoders of which a uni-encoder takes the encoder
 ENCODER_DECODERS = ("t5", "mt5", "umt5", "bart", "mbart")
-DECODERS = ("qwen3", "qwen3_5", "qwen3_5_text", "embedding_gemma2")
+DECODERS = ("qwen3", "qwen3_5_text", "embedding_gemma2")
 BACKBONES: Mapping[str, tuple[str, ...]] = {
     "uni-encoder": (*ENCODERS, *ENCODER_HALVES),
     "bi-encoder": ENCODERS,

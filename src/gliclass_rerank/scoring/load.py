@@ -63,9 +63,8 @@ def load_scorer(
             raise OptionError(f"{what}: expected a positive number, got {value}")
     folder, name, commit = locate(str(model), revision=revision)
     checkpoint = read_checkpoint(folder, name=name, revision=commit, max_length=max_length)
-    threads_used = threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if _chosen_backend(checkpoint, backend, device, dtype) == "onnx":
-        scorer = _load_onnx(checkpoint, dtype, max_batch_tokens, threads_used)
+        scorer = _load_onnx(checkpoint, max_batch_tokens, threads or usable_cores())
     else:
         scorer = _load_torch(checkpoint, device, dtype, max_batch_tokens, threads)
     scorer.check()
@@ -80,7 +79,7 @@ def locate(model: str, *, revision: str | None = None) -> tuple[Path, str | None
     """
     if model in BUNDLED:
         return Path(str(resources.files("gliclass_rerank") / "bundled" / model)), model, None
-    if Path(model).is_dir():
+    if model.strip() and Path(model).is_dir():
         return Path(model), None, None
     if HUB_ID.fullmatch(model) and not Path(model).exists():
         folder = _download(model, revision)
@@ -125,7 +124,12 @@ def _chosen_backend(checkpoint: Checkpoint, backend: Backend, device: str, dtype
     return backend
 
 
-def _load_onnx(checkpoint: Checkpoint, dtype: Dtype, max_batch_tokens: int | None, threads: int) -> LocalScorer:
+def usable_cores() -> int:
+    """Cores that this process may use, which can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _load_onnx(checkpoint: Checkpoint, max_batch_tokens: int | None, threads: int) -> LocalScorer:
     from gliclass_rerank.scoring.onnx import OnnxScorer  # imports onnxruntime
 
     info = _info(checkpoint, "onnx", "cpu", checkpoint.card.dtype)
