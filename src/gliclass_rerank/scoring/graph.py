@@ -121,6 +121,23 @@ class Graph:
         del self.model.graph.node[:]
         self.model.graph.node.extend(nodes)
 
+    def drop_softmax_guards(self) -> None:
+        """Remove the replacement of NaN by 0 behind each softmax: two passes over all attention weights.
+
+        The exporter adds it for rows whose keys are all masked. Here every sequence has a token that is not.
+        """
+        checks = {node.output[0]: node.input[0] for node in self.model.graph.node if node.op_type == "IsNaN"}
+        guards = {
+            node.output[0]: node.input[2]
+            for node in self.model.graph.node
+            if node.op_type == "Where" and checks.get(node.input[0]) == node.input[2]
+        }
+        for node in self.model.graph.node:
+            for i, name in enumerate(node.input):
+                node.input[i] = guards.get(name, name)
+        unused = {*guards, *(name for name, checked in checks.items() if checked in guards.values())}
+        self.replace_nodes({name: [] for name in unused})
+
     def drop_unused(self) -> None:
         """Remove constants that no node reads."""
         used = {name for node in self.model.graph.node for name in node.input}
