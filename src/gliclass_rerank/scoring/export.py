@@ -29,7 +29,8 @@ from gliclass_rerank.scoring.batch import uni_encoder_inputs
 from gliclass_rerank.scoring.checkpoint import CARD_FILE, Checkpoint, read_checkpoint
 from gliclass_rerank.scoring.encoding import InputEncoder
 from gliclass_rerank.scoring.forward import UniEncoderForward
-from gliclass_rerank.scoring.graph import Activation, Graph, quantize_graph
+from gliclass_rerank.scoring.graph import Graph
+from gliclass_rerank.scoring.int8 import Activation, quantize_graph
 from gliclass_rerank.scoring.quantized import INT8
 from gliclass_rerank.scoring.tokenizer import TextTokenizer
 from gliclass_rerank.scoring.torch import load_model, read_stored, read_weights
