@@ -161,6 +161,16 @@ def test_a_long_text_is_an_error_on_request(name: str, tiny: Tiny) -> None:
     assert encoder.encode([ScoreRequest("Bread rises.", LABELS, long_text="error")])
 
 
+@pytest.mark.parametrize("name", ["bert-simple", "bert-text-first", "modernbert-mlp", "qwen3-decoder-kv"])
+def test_more_labels_than_fit_are_no_error_of_a_short_text(name: str, tiny: Tiny) -> None:
+    """The direction passage-as-label: a query that fits, and more passages than one pass holds."""
+    encoder, _ = encoder_of(tiny, name, WINDOW)
+    labels = tuple(f"label number {i}" for i in range(80))
+    (encoded,) = encoder.encode([ScoreRequest("Bread rises.", labels, long_text="error")])
+    assert len(encoded.spans) == 1
+    assert len(encoded.passes) > 1
+
+
 @pytest.mark.parametrize("name", ["bert-simple", "bert-text-first", "modernbert-mlp", "fused", "qwen3-decoder-kv"])
 @pytest.mark.parametrize("text", ["Bread rises.", " ".join(CORPUS)])
 def test_more_labels_than_fit_are_split_and_all_come_back_in_order(name: str, text: str, tiny: Tiny) -> None:

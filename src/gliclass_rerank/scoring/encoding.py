@@ -106,12 +106,6 @@ class InputEncoder:
         if len(frame.before) + len(text) + len(frame.after) <= limit:
             whole = self._pass(request, frame, frame.before, text, frame.after, request.labels)
             return EncodedRequest((whole,), ((0, len(request.text)),), truncated=False)
-        if request.long_text == "error":
-            room = limit - len(frame.before) - len(frame.after)
-            raise TextTooLongError(
-                f"text {request.text[:40]!r} has {len(text)} tokens, and {max(room, 0)} fit beside its labels; "
-                'shorten it, or ask for long_text="window"'
-            )
         return self._encode_windows(request, frame, text)
 
     def _encode_windows(self, request: ScoreRequest, frame: Frame, text: Ids) -> EncodedRequest:
@@ -120,6 +114,11 @@ class InputEncoder:
         fixed -= sum(map(self._layout.label_cost, request.labels))
         groups, size = self._fit_labels(request.labels, self._checkpoint.max_length - fixed, len(body))
         bounds = window_bounds(len(body), size, min(MAX_OVERLAP, size // 4))
+        if request.long_text == "error" and len(bounds) > 1:
+            raise TextTooLongError(
+                f"text {request.text[:40]!r} has {len(body)} tokens, and {size} fit beside its labels; "
+                'shorten it, or ask for long_text="window"'
+            )
         truncated = request.long_text == "truncate" and len(bounds) > 1
         if truncated:
             bounds = [(0, size)]
