@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from gliclass_rerank.scoring.batching import chunked
+from gliclass_rerank.scoring.encoding import chunk_sizes
 from gliclass_rerank.types import FloatArray, ModelInfo, Scorer, ScoreRequest
 
 PATIENCE = 2.0  # seconds before a bar appears
@@ -40,9 +41,8 @@ class ProgressScorer:
         """Score as the scorer inside does; see `Scorer.score`."""
         scored: list[FloatArray] = []
         start = time.perf_counter()
-        sizes = (len(request.text) + sum(map(len, request.labels)) for request in requests)
         with _Bar(self._console, self._task, len(requests)) as bar:
-            for step in chunked(requests, sizes, max_items=STEP_REQUESTS, max_size=STEP_CHARACTERS):
+            for step in chunked(requests, chunk_sizes(requests), max_items=STEP_REQUESTS, max_size=STEP_CHARACTERS):
                 scored += self._scorer.score(step)
                 bar.advance(len(scored), time.perf_counter() - start)
         return scored
