@@ -1,4 +1,4 @@
-"""The demo's measures: by hand, and against ir-measures."""
+"""Measures of a ranking: by hand, and against ir-measures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ir_measures import RR, nDCG
 
-from gliclass_rerank.demo.metrics import ndcg_at, reciprocal_rank_at
+from gliclass_rerank.metrics import ndcg_at, reciprocal_rank_at
 
 
 def test_ndcg_by_hand() -> None:

@@ -10,6 +10,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gliclass_rerank.calibration import Calibrator, sigmoid
 from gliclass_rerank.errors import InputError, NonFiniteError, OptionError
 from gliclass_rerank.scoring.load import load_scorer
 from gliclass_rerank.types import (
@@ -41,10 +42,14 @@ class _Options:
     long_text: LongText
     as_label: bool
     prior_weight: float
+    calibrator: Calibrator | None
 
 
 class Reranker:
     """Orders passages by how well they answer a query.
+
+    Where the model has a calibrator for the task "relevance", scores are sigmoids of the log-odds that it makes of the
+    (fused) logits, else sigmoids of the logits themselves. Alone, it reorders nothing.
 
     Args:
         scorer: a `Scorer`, or what `load_scorer` takes ("mini", a folder, a hub id).
@@ -67,7 +72,7 @@ class Reranker:
         long_text: LongText = "window",
         direction: AnyDirection = "auto",
     ) -> list[Ranked]:
-        """Rank passages, best first; equal scores keep the caller's order.
+        """Rank passages, best first; equal scores are ordered by logit, and equal logits keep the caller's order.
 
         Args:
             query: one query, or several (rewordings, sub-questions) that are judged in the same pass.
@@ -77,12 +82,13 @@ class Reranker:
             fuse: how the logits of several queries become one: "max" (answers any), "min" (answers all), "mean".
             criteria: further labels judged in the same pass, with a weight each: positive where passages that
                 fit it should rise, negative where they should sink. With p the relevance and p_c the probability
-                of criterion c, both in [0, 1], passages are ordered by p + sum of w_c * p_c, and the score is
-                that as a weighted mean in [0, 1]:
+                (uncalibrated) of criterion c, both in [0, 1], passages are ordered by p + sum of w_c * p_c, and the
+                score is that as a weighted mean in [0, 1]:
                 (p + sum over w_c > 0 of w_c * p_c + sum over w_c < 0 of |w_c| * (1 - p_c)) / (1 + sum of |w_c|).
             prior: the first stage's own scores, one a passage, higher is better, on any scale. They are
-                standardised over the passages, times ``prior_weight`` added to the logits.
-            prior_weight: logits that one standard deviation of ``prior`` is worth; by default the model's own,
+                standardised over the passages, times ``prior_weight`` added to the log-odds of relevance (the
+                logits, where the model has no calibration).
+            prior_weight: log-odds that one standard deviation of ``prior`` is worth; by default the model's own,
                 as fitted on development data, else 1.
             long_text: "window" reads a passage that does not fit in overlapping windows and takes the best,
                 "truncate" reads its beginning, "error" raises.
@@ -158,7 +164,8 @@ class Reranker:
             prior_weight = DEFAULT_PRIOR_WEIGHT if info.prior_weight is None else info.prior_weight
         check_number(prior_weight, "prior_weight", low=0)
         as_label = (info.direction if direction == "auto" else direction) == "passage-as-label"
-        return _Options(top_n, threshold, fuse, weights, long_text, as_label, prior_weight)
+        calibrator = info.calibration.get("relevance")
+        return _Options(top_n, threshold, fuse, weights, long_text, as_label, prior_weight, calibrator)
 
     def _rank_all(
         self, jobs: Sequence[tuple[str | Sequence[str], Sequence[str], ArrayLike | None]], options: _Options
@@ -227,11 +234,12 @@ def _order(
     if not np.isfinite(by_passage).all():
         raise NonFiniteError("the scorer gave scores that are not finite; its model is broken")
     relevance = getattr(by_passage[:, :queries], options.fuse)(axis=1)
-    probabilities = _sigmoid(by_passage[:, queries:])
-    fused = relevance + options.prior_weight * prior
-    scores = _weighted(_sigmoid(fused), probabilities, options.criteria)
-    # Stable; where probabilities have run out of digits (logits beyond 36), logits still tell passages apart.
-    order = np.lexsort((-fused, -scores))[: options.top_n]
+    probabilities = sigmoid(by_passage[:, queries:])
+    fused = _calibrated(relevance, options.calibrator) + options.prior_weight * prior
+    scores = _weighted(sigmoid(fused), probabilities, options.criteria)
+    # Stable; where probabilities have run out of digits (log-odds beyond 36), or a calibration is flat, log-odds and
+    # logits still tell passages apart.
+    order = np.lexsort((-relevance, -fused, -scores))[: options.top_n]
     return [
         Ranked(
             index=int(i),
@@ -244,6 +252,10 @@ def _order(
         for i in order
         if options.threshold is None or scores[i] >= options.threshold
     ]
+
+
+def _calibrated(logits: NDArray[np.float64], calibrator: Calibrator | None) -> NDArray[np.float64]:
+    return logits if calibrator is None else calibrator.log_odds(logits).astype(np.float64)
 
 
 def _weighted(
@@ -262,8 +274,3 @@ def _best_window(logits: FloatArray, queries: int, fuse: Fuse) -> tuple[int, int
         return None
     fused = getattr(logits.per_window[:, :queries], fuse)(axis=1)
     return logits.spans[int(fused.argmax())]
-
-
-def _sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """1 / (1 + exp(-x)), exact for large negative x as well."""
-    return np.exp(-np.logaddexp(0, -logits))

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gliclass_rerank.errors import InputError, InvalidTextError, OptionError
+
+if TYPE_CHECKING:
+    from gliclass_rerank.calibration import Calibrator
 
 Direction = Literal["passage-as-text", "passage-as-label"]
 LongText = Literal["window", "truncate", "error"]
@@ -115,8 +118,9 @@ class ModelInfo:
         dtype: "int8", "fp32", "bf16" or "fp16".
         max_length: tokens of one pass, labels and special tokens included.
         direction: which of query and passage this model was trained to read as its text.
-        calibrated: its folder carries a fitted calibration.
-        prior_weight: logits that one standard deviation of a first-stage score is worth, if it was fitted.
+        prior_weight: log-odds that one standard deviation of a first-stage score is worth, if it was fitted.
+        calibration: what turns logits into calibrated log-odds, by task ("relevance", "support", "refutation",
+            "labels"); none for a task without.
     """
 
     name: str
@@ -127,8 +131,13 @@ class ModelInfo:
     dtype: str
     max_length: int
     direction: Direction = "passage-as-text"
-    calibrated: bool = False
     prior_weight: float | None = None
+    calibration: Mapping[str, Calibrator] = field(default_factory=dict, hash=False)
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether its folder carries a fitted calibration, for any task."""
+        return bool(self.calibration)
 
 
 class Scorer(Protocol):
@@ -151,8 +160,8 @@ class Ranked:
 
     Attributes:
         index: position of the passage in the caller's list.
-        score: in [0, 1]; what the ranking is ordered by.
-        logit: the model's raw relevance logit (fused over several queries).
+        score: in [0, 1]; what the ranking is ordered by. Calibrated where the model is (task "relevance").
+        logit: the model's raw relevance logit (fused over several queries), before calibration and prior.
         truncated: the end of the passage was not read (``long_text="truncate"``).
         window: the code points of the best window of a passage too long for one pass, else None.
         criteria: probability of each extra criterion, in [0, 1].

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from safetensors.torch import save_file
 
+from gliclass_rerank.calibration import CALIBRATION_FILE
 from gliclass_rerank.errors import InputError, OptionError, UnsupportedModelError
 from gliclass_rerank.scoring.batch import uni_encoder_inputs
 from gliclass_rerank.scoring.checkpoint import CARD_FILE, Checkpoint, read_checkpoint
@@ -39,7 +40,7 @@ from gliclass_rerank.types import FloatArray, ScoreRequest
 WEIGHTS, GRAPH = "model.safetensors", "model.onnx"
 OPSET = 20  # the first in which GELU is one operator instead of five passes over the widest activations
 MIN_SHARED = 1024  # elements; what is smaller stays in the graph
-COPIED = ("config.json", "tokenizer.json", "tokenizer_config.json", "MODEL_CARD.md", "LICENSE")
+COPIED = ("config.json", "tokenizer.json", "tokenizer_config.json", CALIBRATION_FILE, "MODEL_CARD.md", "LICENSE")
 
 
 def export_checkpoint(
@@ -51,7 +52,7 @@ def export_checkpoint(
     name: str | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
-    """Write a model folder that both scorers load: configuration, tokenizer, card, weights and graph.
+    """Write a model folder that both scorers load: configuration, tokenizer, cards, calibration, weights, graph.
 
     Args:
         source: a uni-encoder checkpoint folder.

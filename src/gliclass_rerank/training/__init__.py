@@ -1,0 +1,1 @@
+"""Training and evaluation of GLiClass models. Needs the extra "train"."""
