@@ -1,4 +1,4 @@
-"""The command line: ``gliclass-rerank demo | rerank | export | bench | info``.
+"""The command line: ``gliclass-rerank demo | rerank | train | evaluate | calibrate | merge | export | bench | info``.
 
 Results go to stdout, everything else to stderr. Only typer and rich are imported here; what a command needs is
 imported by the command, so that ``--help`` is there at once.
@@ -24,11 +24,12 @@ from rich.table import Table
 from rich.text import Text
 
 import gliclass_rerank
+from gliclass_rerank.cli_training import calibrate, evaluate, merge, train
+from gliclass_rerank.console import AsJson, Backend, Device, Model, print_json, progressing_scorer, say, stdout
 from gliclass_rerank.errors import GLiClassRerankError, InputError, MissingExtraError, OptionError
 
 if TYPE_CHECKING:
     from gliclass_rerank.passages import SourcedPassage, Sources
-    from gliclass_rerank.progress import ProgressScorer
     from gliclass_rerank.types import Ranked, ScoreRequest
 
 EXPORT_PARTS = ("torch", "transformers", "gliclass", "safetensors", "onnx", "onnxscript")
@@ -41,11 +42,6 @@ app = typer.Typer(
     add_completion=False,
 )
 
-Model = Annotated[str, typer.Option(help='"mini" (bundled), a checkpoint folder, or a hub id.')]
-Backend = Annotated[str, typer.Option(help="auto, onnx or torch.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; ends the process with 0, with 2 for what we raise on purpose, with 130 for Ctrl-C."""
@@ -55,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(args=arguments, prog_name="gliclass-rerank")
     except GLiClassRerankError as error:
-        _say(Text.assemble(("error: ", "bold red"), " ".join(str(error).split())))
+        say(Text.assemble(("error: ", "bold red"), " ".join(str(error).split())))
         sys.exit(2)
 
 
@@ -91,11 +87,15 @@ def demo(
     from gliclass_rerank.demo.evaluate import CANDIDATES, run_demo
     from gliclass_rerank.demo.show import show
 
-    report = run_demo(_scorer(model, backend, device), candidates=top_k or CANDIDATES, cache_dir=collection_cache)
+    report = run_demo(
+        progressing_scorer(model, backend, device, "reranking"),
+        candidates=top_k or CANDIDATES,
+        cache_dir=collection_cache,
+    )
     if as_json:
-        _print_json(report.as_dict())
+        print_json(report.as_dict())
     else:
-        show(report, _stdout())
+        show(report, stdout())
 
 
 @app.command()
@@ -130,7 +130,7 @@ def rerank(
     weights = _weights(criteria or ())
     read = read_sources(sources, sys.stdin.buffer)
     _report_skipped(read)
-    scorer = _scorer(model, backend, device)
+    scorer = progressing_scorer(model, backend, device, "reranking")
     ranking = Reranker(scorer).rank(
         query,
         [passage.text for passage in read.passages],
@@ -142,9 +142,9 @@ def rerank(
     )
     if as_json:
         results = [_result(ranked, read.passages[ranked.index], with_text=with_text) for ranked in ranking]
-        _print_json({"model": scorer.info.name, "query": query, "results": results})
+        print_json({"model": scorer.info.name, "query": query, "results": results})
     else:
-        _stdout().print(_ranking_table(ranking, read.passages))
+        stdout().print(_ranking_table(ranking, read.passages))
 
 
 @app.command()
@@ -178,7 +178,13 @@ def export(
             name=name or hub_name,
             on_progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
-    _say(Text(f"wrote {out}"))
+    say(Text(f"wrote {out}"))
+
+
+app.command()(train)
+app.command()(evaluate)
+app.command()(calibrate)
+app.command()(merge)
 
 
 @app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -194,23 +200,16 @@ def bench(
 @app.command()
 def info(model: Model = "mini", backend: Backend = "auto", device: Device = "auto", as_json: AsJson = False) -> None:
     """Load a model and print what it says of itself."""
-    values = asdict(_scorer(model, backend, device).info)
+    told = progressing_scorer(model, backend, device, "reranking").info
+    values = asdict(told) | {"calibrated": told.calibrated}
     if as_json:
-        _print_json(values)
+        print_json(values | {"calibration": {task: made.as_dict() for task, made in told.calibration.items()}})
         return
+    values["calibration"] = ", ".join(f"{task} ({made.kind})" for task, made in told.calibration.items())
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in values.items():
         table.add_row(name, Text("" if value is None else str(value)))
-    _stdout().print(table)
-
-
-def _scorer(model: str, backend: str, device: str) -> ProgressScorer:
-    """A scorer that shows its progress on stderr."""
-    from gliclass_rerank.progress import ProgressScorer
-    from gliclass_rerank.scoring.load import load_scorer
-
-    scorer = load_scorer(model, backend=cast(Any, backend), device=device)
-    return ProgressScorer(scorer, Console(stderr=True), "reranking")
+    stdout().print(table)
 
 
 def _weights(criteria: Sequence[str]) -> dict[str, float]:
@@ -268,9 +267,9 @@ def _benchmark(name: str) -> Path:
 
 def _report_skipped(read: Sources) -> None:
     if read.skipped:
-        _say(Text(f"{len(read.passages)} passages; {len(read.skipped)} files skipped, the first is {read.skipped[0]}"))
+        say(Text(f"{len(read.passages)} passages; {len(read.skipped)} files skipped, the first is {read.skipped[0]}"))
     elif not read.passages:
-        _say(Text("no passages"))
+        say(Text("no passages"))
 
 
 def _result(ranked: Ranked, passage: SourcedPassage, *, with_text: bool) -> dict[str, object]:
@@ -308,18 +307,6 @@ def _snippet(ranked: Ranked, text: str) -> Text:
 def _printable(text: str) -> Text:
     """One line, without the escape sequences that a file could send to the terminal."""
     return Text(" ".join("".join(c if c.isprintable() else " " for c in text).split()))
-
-
-def _print_json(value: object) -> None:
-    typer.echo(json.dumps(value, indent=2))  # ASCII, so that it is valid whatever the pipe's encoding
-
-
-def _stdout() -> Console:
-    return Console(highlight=False)
-
-
-def _say(text: Text) -> None:
-    Console(stderr=True, highlight=False).print(text, soft_wrap=True)
 
 
 if __name__ == "__main__":

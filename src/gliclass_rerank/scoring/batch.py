@@ -33,8 +33,12 @@ def text_inputs(batch: Sequence[Pass], pad_id: int) -> dict[str, Padded]:
 
 
 def label_spans(batch: Sequence[Pass]) -> Padded:
-    """Where labels are pooled from, shape (B, C, 2)."""
-    return np.stack([item.label_spans for item in batch]).astype(np.int64)
+    """Where labels are pooled from, shape (B, C, 2); a pass with fewer labels is filled up with the first token."""
+    spans = np.zeros((len(batch), max(len(item.label_spans) for item in batch), 2), np.int64)
+    spans[..., 1] = 1
+    for row, item in zip(spans, batch, strict=True):
+        row[: len(item.label_spans)] = item.label_spans
+    return spans
 
 
 def uni_encoder_inputs(batch: Sequence[Pass], pad_id: int, *, segments: bool) -> dict[str, Padded]:

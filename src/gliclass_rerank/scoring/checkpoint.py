@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from gliclass_rerank.calibration import CALIBRATION_FILE
 from gliclass_rerank.errors import CheckpointError, OptionError, UnsupportedModelError
 from gliclass_rerank.types import Direction
 
 CARD_FILE = "gliclass_rerank.json"
+FINGERPRINTED = ("config.json", CARD_FILE, CALIBRATION_FILE)  # beside the weights
 UPSTREAM_MAX_LENGTH = 1024  # what upstream's pipeline reads at most, and what published checkpoints are used at
 
 ARCHITECTURES = (
@@ -75,15 +77,13 @@ class Card:
     Attributes:
         name: how the model calls itself, or "".
         direction: which of query and passage it was trained to read as its text.
-        prior_weight: logits that one standard deviation of a first-stage score is worth.
-        calibrated: the folder carries a fitted calibration.
+        prior_weight: log-odds that one standard deviation of a first-stage score is worth.
         dtype: precision of the ONNX graph beside the weights, "int8" or "fp32".
     """
 
     name: str = ""
     direction: Direction = "passage-as-text"
     prior_weight: float | None = None
-    calibrated: bool = False
     dtype: str = "fp32"
 
 
@@ -167,7 +167,7 @@ def read_checkpoint(
     return Checkpoint(
         folder=folder,
         name=name or card.name or folder.name,
-        revision=revision or _fingerprint(folder),
+        revision=revision or fingerprint(folder),
         config=config,
         card=card,
         max_length=_capped(max_length, positions),
@@ -284,13 +284,18 @@ def _read_card(folder: Path) -> Card:
     return Card(**{key: value for key, value in values.items() if key in Card.__slots__})
 
 
-def _fingerprint(folder: Path) -> str:
-    """Twelve hex digits that change with the configuration or the weights.
+def fingerprint(*folders: Path) -> str:
+    """Twelve hex digits that change with the configuration, the weights or the calibration.
 
     Files beyond 64 MB are sampled: their size and 64 blocks spread over them, weights do not change in one place.
     """
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")) + [folder / "config.json", folder / CARD_FILE]:
+    files = [
+        path
+        for folder in folders
+        for path in [*sorted(folder.glob("*.safetensors")), *(folder / name for name in FINGERPRINTED)]
+    ]
+    for path in files:
         if not path.is_file():
             continue
         size = path.stat().st_size

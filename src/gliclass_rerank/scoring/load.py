@@ -5,14 +5,20 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
+from gliclass_rerank.calibration import read_calibration
 from gliclass_rerank.errors import MissingExtraError, ModelNotFoundError, OptionError, UnsupportedModelError
-from gliclass_rerank.scoring.checkpoint import Checkpoint, read_checkpoint
+from gliclass_rerank.scoring.adapter import base_name, is_adapter, with_adapter
+from gliclass_rerank.scoring.checkpoint import Checkpoint, fingerprint, read_checkpoint
 from gliclass_rerank.scoring.local import LocalScorer
 from gliclass_rerank.types import ModelInfo, check_choice
+
+if TYPE_CHECKING:
+    import torch
 
 Backend = Literal["auto", "onnx", "torch"]
 Dtype = Literal["auto", "int8", "fp32", "bf16", "fp16"]
@@ -40,7 +46,8 @@ def load_scorer(
 
     Args:
         model: "mini" (bundled, offline), a checkpoint folder, or a hub id ("knowledgator/gliclass-edge-v3.0").
-            Only a hub id ever causes a download; ``HF_HUB_OFFLINE=1`` confines it to what is cached.
+            A folder may also hold a LoRA adapter, which is merged into its base. Only a hub id ever causes a
+            download; ``HF_HUB_OFFLINE=1`` confines it to what is cached.
         backend: "onnx" (CPU, no torch needed) or "torch"; "auto" takes ONNX where the folder has a graph of
             the wanted dtype and no GPU was asked for.
         device: "cpu", "cuda", "cuda:1", "mps"; "auto" takes a GPU for the torch backend if there is one.
@@ -62,11 +69,20 @@ def load_scorer(
         if value is not None and value < 1:
             raise OptionError(f"{what}: expected a positive number, got {value}")
     folder, name, commit = locate(str(model), revision=revision)
+    adapter = folder if is_adapter(folder) else None
+    if adapter:
+        if backend == "onnx":
+            raise UnsupportedModelError(
+                f"{adapter}: an adapter runs on the torch backend; merge and export it for ONNX"
+            )
+        base = locate(base_name(adapter))[0]
+        folder, name, commit = base, name or adapter.name, fingerprint(base, adapter)
+        backend = "torch"
     checkpoint = read_checkpoint(folder, name=name, revision=commit, max_length=max_length)
     if _chosen_backend(checkpoint, backend, device, dtype) == "onnx":
         scorer = _load_onnx(checkpoint, max_batch_tokens, threads or usable_cores())
     else:
-        scorer = _load_torch(checkpoint, device, dtype, max_batch_tokens, threads)
+        scorer = _load_torch(checkpoint, device, dtype, max_batch_tokens, threads, adapter)
     scorer.check()
     return scorer
 
@@ -137,16 +153,43 @@ def _load_onnx(checkpoint: Checkpoint, max_batch_tokens: int | None, threads: in
 
 
 def _load_torch(
-    checkpoint: Checkpoint, device: str, dtype: Dtype, max_batch_tokens: int | None, threads: int | None
+    checkpoint: Checkpoint,
+    device: str,
+    dtype: Dtype,
+    max_batch_tokens: int | None,
+    threads: int | None,
+    adapter: Path | None,
 ) -> LocalScorer:
     if any(importlib.util.find_spec(part) is None for part in TORCH_PARTS):
         raise MissingExtraError("torch", f"{checkpoint.name} on the torch backend")
     import torch
 
-    from gliclass_rerank.scoring.torch import TorchScorer
+    from gliclass_rerank.scoring.torch import TorchScorer, load_model
 
     if dtype == "int8":
         raise OptionError("dtype: the torch backend computes in 'fp32', 'bf16' or 'fp16', got 'int8'")
+    place = torch_device(device)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if dtype == "auto":
+        wide = place.type == "cpu"
+        dtype = "fp32" if wide else "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp16"
+    budget = max_batch_tokens or BATCH_TOKENS["cpu" if place.type == "cpu" else "gpu"]
+    model = with_adapter(load_model(checkpoint), adapter) if adapter else None
+    info = _info(checkpoint, "torch", str(place), dtype)
+    if adapter:  # what was fitted to the base's scores does not hold for the adapter's
+        info = replace(info, prior_weight=None, calibration=read_calibration(adapter))
+    return TorchScorer(checkpoint, info, max_batch_tokens=budget, model=model)
+
+
+def torch_device(device: str) -> torch.device:
+    """Resolve "auto" (a GPU if there is one) and refuse what cannot be used here.
+
+    Raises:
+        OptionError: no such device, or none that works.
+    """
+    import torch
+
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -154,13 +197,7 @@ def _load_torch(
         torch.empty(0, device=place)
     except (RuntimeError, AssertionError) as error:
         raise OptionError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
-    if threads is not None:
-        torch.set_num_threads(threads)
-    if dtype == "auto":
-        wide = place.type == "cpu"
-        dtype = "fp32" if wide else "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp16"
-    budget = max_batch_tokens or BATCH_TOKENS["cpu" if place.type == "cpu" else "gpu"]
-    return TorchScorer(checkpoint, _info(checkpoint, "torch", str(place), dtype), max_batch_tokens=budget)
+    return place
 
 
 def _info(checkpoint: Checkpoint, backend: str, device: str, dtype: str) -> ModelInfo:
@@ -173,6 +210,6 @@ def _info(checkpoint: Checkpoint, backend: str, device: str, dtype: str) -> Mode
         dtype=dtype,
         max_length=checkpoint.max_length,
         direction=checkpoint.card.direction,
-        calibrated=checkpoint.card.calibrated,
         prior_weight=checkpoint.card.prior_weight,
+        calibration=read_calibration(checkpoint.folder),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers.utils import logging as transformers_logging
 
 from gliclass_rerank.errors import CheckpointError, LabelTooLongError, NonFiniteError
-from gliclass_rerank.scoring.batch import label_spans, pad, pad_mask, text_inputs, uni_encoder_inputs
+from gliclass_rerank.scoring.batch import Padded, label_spans, pad, pad_mask, text_inputs, uni_encoder_inputs
 from gliclass_rerank.scoring.checkpoint import Checkpoint
 from gliclass_rerank.scoring.encoding import Pass
 from gliclass_rerank.scoring.forward import (
@@ -39,39 +39,22 @@ class TorchScorer(LocalScorer):
     Args:
         checkpoint, info: as read and resolved by `load_scorer`.
         max_batch_tokens: budget of one forward pass, padding included.
+        model: the checkpoint's model if it is in memory already, in training or with an adapter; it stays as it is
+            if it is where ``info`` says.
     """
 
-    def __init__(self, checkpoint: Checkpoint, info: ModelInfo, *, max_batch_tokens: int) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, info: ModelInfo, *, max_batch_tokens: int, model: GLiClassModel | None = None
+    ) -> None:
         super().__init__(checkpoint, info, max_batch_tokens=max_batch_tokens)
-        self._device = torch.device(info.device)
-        model = load_model(checkpoint).to(self._device, DTYPES[info.dtype]).eval()
-        self._pad_id = int(model.config.pad_token_id or 0)
-        self._forward = forward_of(model)
+        model = (model or load_model(checkpoint)).to(torch.device(info.device), DTYPES[info.dtype]).eval()
+        self._network = Network(checkpoint, model)
         self._label_embeddings: OrderedDict[str, Tensor] = OrderedDict()
         self._label_lock = threading.Lock()
-        if checkpoint.architecture.startswith("bi-encoder"):
-            self._label_tokenizer = TextTokenizer(label_tokenizer_file(checkpoint))
 
     def _run(self, batch: Sequence[Pass]) -> FloatArray:
         with torch.inference_mode():
-            logits: FloatArray = self._logits(batch).float().cpu().numpy()
-        return logits
-
-    def _logits(self, batch: Sequence[Pass]) -> Tensor:
-        if isinstance(self._forward, UniEncoderForward):
-            segments = self._checkpoint.uses_segments
-            arrays = uni_encoder_inputs(batch, self._pad_id, segments=segments)
-        else:
-            arrays = text_inputs(batch, self._pad_id)
-        if isinstance(self._forward, EncoderDecoderForward):
-            side = [item.side for item in batch]
-            arrays |= {"side_ids": pad(side, self._pad_id), "side_mask": pad_mask(side)}
-        if isinstance(self._forward, EncoderDecoderForward | BiEncoderForward):
-            arrays["label_spans"] = label_spans(batch)
-        tensors = {name: torch.from_numpy(array).to(self._device) for name, array in arrays.items()}
-        if isinstance(self._forward, BiEncoderForward):
-            tensors["labels"] = torch.stack([self._embed_labels(item.labels) for item in batch])
-        logits: Tensor = self._forward(**tensors)
+            logits: FloatArray = self._network(batch, self._embed_labels).float().cpu().numpy()
         return logits
 
     def _embed_labels(self, labels: Sequence[str]) -> Tensor:
@@ -80,7 +63,7 @@ class TorchScorer(LocalScorer):
             missing = [label for label in dict.fromkeys(labels) if label not in self._label_embeddings]
             known = {label: self._label_embeddings[label] for label in labels if label not in missing}
         for label in missing:
-            known[label] = self._embed_label(label)
+            known[label] = self._network.embed_label(label)
         with self._label_lock:
             for label in dict.fromkeys(labels):
                 self._label_embeddings[label] = known[label]
@@ -89,8 +72,56 @@ class TorchScorer(LocalScorer):
                 self._label_embeddings.popitem(last=False)
         return torch.stack([known[label] for label in labels])
 
-    def _embed_label(self, label: str) -> Tensor:
-        assert isinstance(self._forward, BiEncoderForward)
+
+class Network(nn.Module):
+    """A model that reads passes: what inference and training have in common.
+
+    Args:
+        checkpoint: where the model came from.
+        model: upstream's model, on its device and in its dtype.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, model: GLiClassModel) -> None:
+        super().__init__()
+        self.read = forward_of(model)
+        self._checkpoint = checkpoint
+        self._device = next(model.parameters()).device
+        self._pad_id = int(model.config.pad_token_id or 0)
+        if isinstance(self.read, BiEncoderForward):
+            self._label_tokenizer = TextTokenizer(label_tokenizer_file(checkpoint))
+
+    def forward(self, batch: Sequence[Pass], embed_labels: Callable[[Sequence[str]], Tensor] | None = None) -> Tensor:
+        """Return logits, shape (passes, labels). Where passes differ in labels, the surplus columns mean nothing.
+
+        Args:
+            batch: at least one pass; of a bi-encoder or decoder, all with as many labels.
+            embed_labels: label texts to embeddings, shape (labels, D), for a bi-encoder; embeds them anew by default.
+        """
+        tensors = {name: torch.from_numpy(array).to(self._device) for name, array in self._arrays(batch).items()}
+        if isinstance(self.read, BiEncoderForward):
+            embed = embed_labels or (lambda labels: torch.stack([self.embed_label(label) for label in labels]))
+            tensors["labels"] = torch.stack([embed(item.labels) for item in batch])
+        logits: Tensor = self.read(**tensors)
+        return logits
+
+    def _arrays(self, batch: Sequence[Pass]) -> dict[str, Padded]:
+        if isinstance(self.read, UniEncoderForward):
+            return uni_encoder_inputs(batch, self._pad_id, segments=self._checkpoint.uses_segments)
+        arrays = text_inputs(batch, self._pad_id)
+        if isinstance(self.read, EncoderDecoderForward):
+            side = [item.side for item in batch]
+            arrays |= {"side_ids": pad(side, self._pad_id), "side_mask": pad_mask(side)}
+        if isinstance(self.read, EncoderDecoderForward | BiEncoderForward):
+            arrays["label_spans"] = label_spans(batch)
+        return arrays
+
+    def embed_label(self, label: str) -> Tensor:
+        """Embed one label by a bi-encoder's label encoder, shape (D,).
+
+        Raises:
+            LabelTooLongError: more tokens than it reads.
+        """
+        assert isinstance(self.read, BiEncoderForward)
         tokenizer, limit = self._label_tokenizer, self._checkpoint.label_max_length
         ids = [*tokenizer.prefix, *tokenizer.ids(label, first=True).tolist(), *tokenizer.suffix]
         if len(ids) > limit:
@@ -99,7 +130,8 @@ class TorchScorer(LocalScorer):
                 "labels are never cut, shorten it"
             )
         tensor = torch.tensor([ids], device=self._device)
-        return self._forward.embed_labels(tensor, torch.ones_like(tensor))[0]
+        embedding: Tensor = self.read.embed_labels(tensor, torch.ones_like(tensor))[0]
+        return embedding
 
 
 def forward_of(model: GLiClassModel) -> nn.Module:

@@ -1,0 +1,151 @@
+"""The commands that make and judge models: ``train | evaluate | calibrate | merge``. Need the extra [train]."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from gliclass_rerank.console import AsJson, Backend, Device, Model, print_json, progressing_scorer, say, stdout
+from gliclass_rerank.errors import InputError, MissingExtraError
+
+if TYPE_CHECKING:
+    from gliclass_rerank.training.evaluate import Evaluation
+    from gliclass_rerank.training.records import Record
+
+TRAIN_PARTS = ("torch", "transformers", "gliclass", "safetensors", "peft", "pydantic", "sklearn", "matplotlib")
+SHOWN_CLASSES = 30
+
+Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Records, JSON lines; kinds may be mixed.")]
+
+
+def train(
+    config: Annotated[Path, typer.Argument(help="The run as TOML; see gliclass_rerank.training.config.")],
+) -> None:
+    """Train a model or an adapter, or go on with a run that was stopped. Needs the extra 'train'."""
+    _need_extra("training a model")
+    from gliclass_rerank.training.config import read_config
+    from gliclass_rerank.training.trainer import train as run
+
+    say(f"wrote {run(read_config(config))}")
+
+
+def evaluate(
+    files: Files,
+    model: Model = "mini",
+    backend: Backend = "auto",
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Measure a model on records: ranking, classification, fact-check, and what its probabilities are worth."""
+    from gliclass_rerank.training.evaluate import evaluate as measure
+
+    records = _read(files)
+    scorer = progressing_scorer(model, backend, device, "evaluating")
+    report = measure(scorer, records)
+    if as_json:
+        print_json({"model": scorer.info.name, "revision": scorer.info.revision} | report.as_dict())
+    else:
+        _show(report)
+
+
+def calibrate(
+    folder: Annotated[Path, typer.Argument(help="A model's folder; its calibration.json is written anew.")],
+    files: Files,
+    kind: Annotated[str, typer.Option(help="platt, temperature or isotonic.")] = "platt",
+    note: Annotated[str | None, typer.Option(help="What it was fitted on, kept in the file.")] = None,
+) -> None:
+    """Fit a calibrator for each task that the records hold, so that a probability of 0.5 means 0.5."""
+    _need_extra("fitting a calibration")
+    from gliclass_rerank.calibration import expected_calibration_error, fit_calibrator, write_calibration
+    from gliclass_rerank.training.evaluate import task_logits
+
+    records = _read(files)
+    scorer = progressing_scorer(str(folder), "auto", "auto", "scoring")
+    fitted = {}
+    for task, (logits, held) in task_logits(scorer, records).items():
+        fitted[task] = fit_calibrator(logits, held, cast(Any, kind), fitted_on=note)
+        ece = expected_calibration_error(fitted[task].probabilities(logits), held)
+        say(f"{task}: {len(logits)} decisions, ECE {ece:.4f}")
+    write_calibration(folder, fitted)
+
+
+def merge(
+    adapter: Annotated[Path, typer.Argument(help="The adapter's folder.")],
+    out: Annotated[Path, typer.Argument(help="The new checkpoint's folder.")],
+) -> None:
+    """Merge an adapter into the model that it was trained on. Needs the extra 'train'."""
+    _need_extra("merging an adapter")
+    from gliclass_rerank.training.model import merge_adapter
+
+    merge_adapter(adapter, out)
+    say(f"wrote {out}")
+
+
+def _need_extra(purpose: str) -> None:
+    if any(importlib.util.find_spec(part) is None for part in TRAIN_PARTS):
+        raise MissingExtraError("train", purpose)
+
+
+def _read(files: list[Path]) -> list[Record]:
+    from gliclass_rerank.training.records import read_records
+
+    if missing := [file for file in files if not file.is_file()]:
+        raise InputError(f"{missing[0]}: expected a file of records, there is none")
+    return [record for file in files for record in read_records(file)]
+
+
+def _show(report: Evaluation) -> None:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("", "records", "measure", "value"):
+        table.add_column(column, justify="right" if column in ("records", "value") else "left")
+    if part := report.ranking:
+        _add(table, "ranking", part.queries, {"nDCG@10": part.ndcg, "MRR@10": part.mrr, "ECE": part.ece})
+    if labels := report.labels:
+        f1 = {"macro F1": labels.classes.macro_f1, "micro F1": labels.classes.micro_f1}
+        f1 |= {"weighted F1": labels.classes.weighted_f1, "top-1 accuracy": labels.top1, "ECE": labels.ece}
+        _add(table, "labels", labels.texts, f1)
+    if fact := report.fact:
+        measures = {"balanced accuracy": fact.balanced_accuracy, "three-way": fact.three_way, "ECE": fact.ece}
+        _add(table, "fact-check", fact.claims, measures | ({"AUROC": fact.auroc} if fact.auroc is not None else {}))
+    stdout().print(table)
+    if labels:
+        _show_classes(report)
+    if fact:
+        _show_confusion(report)
+
+
+def _add(table: Table, kind: str, count: int, measures: dict[str, float]) -> None:
+    for i, (name, value) in enumerate(measures.items()):
+        table.add_row("" if i else kind, "" if i else f"{count:,}", name, f"{value:.4f}")
+
+
+def _show_classes(report: Evaluation) -> None:
+    assert report.labels is not None
+    classes = sorted(report.labels.classes.classes, key=lambda scores: -scores.support)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("label", "precision", "recall", "F1", "support"):
+        table.add_column(column, justify="left" if column == "label" else "right")
+    for scores in classes[:SHOWN_CLASSES]:
+        values = (f"{value:.3f}" for value in (scores.precision, scores.recall, scores.f1))
+        table.add_row(Text(str(scores.label)), *values, str(scores.support))
+    stdout().print(table)
+    if len(classes) > SHOWN_CLASSES:
+        say(f"{len(classes) - SHOWN_CLASSES} rarer labels are only in --json")
+
+
+def _show_confusion(report: Evaluation) -> None:
+    from gliclass_rerank.training.evaluate import CLASSES
+
+    assert report.fact is not None
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("true \\ given", *CLASSES):
+        table.add_column(column, justify="right")
+    for name, row in zip(CLASSES, report.fact.confusion, strict=True):
+        table.add_row(name, *map(str, row))
+    stdout().print(table)

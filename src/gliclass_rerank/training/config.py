@@ -1,0 +1,161 @@
+"""What `gliclass-rerank train` is told: one TOML file, checked as a whole before anything is loaded."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from gliclass_rerank.errors import InputError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Positive = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(_Strict):
+    """A file of records, and how much of each step's tokens are its.
+
+    Attributes:
+        file: JSON lines (see `gliclass_rerank.training.records`), relative to the configuration.
+        weight: its share is this by the sum of all weights.
+        max_length: tokens of a sequence; longer texts are cut. The run's ``max_length`` by default.
+    """
+
+    file: Path
+    weight: float = Field(default=1.0, gt=0)
+    max_length: int | None = Field(default=None, ge=16)
+
+
+class Lora(_Strict):
+    """Low-rank adapters (Hu et al. 2021) beside the frozen weights, through PEFT.
+
+    Attributes:
+        r: rank; no more than the backbone's hidden size.
+        alpha: the update counts ``alpha / r`` times; twice the rank by default, as the GLiClass-v3 models.
+        dropout: of the adapters' input.
+        target_modules: names of the linear layers; by default those of the backbone (attention and feed-forward)
+            and of the head, projectors and scorer.
+    """
+
+    r: Positive = 32
+    alpha: float | None = Field(default=None, gt=0)
+    dropout: Share = 0.1
+    target_modules: tuple[str, ...] | None = None
+
+
+class TrainConfig(_Strict):
+    """One training run.
+
+    Attributes:
+        model: "mini", a GLiClass checkpoint folder or a hub id to start from. Or:
+        backbone: a plain encoder's folder, from which a new GLiClass model is made (`start.py`).
+        out: folder of the run: metrics, checkpoints, and the model in ``model/``. Relative to the configuration.
+        train: sources of training records.
+        dev: files that are evaluated on the way and decide when to stop; without, the last weights are kept.
+        dev_records: how many records of each dev file are used, the first ones; all by default.
+        steps: optimizer steps at most.
+        minutes: and time at most. The learning rate falls with whichever budget is used up first.
+        step_tokens: tokens of one optimizer step, about.
+        batch_tokens: tokens that are in memory at once; a step accumulates gradients over several batches.
+        max_length: tokens of one sequence at most.
+        learning_rate, warmup, weight_decay, max_grad_norm: of AdamW; the rate rises over the share ``warmup`` of
+            the run and then falls linearly to zero.
+        freeze: weights whose name contains one of these do not move.
+        ema: decay, a step, of the running mean of the weights that is evaluated and saved; 0 keeps the last ones.
+        list_size, max_labels, distill: see `ExampleMaker`.
+        bce, listwise: weights of the two losses.
+        dropout: None keeps the checkpoint's own.
+        precision: "auto" computes in bf16 where the device has it in hardware, else in fp32.
+        eval_every: steps between evaluations and checkpoints.
+        patience: evaluations without a better result before the run stops; None never stops early.
+        lora: train adapters instead of all weights.
+        seed: of sampling, initialisation and dropout.
+        threads: of the CPU; all cores by default.
+    """
+
+    model: str | None = None
+    backbone: Path | None = None
+    out: Path
+    train: tuple[Source, ...] = Field(min_length=1)
+    dev: tuple[Path, ...] = ()
+    dev_records: Positive | None = None
+    steps: Positive
+    minutes: float | None = Field(default=None, gt=0)
+    step_tokens: Positive = 4096
+    batch_tokens: Positive = 8192
+    max_length: int = Field(default=256, ge=16)
+    learning_rate: float = Field(default=5e-5, gt=0)
+    warmup: Share = 0.05
+    weight_decay: float = Field(default=0.01, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    freeze: tuple[str, ...] = ()
+    ema: float = Field(default=0.0, ge=0, lt=1)
+    list_size: int = Field(default=6, ge=2)
+    max_labels: Positive = 32
+    distill: Share = 0.5
+    bce: float = Field(default=0.5, ge=0)
+    listwise: float = Field(default=1.0, ge=0)
+    dropout: Share | None = None
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    device: str = "auto"
+    eval_every: Positive = 200
+    patience: Positive | None = None
+    lora: Lora | None = None
+    seed: int = 0
+    threads: Positive | None = None
+
+    @model_validator(mode="after")
+    def _one_start(self) -> TrainConfig:
+        if (self.model is None) == (self.backbone is None):
+            raise ValueError("expected one of 'model' and 'backbone'")
+        if self.lora and self.freeze:
+            raise ValueError("'lora' freezes all weights but its own; leave 'freeze' out")
+        if self.bce == self.listwise == 0:
+            raise ValueError("'bce' and 'listwise' are both 0, nothing would be learned")
+        return self
+
+
+def read_config(file: Path) -> TrainConfig:
+    """Read a configuration; its paths are relative to the file.
+
+    Raises:
+        InputError: not readable, not TOML, or a key or value that is not expected; all of them are named.
+    """
+    try:
+        values = tomllib.loads(file.read_text("utf-8"))
+        config = TrainConfig.model_validate(values)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{file}: not readable as TOML: {error}") from error
+    except ValidationError as error:
+        raise InputError(f"{file}: {explained(error)}") from error
+    return resolved(config, file.parent)
+
+
+def resolved(config: TrainConfig, folder: Path) -> TrainConfig:
+    """The configuration with its paths taken relative to ``folder``."""
+    return config.model_copy(
+        update={
+            "out": folder / config.out,
+            "backbone": config.backbone and folder / config.backbone,
+            "model": str(folder / config.model) if config.model and (folder / config.model).is_dir() else config.model,
+            "train": tuple(s.model_copy(update={"file": folder / s.file}) for s in config.train),
+            "dev": tuple(folder / file for file in config.dev),
+        }
+    )
+
+
+def explained(error: ValidationError) -> str:
+    """What pydantic found, as one line."""
+    found = [f"{'.'.join(map(str, item['loc'])) or 'the whole'}: {item['msg']}" for item in error.errors()]
+    return "; ".join(found)

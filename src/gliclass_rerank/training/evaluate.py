@@ -1,0 +1,215 @@
+"""How good a model is on records: ranking, classification and fact-check, each by the measures of its field."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gliclass_rerank.calibration import expected_calibration_error, sigmoid
+from gliclass_rerank.metrics import ndcg_at, reciprocal_rank_at
+from gliclass_rerank.training.examples import fact_request, ranking_requests
+from gliclass_rerank.training.metrics import (
+    ClassificationReport,
+    auroc,
+    balanced_accuracy,
+    classification_report,
+    confusion,
+)
+from gliclass_rerank.training.records import FactRecord, LabelRecord, RankingRecord, Record
+from gliclass_rerank.types import FloatArray, Scorer, ScoreRequest
+
+CUTOFF = 10
+CLASSES = ("supported", "refuted", "nei")
+
+
+@dataclass(frozen=True, slots=True)
+class RankingReport:
+    """Means over the queries, in [0, 1]. ``ece``: of every passage's probability."""
+
+    queries: int
+    ndcg: float
+    mrr: float
+    ece: float
+
+
+@dataclass(frozen=True, slots=True)
+class LabelReport:
+    """``top1``: share of the texts with a true label whose likeliest label is true. ``ece``: of every decision.
+
+    ``multi_label``: labels are given by probability >= 0.5; else every text gets its likeliest one.
+    """
+
+    texts: int
+    multi_label: bool
+    top1: float
+    ece: float
+    classes: ClassificationReport
+
+
+@dataclass(frozen=True, slots=True)
+class FactReport:
+    """``balanced_accuracy``: supported or not; ``three_way``: with refuted and nei told apart, where they occur.
+
+    ``confusion``: counts, a row for each true class of `CLASSES`. ``auroc``, ``ece``: of support; ``auroc`` is None
+    where all or none of the claims are supported.
+    """
+
+    claims: int
+    balanced_accuracy: float
+    three_way: float
+    auroc: float | None
+    ece: float
+    confusion: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What was measured; None for kinds of records that there were none of."""
+
+    ranking: RankingReport | None = None
+    labels: LabelReport | None = None
+    fact: FactReport | None = None
+
+    @property
+    def score(self) -> float:
+        """One number to compare models by: the mean of nDCG@10, top-1 accuracy and balanced accuracy, in [0, 1]."""
+        parts = [
+            self.ranking.ndcg if self.ranking else None,
+            self.labels.top1 if self.labels else None,
+            self.fact.balanced_accuracy if self.fact else None,
+        ]
+        return float(np.mean([part for part in parts if part is not None]))
+
+    def summary(self) -> str:
+        """The main measures in one line."""
+        parts = [f"score {self.score:.4f}"]
+        if self.ranking:
+            parts.append(f"nDCG@{CUTOFF} {self.ranking.ndcg:.4f}")
+        if self.labels:
+            parts.append(f"top-1 {self.labels.top1:.4f}, micro F1 {self.labels.classes.micro_f1:.4f}")
+        if self.fact:
+            parts.append(f"balanced accuracy {self.fact.balanced_accuracy:.4f}, {self.fact.three_way:.4f} three-way")
+        return "; ".join(parts)
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain values, ready for JSON."""
+        values: dict[str, object] = {"score": self.score}
+        for name, part in (("ranking", self.ranking), ("labels", self.labels), ("fact", self.fact)):
+            if part:
+                values[name] = asdict(part)
+        return values
+
+
+def evaluate(scorer: Scorer, records: Sequence[Record]) -> Evaluation:
+    """Score records and compare with what they say. Probabilities are calibrated where the model is.
+
+    Raises:
+        InputError: a record that the model cannot read.
+    """
+    ranking = [record for record in records if isinstance(record, RankingRecord)]
+    labels = [record for record in records if isinstance(record, LabelRecord)]
+    facts = [record for record in records if isinstance(record, FactRecord)]
+    return Evaluation(
+        ranking=_evaluate_ranking(scorer, ranking) if ranking else None,
+        labels=_evaluate_labels(scorer, labels) if labels else None,
+        fact=_evaluate_facts(scorer, facts) if facts else None,
+    )
+
+
+def task_logits(scorer: Scorer, records: Sequence[Record]) -> dict[str, tuple[FloatArray, NDArray[np.bool_]]]:
+    """Raw logits and whether they hold, by task: what calibrators are fitted on. Both of shape (decisions,)."""
+    found: dict[str, tuple[FloatArray, NDArray[np.bool_]]] = {}
+    ranking = [record for record in records if isinstance(record, RankingRecord)]
+    labels = [record for record in records if isinstance(record, LabelRecord)]
+    facts = [record for record in records if isinstance(record, FactRecord)]
+    if ranking:
+        rows = _ranking_logits(scorer, ranking)
+        found["relevance"] = np.concatenate(rows), np.concatenate([_relevant(record) for record in ranking])
+    if labels:
+        rows = list(scorer.score([_label_request(record) for record in labels]))
+        found["labels"] = np.concatenate(rows), np.concatenate([np.array(r.weights) >= 0.5 for r in labels])
+    if facts:
+        pairs = np.stack(scorer.score([fact_request(record) for record in facts]))
+        for column, (task, verdict) in enumerate((("support", "supported"), ("refutation", "refuted"))):
+            found[task] = pairs[:, column], np.array([record.label == verdict for record in facts])
+    return found
+
+
+def probabilities(scorer: Scorer, task: str, logits: NDArray[np.float32]) -> FloatArray:
+    """Calibrated probabilities of a task's logits, same shape; their sigmoid where the model has no calibration."""
+    calibrator = scorer.info.calibration.get(task)
+    return calibrator.probabilities(logits) if calibrator else sigmoid(logits).astype(np.float32)
+
+
+def _evaluate_ranking(scorer: Scorer, records: Sequence[RankingRecord]) -> RankingReport:
+    ndcg, mrr = [], []
+    rows = _ranking_logits(scorer, records)
+    for record, logits in zip(records, rows, strict=True):
+        grades = _relevant(record).astype(np.float64)
+        # Of equal scores the irrelevant count as first, so that a constant model gets no credit for the order.
+        ranked = grades[np.lexsort((grades, -logits))]
+        ndcg.append(ndcg_at(CUTOFF, ranked.tolist(), grades.tolist()))
+        mrr.append(reciprocal_rank_at(CUTOFF, ranked.tolist()))
+    held = np.concatenate([_relevant(record) for record in records])
+    promised = probabilities(scorer, "relevance", np.concatenate(rows))
+    ece = expected_calibration_error(promised, held)
+    return RankingReport(len(records), float(np.mean(ndcg)), float(np.mean(mrr)), ece)
+
+
+def _ranking_logits(scorer: Scorer, records: Sequence[RankingRecord]) -> list[FloatArray]:
+    """Logits of each record's passages, shape (passages,)."""
+    requests = [ranking_requests(r.query, list(r.passages), scorer.info.direction) for r in records]
+    rows = iter(scorer.score([request for group in requests for request in group]))
+    return [np.concatenate([next(rows) for _ in group]) for group in requests]
+
+
+def _relevant(record: RankingRecord) -> NDArray[np.bool_]:
+    return np.arange(len(record.passages)) < len(record.positives)
+
+
+def _label_request(record: LabelRecord) -> ScoreRequest:
+    return ScoreRequest(record.text, record.labels, record.prompt, record.examples, long_text="truncate")
+
+
+def _evaluate_labels(scorer: Scorer, records: Sequence[LabelRecord]) -> LabelReport:
+    rows = scorer.score([_label_request(record) for record in records])
+    true = [{label for label, w in zip(r.labels, r.weights, strict=True) if w >= 0.5} for r in records]
+    multi_label = any(len(labels) != 1 for labels in true)
+    likeliest = [record.labels[int(row.argmax())] for record, row in zip(records, rows, strict=True)]
+    chances = [probabilities(scorer, "labels", row) for row in rows]
+    hits = [label in labels for label, labels in zip(likeliest, true, strict=True) if labels]
+    given = [{label} for label in likeliest]
+    if multi_label:
+        given = [
+            {label for label, chance in zip(record.labels, row, strict=True) if chance >= 0.5}
+            for record, row in zip(records, chances, strict=True)
+        ]
+    held = np.concatenate([np.array(record.weights) >= 0.5 for record in records])
+    return LabelReport(
+        texts=len(records),
+        multi_label=multi_label,
+        top1=float(np.mean(hits or [False])),
+        ece=expected_calibration_error(np.concatenate(chances), held),
+        classes=classification_report(true, given, sorted({label for record in records for label in record.labels})),
+    )
+
+
+def _evaluate_facts(scorer: Scorer, records: Sequence[FactRecord]) -> FactReport:
+    pairs = np.stack(scorer.score([fact_request(record) for record in records]))
+    support = probabilities(scorer, "support", pairs[:, 0])
+    refutation = probabilities(scorer, "refutation", pairs[:, 1])
+    given = np.where(np.maximum(support, refutation) < 0.5, "nei", np.where(support >= refutation, *CLASSES[:2]))
+    true = [record.label for record in records]
+    held = np.array([label == "supported" for label in true])
+    counts = confusion(true, given.tolist(), CLASSES)
+    return FactReport(
+        claims=len(records),
+        balanced_accuracy=balanced_accuracy(held.tolist(), (support >= 0.5).tolist()),
+        three_way=balanced_accuracy(true, given.tolist()),
+        auroc=auroc(pairs[:, 0], held) if held.any() and not held.all() else None,
+        ece=expected_calibration_error(support, held),
+        confusion=tuple(tuple(row) for row in counts.tolist()),
+    )

@@ -1,0 +1,120 @@
+"""What is trained, and how it is written: whole checkpoints, and adapters that are small and merge into them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from gliclass import GLiClassModel
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
+
+from gliclass_rerank.errors import InputError, OptionError
+from gliclass_rerank.scoring.adapter import ADAPTER_FILE, base_name, is_adapter, with_adapter
+from gliclass_rerank.scoring.checkpoint import CARD_FILE, Checkpoint, read_checkpoint
+from gliclass_rerank.scoring.load import locate
+from gliclass_rerank.scoring.torch import load_model
+from gliclass_rerank.training.config import Lora, TrainConfig
+from gliclass_rerank.training.start import new_checkpoint
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+
+# Linear layers of each kind of backbone: attention and feed-forward.
+BERT_LIKE = ("query", "key", "value", "dense")
+T5_LIKE = ("q", "k", "v", "o", "wi", "wi_0", "wi_1", "wo")
+BART_LIKE = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
+DECODER_LIKE = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+TARGETS: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("bert", "roberta", "xlm-roberta", "camembert", "electra"), BERT_LIKE),
+    "modernbert": ("Wqkv", "Wo", "Wi"),
+    "deberta-v2": ("query_proj", "key_proj", "value_proj", "dense"),
+    "deberta": ("in_proj", "dense"),
+    "distilbert": ("q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"),
+    "mpnet": ("q", "k", "v", "o", "dense"),
+    "albert": (*BERT_LIKE, "ffn", "ffn_output"),
+    **dict.fromkeys(("t5", "mt5", "umt5"), T5_LIKE),
+    **dict.fromkeys(("bart", "mbart"), BART_LIKE),
+    **dict.fromkeys(("qwen3", "qwen3_5_text", "embedding_gemma2"), DECODER_LIKE),
+}
+HEAD_TARGETS = ("linear_1", "linear_2", "mlp.0", "mlp.2", "mlp.4")  # projectors and the MLP scorer
+
+
+def base_folder(config: TrainConfig) -> Path:
+    """Folder of the checkpoint that a run begins with; made from the backbone if that is what it begins with."""
+    if config.model is not None:
+        return locate(config.model)[0]
+    assert config.backbone is not None
+    start = config.out / "start"
+    if not start.exists():
+        new_checkpoint(config.backbone, start, seed=config.seed)
+    return start
+
+
+def with_adapters(model: GLiClassModel, checkpoint: Checkpoint, lora: Lora, name: str | None) -> PeftModel:
+    """Freeze ``model`` and put adapters into it, in place; the result is for saving them."""
+    if lora.r > (hidden := int(model.config.encoder_config.hidden_size)):
+        raise OptionError(f"lora.r: expected at most the backbone's hidden size, {hidden}, got {lora.r}")
+    targets = lora.target_modules or (*TARGETS[checkpoint.backbone], *HEAD_TARGETS)
+    config = LoraConfig(
+        r=lora.r,
+        lora_alpha=int(lora.alpha or 2 * lora.r),
+        lora_dropout=lora.dropout,
+        target_modules=list(targets),
+    )
+    adapted: PeftModel = get_peft_model(model, config)
+    # PEFT takes the name from the model, and this one was built from a configuration without any.
+    adapted.peft_config["default"].base_model_name_or_path = name or str(checkpoint.folder.resolve())
+    return adapted
+
+
+def save_trained(model: GLiClassModel | PeftModel, checkpoint: Checkpoint, target: Path) -> None:
+    """Write a checkpoint folder, or an adapter's, in place of an earlier one."""
+    partial = target.with_name(f"{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    model.save_pretrained(str(partial))
+    if isinstance(model, PeftModel):
+        (partial / "README.md").unlink(missing_ok=True)  # PEFT's empty form of a model card
+    else:
+        _complete(partial, checkpoint)
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)
+
+
+def _complete(folder: Path, checkpoint: Checkpoint) -> None:
+    """Add what belongs to a checkpoint beside its weights. What was fitted to the old weights is left out."""
+    (folder / "config.json").write_text(json.dumps(dict(checkpoint.config), indent=2) + "\n", "utf-8")
+    for file in (*TOKENIZER_FILES, "label_tokenizer"):
+        if (checkpoint.folder / file).is_dir():
+            shutil.copytree(checkpoint.folder / file, folder / file)
+        elif (checkpoint.folder / file).is_file():
+            shutil.copyfile(checkpoint.folder / file, folder / file)
+    card = replace(checkpoint.card, dtype="fp32", prior_weight=None)
+    (folder / CARD_FILE).write_text(json.dumps(asdict(card), indent=2) + "\n", "utf-8")
+
+
+def merge_adapter(adapter: Path, target: Path) -> None:
+    """Write the checkpoint folder that a base and its adapter are together.
+
+    Raises:
+        InputError: ``adapter`` is no adapter's folder, or ``target`` is in use.
+    """
+    if not is_adapter(adapter):
+        raise InputError(f"{adapter}: expected an adapter's folder with {ADAPTER_FILE}; there is nothing to merge")
+    if target.exists() and any(target.iterdir()):
+        raise InputError(f"{target}: expected a new or empty folder, it has files in it; choose another or empty it")
+    checkpoint = read_checkpoint(locate(base_name(adapter))[0], name=target.name)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    save_trained(with_adapter(load_model(checkpoint), adapter), checkpoint, target)
+
+
+def set_dropout(model: nn.Module, share: float) -> None:
+    """Set every dropout of a model, those in its attention included."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = share
+        for name in ("dropout_prob", "attention_dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, share)

@@ -1,0 +1,193 @@
+"""Training and evaluation records: three formats of JSON lines, read and checked before anything is trained.
+
+    {"text", "all_labels", "true_labels", "prompt"?, "examples"?, "scores"?}   upstream gliclass's own format
+    {"query", "positive", "negatives"?, "scores"?}                             ranking
+    {"premise", "hypothesis", "label"}                                         fact-check
+
+``true_labels`` is a list, or a mapping from label to weight in [0, 1]. ``scores`` are a teacher's logits, one for
+each label, or for the positive passages and then the negative ones. Files may be compressed (.gz), and a file of
+upstream's, one JSON array, is read as well.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from gliclass_rerank.errors import InputError
+from gliclass_rerank.types import Example, check_text
+
+Verdict = Literal["supported", "refuted", "nei"]
+VERDICTS: Mapping[str, Verdict] = {
+    "supported": "supported", "supports": "supported", "entailment": "supported",
+    "refuted": "refuted", "refutes": "refuted", "contradiction": "refuted",
+    "nei": "nei", "not_enough_info": "nei", "not enough info": "nei", "neutral": "nei",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class LabelRecord:
+    """A text, the labels it is judged against, and how true each is.
+
+    ``weights``: in [0, 1], one for each label. ``scores``: a teacher's logits, as many, or empty.
+    """
+
+    text: str
+    labels: tuple[str, ...]
+    weights: tuple[float, ...]
+    prompt: str = ""
+    examples: tuple[Example, ...] = ()
+    scores: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RankingRecord:
+    """A query, passages that answer it, and passages that do not.
+
+    ``scores``: a teacher's logits of the positive and then the negative passages, or empty.
+    """
+
+    query: str
+    positives: tuple[str, ...]
+    negatives: tuple[str, ...] = ()
+    scores: tuple[float, ...] = ()
+
+    @property
+    def passages(self) -> tuple[str, ...]:
+        """All passages, the positive ones first."""
+        return self.positives + self.negatives
+
+
+@dataclass(frozen=True, slots=True)
+class FactRecord:
+    """A claim and the evidence it is judged by."""
+
+    premise: str
+    hypothesis: str
+    label: Verdict
+
+
+Record = LabelRecord | RankingRecord | FactRecord
+
+
+def read_records(file: Path) -> list[Record]:
+    """Read and check all records of a file; kinds may be mixed.
+
+    Raises:
+        InputError: the file cannot be read or is empty, or a record is malformed; file and line are named.
+    """
+    records = [parse_record(value, where) for value, where in _values(file)]
+    if not records:
+        raise InputError(f"{file}: expected at least one record, found none")
+    return records
+
+
+def parse_record(value: object, where: str) -> Record:
+    """Check one record; ``where`` says in the error where it stands."""
+    try:
+        if not isinstance(value, dict):
+            raise InputError(f"expected a JSON object, got {type(value).__name__}")
+        if "query" in value:
+            return _ranking(value)
+        if "premise" in value:
+            return _fact(value)
+        if "text" in value:
+            return _labels(value)
+        raise InputError(f'expected "text", "query" or "premise", got the fields {", ".join(value) or "(none)"}')
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+def _values(file: Path) -> Iterator[tuple[object, str]]:
+    try:
+        raw = file.read_bytes()
+        text = (gzip.decompress(raw) if file.suffix == ".gz" else raw).decode("utf-8")
+    except (OSError, UnicodeDecodeError, EOFError) as error:
+        raise InputError(f"{file}: cannot be read: {error}") from error
+    if text.lstrip().startswith("["):
+        for i, value in enumerate(_parsed(text, str(file))):
+            yield value, f"{file}, record {i + 1}"
+        return
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            yield _parsed(line, f"{file}, line {number}"), f"{file}, line {number}"
+
+
+def _parsed(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{where}: not readable as JSON: {error}") from error
+
+
+def _ranking(value: Mapping[str, Any]) -> RankingRecord:
+    positive = value.get("positive")
+    positives = _texts([positive] if isinstance(positive, str) else positive, "positive")
+    negatives = _texts(value.get("negatives") or [], "negatives", at_least=0)
+    scores = _numbers(value.get("scores"), len(positives) + len(negatives), "scores, one for each passage")
+    return RankingRecord(_text(value, "query"), positives, negatives, scores)
+
+
+def _fact(value: Mapping[str, Any]) -> FactRecord:
+    label = value.get("label")
+    verdict = VERDICTS.get(label.lower()) if isinstance(label, str) else None
+    if verdict is None:
+        raise InputError(f'"label": expected {", ".join(get_args(Verdict))}, got {label!r}')
+    return FactRecord(_text(value, "premise"), _text(value, "hypothesis"), verdict)
+
+
+def _labels(value: Mapping[str, Any]) -> LabelRecord:
+    labels = _texts(value.get("all_labels"), "all_labels")
+    true = value.get("true_labels")
+    if isinstance(true, list):
+        true = dict.fromkeys(_texts(true, "true_labels", at_least=0), 1.0)
+    if not isinstance(true, dict):
+        raise InputError(f'"true_labels": expected a list, or an object of weights, got {type(true).__name__}')
+    if strangers := [label for label in true if label not in labels]:
+        raise InputError(f'"true_labels": {strangers[0]!r} is not among "all_labels"')
+    weights = _numbers([true.get(label, 0.0) for label in labels], len(labels), "true_labels")
+    if any(not 0 <= weight <= 1 for weight in weights):
+        raise InputError(f'"true_labels": expected weights in [0, 1], got {true!r:.80}')
+    prompt = value.get("prompt") or ""
+    check_text(prompt, "prompt", may_be_empty=True)
+    scores = _numbers(value.get("scores"), len(labels), "scores, one for each label")
+    return LabelRecord(_text(value, "text"), labels, weights, prompt, _examples(value.get("examples") or []), scores)
+
+
+def _examples(value: object) -> tuple[Example, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise InputError('"examples": expected a list of {"text", "labels"}')
+    for item in value:
+        if "labels" not in item and "true_labels" not in item:
+            raise InputError('"examples": expected {"text", "labels"}, one has no "labels"')
+    return tuple(Example(_text(item, "text"), tuple(item.get("labels", item.get("true_labels")))) for item in value)
+
+
+def _text(value: Mapping[str, Any], field: str) -> str:
+    if field not in value:
+        raise InputError(f'"{field}" is missing')
+    text = value[field]
+    check_text(text, f'"{field}"')
+    return str(text)
+
+
+def _texts(value: object, field: str, *, at_least: int = 1) -> tuple[str, ...]:
+    if not isinstance(value, list) or len(value) < at_least:
+        raise InputError(f'"{field}": expected a list of at least {at_least} texts, got {value!r:.60}')
+    for text in value:
+        check_text(text, f'"{field}"')
+    return tuple(value)
+
+
+def _numbers(value: Sequence[Any] | None, count: int, what: str) -> tuple[float, ...]:
+    if value is None:
+        return ()
+    fine = isinstance(value, list) and len(value) == count
+    if not fine or not all(isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) for x in value):
+        raise InputError(f'"{what}": expected {count} finite numbers, got {value!r:.80}')
+    return tuple(float(x) for x in value)

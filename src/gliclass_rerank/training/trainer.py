@@ -1,0 +1,337 @@
+"""The training loop: from a configuration to a model folder, with checkpoints from which a killed run goes on.
+
+A run's folder holds ``start/`` (the model it began with, if it was made from a plain encoder), ``metrics.jsonl``,
+``state.pt`` (weights, optimizer, counters: all that resuming needs), ``model/`` (the best weights so far, or the
+adapter) and ``loss.png``. On one machine and with one number of threads, a run that was killed and resumed ends
+in the same weights as one that was not.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+
+from gliclass_rerank.errors import InputError, NonFiniteError
+from gliclass_rerank.scoring.batching import plan_batches
+from gliclass_rerank.scoring.checkpoint import read_checkpoint
+from gliclass_rerank.scoring.encoding import InputEncoder
+from gliclass_rerank.scoring.forward import UniEncoderForward
+from gliclass_rerank.scoring.load import torch_device, usable_cores
+from gliclass_rerank.scoring.tokenizer import TextTokenizer
+from gliclass_rerank.scoring.torch import Network, TorchScorer, load_model
+from gliclass_rerank.training.config import Source, TrainConfig
+from gliclass_rerank.training.evaluate import evaluate
+from gliclass_rerank.training.examples import ExampleMaker
+from gliclass_rerank.training.losses import example_loss
+from gliclass_rerank.training.model import base_folder, save_trained, set_dropout, with_adapters
+from gliclass_rerank.training.plot import draw_losses
+from gliclass_rerank.training.records import Record, read_records
+from gliclass_rerank.training.stream import EncodedExample, RecordSource, Stream
+from gliclass_rerank.types import ModelInfo
+
+SUBSTEP_TOKENS = 2048  # of one forward pass: passes of like length together, so that little is padding
+NO_DECAY = ("bias", "norm", "logit_scale")
+
+
+@dataclass(slots=True)
+class Progressed:
+    """What a run has reached; kept in ``state.pt``."""
+
+    step: int = 0
+    seconds: float = 0.0
+    best: float = -math.inf
+    stale: int = 0
+    drawn: dict[str, int] = field(default_factory=dict)
+
+
+def train(config: TrainConfig, *, console: Console | None = None) -> Path:
+    """Run or resume a training run; return the folder of the trained model.
+
+    Raises:
+        InputError: a malformed record, named by file and line, before anything is trained.
+        NonFiniteError: the loss is NaN or infinite; the last checkpoint stays as it is.
+    """
+    records = [read_records(source.file) for source in config.train]
+    dev = [record for file in config.dev for record in read_records(file)[: config.dev_records]]
+    trainer = Trainer(config, records, dev)
+    trainer.run(console or Console(stderr=True))
+    return config.out / "model"
+
+
+class Trainer:
+    """One run. Everything random comes from the seed and the number of the step."""
+
+    def __init__(self, config: TrainConfig, records: Sequence[Sequence[Record]], dev: Sequence[Record]) -> None:
+        self.config = config
+        self.dev = dev
+        torch.set_num_threads(config.threads or usable_cores())
+        torch.manual_seed(config.seed)
+        config.out.mkdir(parents=True, exist_ok=True)
+        self.device = torch_device(config.device)
+        self.checkpoint = read_checkpoint(base_folder(config))
+        self.model = load_model(self.checkpoint).to(self.device)
+        if config.dropout is not None:
+            set_dropout(self.model, config.dropout)
+        self.adapted = with_adapters(self.model, self.checkpoint, config.lora, config.model) if config.lora else None
+        for name, parameter in self.model.named_parameters():
+            if any(part in name for part in config.freeze):
+                parameter.requires_grad_(False)
+        self.network = Network(self.checkpoint, self.model)
+        self.trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        self.mean = {name: p.detach().clone() for name, p in self.trained.items()} if config.ema else {}
+        self.optimizer = optimizer_of(self.trained, config)
+        self.stream = self._stream(records)
+        self.progressed = Progressed()
+        self.bf16 = computes_in_bf16(config, self.device)
+
+    def _stream(self, records: Sequence[Sequence[Record]]) -> Stream:
+        config = self.config
+        tokenizer = TextTokenizer(self.checkpoint.tokenizer_file)
+
+        def source(chosen: Source, rows: Sequence[Record], number: int) -> RecordSource:
+            length = min(chosen.max_length or config.max_length, self.checkpoint.max_length)
+            cut = read_checkpoint(self.checkpoint.folder, max_length=length)
+            name = f"{number} {chosen.file.name}"
+            return RecordSource(name, rows, chosen.weight, InputEncoder(cut, tokenizer), config.seed)
+
+        sources = [source(c, r, i) for i, (c, r) in enumerate(zip(config.train, records, strict=True))]
+        make = ExampleMaker(
+            direction=self.checkpoint.card.direction,
+            list_size=config.list_size,
+            max_labels=config.max_labels,
+            distill=config.distill,
+        )
+        return Stream(sources, make, step_tokens=config.step_tokens, seed=config.seed)
+
+    def run(self, console: Console) -> None:
+        """Train until a budget is used up or the dev files say stop."""
+        self._resume(console)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console, transient=True) as progress:
+            task = progress.add_task("training", total=self.config.steps, completed=self.progressed.step)
+            while not self._done():
+                started = time.perf_counter()
+                losses, tokens = self._step(self.stream.step(self.progressed.step))
+                self.progressed.step += 1
+                self.progressed.seconds += time.perf_counter() - started
+                loss = sum(map(sum, losses.values())) / sum(map(len, losses.values()))
+                self._log(
+                    step=self.progressed.step,
+                    loss=round(loss, 5),
+                    sources={name: round(sum(values) / len(values), 5) for name, values in sorted(losses.items())},
+                    rate=self._rate(),
+                    tokens=tokens,
+                    seconds=round(self.progressed.seconds, 2),
+                )
+                progress.update(task, completed=self.progressed.step, description=f"training, loss {loss:.3f}")
+                if self.progressed.step % self.config.eval_every == 0 and not self._done():
+                    self._evaluate(console)
+        self._evaluate(console)
+        draw_losses(self.config.out / "metrics.jsonl", self.config.out / "loss.png")
+
+    def _done(self) -> bool:
+        patience = self.config.patience
+        return self._used() >= 1 or (patience is not None and self.progressed.stale >= patience)
+
+    def _used(self) -> float:
+        """Share of the budget that is used up, in steps or minutes, whichever is more."""
+        minutes = self.progressed.seconds / 60 / self.config.minutes if self.config.minutes else 0.0
+        return max(self.progressed.step / self.config.steps, minutes)
+
+    def _rate(self) -> float:
+        used, warmup = self._used(), self.config.warmup
+        rise = used / warmup if warmup else 1.0
+        first = self.config.learning_rate / (warmup * self.config.steps + 1)  # not zero in the first step
+        return max(first, self.config.learning_rate * min(rise, (1 - used) / max(1 - warmup, 1e-9)))
+
+    def _step(self, examples: Sequence[EncodedExample]) -> tuple[dict[str, list[float]], int]:
+        """One optimizer step; returns the losses by source and the tokens read."""
+        self.model.train()
+        torch.manual_seed(self.config.seed * 1_000_003 + self.progressed.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._rate()
+        losses: dict[str, list[float]] = defaultdict(list)
+        for batch in batches(examples, self.config.batch_tokens):
+            values = self._losses(batch)
+            (torch.stack(values).sum() / len(examples)).backward()  # type: ignore[no-untyped-call]
+            for item, value in zip(batch, values, strict=True):
+                losses[item.source].append(float(value.detach()))
+        if not all(math.isfinite(value) for row in losses.values() for value in row):
+            raise NonFiniteError(f"step {self.progressed.step}: the loss is not finite; try a lower learning_rate")
+        torch.nn.utils.clip_grad_norm_(list(self.trained.values()), self.config.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.mean:
+            # The mean forgets its random beginning: no slower than the run is long.
+            decay = min(self.config.ema, (1 + self.progressed.step) / (10 + self.progressed.step))
+            with torch.no_grad():
+                now = [self.trained[name] for name in self.mean]
+                torch._foreach_lerp_(list(self.mean.values()), now, 1 - decay)
+        return losses, sum(example.tokens for example in examples)
+
+    def _losses(self, batch: Sequence[EncodedExample]) -> list[Tensor]:
+        """The loss of each example; passes of like length share a forward pass, whatever example they are of."""
+        passes = [item for example in batch for request in example.encoded for item in request.passes]
+        padded = isinstance(self.network.read, UniEncoderForward)
+        kinds = [0 if padded else len(item.labels) for item in passes]
+        rows: dict[int, Tensor] = {}
+        for plan in plan_batches([item.cost for item in passes], kinds, max_tokens=SUBSTEP_TOKENS):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                logits = self.network([passes[i] for i in plan])
+            rows |= {i: row[: len(passes[i].labels)] for i, row in zip(plan, logits, strict=True)}
+        ordered = iter(rows[i] for i in range(len(passes)))
+        return [
+            example_loss(
+                torch.cat([next(ordered) for request in item.encoded for _ in request.passes]),
+                item.example,
+                bce=self.config.bce,
+                listwise=self.config.listwise,
+            )
+            for item in batch
+        ]
+
+    def _evaluate(self, console: Console) -> None:
+        """Judge the weights on the dev records, keep them if they are the best, and save all that resuming needs."""
+        with self._mean_weights():
+            better = True
+            if self.dev:
+                report = evaluate(self.scorer(), self.dev)
+                self._log(step=self.progressed.step, dev=report.as_dict())
+                console.print(f"step {self.progressed.step}: {report.summary()}", highlight=False)
+                better = report.score > self.progressed.best
+                self.progressed.stale = 0 if better else self.progressed.stale + 1
+                self.progressed.best = max(report.score, self.progressed.best)
+            if better:
+                save_trained(self.adapted or self.model, self.checkpoint, self.config.out / "model")
+        self._save()
+
+    def scorer(self) -> TorchScorer:
+        """A scorer over the weights as they are in memory."""
+        self.model.eval()
+        info = ModelInfo(
+            name=self.checkpoint.name,
+            revision="in training",
+            architecture=self.checkpoint.architecture,
+            backend="torch",
+            device=str(self.device),
+            dtype="fp32",
+            max_length=self.checkpoint.max_length,
+            direction=self.checkpoint.card.direction,
+        )
+        return TorchScorer(self.checkpoint, info, max_batch_tokens=SUBSTEP_TOKENS, model=self.model)
+
+    def _mean_weights(self) -> _Swapped:
+        return _Swapped(self.trained, self.mean)
+
+    def _log(self, **values: object) -> None:
+        with (self.config.out / "metrics.jsonl").open("a", encoding="utf-8") as out:
+            out.write(json.dumps(values) + "\n")
+
+    def _save(self) -> None:
+        self.progressed.drawn = {source.name: source.drawn for source in self.stream.sources}
+        state = {
+            "config": self.config.model_dump(mode="json"),
+            "progressed": {name: getattr(self.progressed, name) for name in Progressed.__slots__},
+            "weights": {name: p.detach().cpu() for name, p in self.trained.items()},
+            "mean": self.mean,
+            "optimizer": self.optimizer.state_dict(),
+        }
+        partial = self.config.out / "state.partial"
+        torch.save(state, partial)
+        partial.replace(self.config.out / "state.pt")  # a kill leaves the old file or the new one, never half
+
+    def _resume(self, console: Console) -> None:
+        file = self.config.out / "state.pt"
+        if not file.is_file():
+            (self.config.out / "metrics.jsonl").unlink(missing_ok=True)
+            return
+        state: Mapping[str, Any] = torch.load(file, map_location=self.device, weights_only=True)
+        refuse_another_run(state["config"], self.config, file)
+        self.progressed = Progressed(**state["progressed"])
+        with torch.no_grad():
+            for name, parameter in self.trained.items():
+                parameter.copy_(state["weights"][name])
+        self.mean = {name: tensor.to(self.device) for name, tensor in state["mean"].items()}
+        self.optimizer.load_state_dict(state["optimizer"])
+        for source in self.stream.sources:
+            source.drawn = self.progressed.drawn[source.name]
+        keep_metrics_until(self.config.out / "metrics.jsonl", self.progressed.step)
+        console.print(f"resumed at step {self.progressed.step}", highlight=False)
+
+
+class _Swapped:
+    """Puts other values into parameters for a while; nothing to do if there are none."""
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]) -> None:
+        self._parameters, self._values = parameters, values
+
+    def __enter__(self) -> None:
+        self._swap()
+
+    def __exit__(self, *_: object) -> None:
+        self._swap()
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for name, value in self._values.items():
+            now = self._parameters[name].detach().clone()
+            self._parameters[name].copy_(value)
+            value.copy_(now)
+
+
+def batches(examples: Sequence[EncodedExample], max_tokens: int) -> list[list[EncodedExample]]:
+    """Cut a step's examples into batches of about ``max_tokens``; an example is never cut."""
+    cut: list[list[EncodedExample]] = []
+    room = 0
+    for example in examples:
+        if not cut or example.tokens > room:
+            cut.append([])
+            room = max_tokens
+        cut[-1].append(example)
+        room -= example.tokens
+    return cut
+
+
+def optimizer_of(trained: Mapping[str, nn.Parameter], config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW (Loshchilov and Hutter 2019); biases, norms and the logit scale do not decay."""
+    plain = [p for name, p in trained.items() if any(part in name.lower() for part in NO_DECAY)]
+    decayed = [p for name, p in trained.items() if not any(part in name.lower() for part in NO_DECAY)]
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=config.learning_rate, fused=True)
+
+
+def computes_in_bf16(config: TrainConfig, device: torch.device) -> bool:
+    """Whether matrix products run in bf16: as configured, or where the device has them in hardware."""
+    if config.precision != "auto":
+        return config.precision == "bf16"
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def refuse_another_run(stored: Mapping[str, Any], config: TrainConfig, file: Path) -> None:
+    """Raise `InputError` if a checkpoint was written under another configuration; budgets may grow."""
+    free = {"steps", "minutes", "patience", "eval_every", "threads", "device", "out"}
+    now = config.model_dump(mode="json")
+    if changed := [name for name in now if name not in free and now[name] != stored.get(name)]:
+        raise InputError(
+            f"{file} is of a run with another {', '.join(changed)}; go on with the same, or choose another 'out'"
+        )
+
+
+def keep_metrics_until(file: Path, step: int) -> None:
+    """Drop what was logged after the checkpoint that a run goes on from."""
+    lines = file.read_text("utf-8").splitlines() if file.is_file() else []
+    kept = [line for line in lines if json.loads(line)["step"] <= step]
+    file.write_text("".join(f"{line}\n" for line in kept), "utf-8")

@@ -1,0 +1,411 @@
+"""Training: records, examples, losses, the loop, resuming, adapters, and a start from a plain encoder."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import Tiny
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+from safetensors.torch import load_file
+
+from gliclass_rerank import InputError, NonFiniteError, OptionError, ScoreRequest, UnsupportedModelError, load_scorer
+from gliclass_rerank.scoring.adapter import with_adapter
+from gliclass_rerank.scoring.checkpoint import read_checkpoint
+from gliclass_rerank.scoring.torch import TorchScorer, load_model
+from gliclass_rerank.training.config import Lora, Source, TrainConfig, read_config
+from gliclass_rerank.training.examples import ExampleMaker, TrainingExample, softmax
+from gliclass_rerank.training.losses import example_loss
+from gliclass_rerank.training.model import TARGETS, merge_adapter
+from gliclass_rerank.training.records import FactRecord, LabelRecord, RankingRecord, parse_record, read_records
+from gliclass_rerank.training.start import new_checkpoint
+from gliclass_rerank.training.stream import Stream
+from gliclass_rerank.training.trainer import Trainer, train
+
+QUIET = Console(quiet=True)
+TOPICS = ("science", "music", "law", "cooking")
+SENTENCES = {
+    "science": "Photosynthesis stores the energy of sunlight in sugar.",
+    "music": "She plays the violin in an orchestra.",
+    "law": "The court found that the contract was void.",
+    "cooking": "Bread rises because yeast turns sugar into gas.",
+}
+REQUESTS = [ScoreRequest(text, TOPICS) for text in SENTENCES.values()]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A file with records of all three kinds, which even a tiny model can learn by heart."""
+    rows: list[dict[str, Any]] = []
+    for topic, text in SENTENCES.items():
+        others = [other for other in SENTENCES.values() if other != text]
+        rows.append({"text": text, "all_labels": list(TOPICS), "true_labels": [topic]})
+        rows.append({"query": topic, "positive": text, "negatives": others, "scores": [3, 1, 0, -1]})
+        rows.append({"premise": text, "hypothesis": f"about {topic}", "label": "supported"})
+        rows.append({"premise": text, "hypothesis": "about sports", "label": "refuted"})
+    file = tmp_path / "records.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return file
+
+
+def config_for(model: Path, data: Path, out: Path, **options: Any) -> TrainConfig:
+    values: dict[str, Any] = {
+        "model": str(model), "out": out, "train": (Source(file=data),), "steps": 6, "step_tokens": 200,
+        "batch_tokens": 100, "learning_rate": 1e-3, "eval_every": 2, "threads": 1, "precision": "fp32",
+    }  # fmt: skip
+    return TrainConfig(**(values | options))
+
+
+def logits_of(scorer: Any, requests: list[ScoreRequest] = REQUESTS) -> np.ndarray[Any, Any]:
+    return np.concatenate(scorer.score(requests))
+
+
+# Records
+
+MALFORMED = [
+    ("{", "not readable as JSON"),
+    ("[1]", "expected a JSON object"),
+    ('{"title": "x"}', 'expected "text", "query" or "premise"'),
+    ('{"query": "q"}', '"positive"'),
+    ('{"query": "", "positive": "p"}', '"query"'),
+    ('{"query": "q", "positive": "p", "negatives": "n"}', '"negatives"'),
+    ('{"query": "q", "positive": "p", "negatives": ["n"], "scores": [1]}', "2 finite numbers"),
+    ('{"query": "q", "positive": "p", "negatives": ["n"], "scores": [1, NaN]}', "finite"),
+    ('{"premise": "p", "hypothesis": "h", "label": "maybe"}', '"label"'),
+    ('{"premise": "p", "label": "nei"}', '"hypothesis" is missing'),
+    ('{"text": "t", "all_labels": [], "true_labels": []}', '"all_labels"'),
+    ('{"text": "t", "all_labels": ["a"], "true_labels": ["b"]}', "'b' is not among"),
+    ('{"text": "t", "all_labels": ["a"], "true_labels": {"a": 2}}', "weights in [0, 1]"),
+    ('{"text": "t", "all_labels": ["a"], "true_labels": "a"}', "expected a list"),
+    ('{"text": "t\\u0000", "all_labels": ["a"], "true_labels": ["a"]}', "NUL"),
+    ('{"text": "t", "all_labels": ["a"], "true_labels": ["a"], "examples": [{"text": "e"}]}', '"examples"'),
+]
+
+
+@pytest.mark.parametrize(("line", "message"), MALFORMED)
+def test_malformed_record_is_named_by_file_and_line(line: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "bad.jsonl"
+    file.write_text('{"query": "q", "positive": "p"}\n\n' + line + "\n", "utf-8")
+    with pytest.raises(InputError) as caught:
+        read_records(file)
+    assert f"{file}, line 3" in str(caught.value)
+    assert message in str(caught.value)
+
+
+def test_malformed_record_stops_training_before_it_starts(tiny: Tiny, data: Path, tmp_path: Path) -> None:
+    data.write_text(data.read_text("utf-8") + '{"query": 1, "positive": "p"}\n', "utf-8")
+    with pytest.raises(InputError, match=r"line 17: \"query\""):
+        train(config_for(tiny("bert-simple").folder, data, tmp_path / "run"), console=QUIET)
+    assert not (tmp_path / "run").exists()
+
+
+def test_upstream_json_array_weights_prompts_and_examples_are_read(tmp_path: Path) -> None:
+    value = {
+        "text": "t", "all_labels": ["a", "b"], "true_labels": {"b": 0.5}, "prompt": "p",
+        "examples": [{"text": "e", "labels": ["a"]}],
+    }  # fmt: skip
+    file = tmp_path / "train.json"
+    file.write_text(json.dumps([value]), "utf-8")
+    (record,) = read_records(file)
+    assert isinstance(record, LabelRecord)
+    assert record.weights == (0.0, 0.5)
+    assert (record.prompt, record.examples[0].labels) == ("p", ("a",))
+
+
+# Examples and losses
+
+
+@given(
+    positives=st.integers(1, 3),
+    negatives=st.integers(0, 9),
+    size=st.integers(2, 6),
+    distill=st.floats(0, 1),
+    seed=st.integers(0, 99),
+)
+def test_ranking_examples_have_one_positive_and_shares_that_sum_to_one(
+    positives: int, negatives: int, size: int, distill: float, seed: int
+) -> None:
+    names = tuple(f"passage {i}" for i in range(positives + negatives))
+    record = RankingRecord("q", names[:positives], names[positives:], tuple(float(i) for i in range(len(names))))
+    example = ExampleMaker(list_size=size, distill=distill)(record, random.Random(seed))
+    assert len(example.requests) == len(example.targets) == min(size, negatives + 1)
+    assert example.targets.tolist() == [1.0] + [0.0] * (len(example.targets) - 1)
+    assert example.requests[0].text in record.positives
+    assert all(request.text in record.negatives for request in example.requests[1:])
+    if example.shares is None:
+        assert not negatives
+    else:
+        assert example.shares.sum() == pytest.approx(1, abs=1e-6)
+
+
+def test_fact_examples_ask_for_the_claim_and_its_denial() -> None:
+    for label, targets in (("supported", [1, 0]), ("refuted", [0, 1]), ("nei", [0, 0])):
+        record = parse_record({"premise": "p", "hypothesis": "h", "label": label}, "here")
+        assert isinstance(record, FactRecord)
+        example = ExampleMaker()(record, random.Random(0))
+        assert example.requests[0].labels == ("h", "It is false that h")
+        assert example.targets.tolist() == targets
+
+
+def test_labels_are_drawn_with_all_true_ones_and_stay_with_their_targets() -> None:
+    labels = tuple(f"label {i}" for i in range(50))
+    record = LabelRecord("t", labels, tuple(float(i in (7, 40)) for i in range(50)))
+    example = ExampleMaker(max_labels=10)(record, random.Random(1))
+    shown = example.requests[0].labels
+    assert len(shown) == len(set(shown)) == 10
+    assert {label for label, target in zip(shown, example.targets, strict=True) if target} == {"label 7", "label 40"}
+    assert example.shares is None  # of two true labels none is the better one
+
+
+def test_loss_is_the_formula() -> None:
+    logits = torch.tensor([1.0, -0.5, 0.25])
+    targets = np.array([1, 0, 0], np.float32)
+    shares = np.array([0.7, 0.2, 0.1], np.float32)
+    example = TrainingExample((ScoreRequest("t", ("a", "b", "c")),), targets, shares)
+    p = 1 / (1 + np.exp(-logits.numpy()))
+    bce = -(np.log(p[0]) + np.log(1 - p[1]) + np.log(1 - p[2])) / 3
+    listwise = -(shares * np.log(softmax(logits.numpy()))).sum()
+    both = float(example_loss(logits, example, bce=0.5, listwise=2.0))
+    assert both == pytest.approx(0.5 * bce + 2 * listwise, abs=1e-6)
+    alone = TrainingExample(example.requests, targets, None)
+    assert float(example_loss(logits, alone, bce=1.0, listwise=2.0)) == pytest.approx(bce, abs=1e-6)
+
+
+# The loop
+
+
+@pytest.mark.parametrize(
+    "name", ["bert-average-text", "modernbert-mlp", "deberta-cross-attn", "bi-encoder", "t5-encoder", "fused"]
+)
+def test_training_learns_and_the_model_loads(name: str, tiny: Tiny, data: Path, tmp_path: Path) -> None:
+    budget = {"steps": 30, "eval_every": 30, "step_tokens": 1000, "batch_tokens": 500, "learning_rate": 2e-3}
+    config = config_for(tiny(name).folder, data, tmp_path / "run", dropout=0.0, **budget)
+    model = train(config, console=QUIET)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text("utf-8").splitlines()]
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert len(losses) == 30
+    assert np.mean(losses[-5:]) < np.mean(losses[:5])
+    before, after = logits_of(load_scorer(tiny(name).folder, backend="torch")), logits_of(load_scorer(model))
+    assert np.abs(before - after).max() > 1e-3
+    assert (tmp_path / "run" / "loss.png").stat().st_size > 1000
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(tiny: Tiny, data: Path, tmp_path: Path) -> None:
+    """SIGKILL in the middle, then the same command again; against a run that nobody disturbed."""
+    template = (
+        'model = "{model}"\nout = "{out}"\nsteps = 40\nstep_tokens = 300\neval_every = 4\nthreads = 1\nema = 0.9\n'
+        'learning_rate = 1e-3\ndev = ["{data}"]\n[[train]]\nfile = "{data}"\n'
+    )
+    model = tiny("bert-average-text").folder
+    configs = {}
+    for out in ("whole", "killed"):
+        configs[out] = tmp_path / f"{out}.toml"
+        configs[out].write_text(template.format(model=model, out=tmp_path / out, data=data), "utf-8")
+    command = [sys.executable, "-m", "gliclass_rerank.cli", "train", str(configs["killed"])]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(tmp_path / "killed" / "state.pt", process)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    step_when_killed = torch.load(tmp_path / "killed" / "state.pt", weights_only=True)["progressed"]["step"]
+    assert 0 < step_when_killed < 40
+    train(read_config(configs["killed"]), console=QUIET)
+    train(read_config(configs["whole"]), console=QUIET)
+    one, other = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "killed"))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    metrics = [(tmp_path / name / "metrics.jsonl").read_text("utf-8").splitlines() for name in ("whole", "killed")]
+    steps = [[json.loads(line)["step"] for line in lines] for lines in metrics]
+    assert steps[0] == steps[1]
+
+
+def wait_for(file: Path, process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + 120
+    while not file.is_file():
+        assert process.poll() is None, "the run ended before its first checkpoint"
+        assert time.monotonic() < end
+        time.sleep(0.002)
+
+
+def test_a_run_refuses_the_checkpoint_of_another(tiny: Tiny, data: Path, tmp_path: Path) -> None:
+    folder = tiny("bert-simple").folder
+    train(config_for(folder, data, tmp_path / "run", steps=2), console=QUIET)
+    with pytest.raises(InputError, match="learning_rate"):
+        train(config_for(folder, data, tmp_path / "run", steps=2, learning_rate=1e-2), console=QUIET)
+    train(config_for(folder, data, tmp_path / "run", steps=4), console=QUIET)  # a larger budget is no other run
+
+
+def test_frozen_weights_do_not_move_and_patience_stops(tiny: Tiny, data: Path, tmp_path: Path) -> None:
+    folder = tiny("bert-average-text").folder
+    config = config_for(
+        folder, data, tmp_path / "run", steps=50, eval_every=1, patience=2, dev=(data,), freeze=("encoder_model",),
+        learning_rate=1e-9,
+    )  # fmt: skip
+    model = train(config, console=QUIET)
+    state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
+    assert state["progressed"]["step"] == 3  # the first is the best, the next two are no better
+    before, after = load_file(folder / "model.safetensors"), load_file(model / "model.safetensors")
+    assert all(torch.equal(before[key], after[key]) for key in before if "encoder_model" in key)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tiny: Tiny, data: Path, tmp_path: Path) -> None:
+    config = config_for(tiny("bert-simple").folder, data, tmp_path / "run")
+    trainer = Trainer(config, [read_records(data)], [])
+    with torch.no_grad():
+        for parameter in trainer.trained.values():
+            parameter.fill_(math.nan)
+    with pytest.raises(NonFiniteError, match="step 0"):
+        trainer.run(QUIET)
+
+
+def test_a_stream_is_the_same_again_and_repeats_nothing_before_its_time(tiny: Tiny, data: Path, tmp_path: Path) -> None:
+    config = config_for(tiny("bert-simple").folder, data, tmp_path / "run")
+
+    def stream() -> Stream:
+        return Trainer(config, [read_records(data)], []).stream
+
+    one, other = stream(), stream()
+    drawn = []
+    for step in range(6):
+        examples = one.step(step)
+        assert [e.example.requests for e in examples] == [e.example.requests for e in other.step(step)]
+        drawn += examples
+    records = len(read_records(data))
+    source = stream().sources[0]
+    assert len({id(source.draw()) for _ in range(records)}) == records
+    assert len(drawn) == one.sources[0].drawn
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model": None}, "one of 'model' and 'backbone'"),
+        ({"bce": 0, "listwise": 0}, "nothing would be learned"),
+        ({"lora": {"r": 4}, "freeze": ["x"]}, "'lora' freezes"),
+        ({"learning_rte": 1}, "learning_rte"),
+        ({"steps": 0}, "steps"),
+    ],
+)
+def test_configurations_are_refused_by_name(options: dict[str, Any], message: str, tmp_path: Path) -> None:
+    values = {"model": "mini", "out": "run", "steps": 1, "train": [{"file": "x"}]} | options
+    plain = {key: value for key, value in values.items() if value is not None and key not in ("train", "lora")}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in plain.items()]
+    lines += ["[[train]]", 'file = "x"']
+    lines += ["[lora]", "r = 4"] if "lora" in values else []
+    file = tmp_path / "run.toml"
+    file.write_text("\n".join(lines), "utf-8")
+    with pytest.raises(InputError, match=message) as caught:
+        read_config(file)
+    assert str(file) in str(caught.value)
+
+
+# Adapters
+
+ADAPTED = [
+    "bert-average-text", "modernbert-mlp", "deberta-simple", "deberta-v1", "t5-encoder", "distilbert", "mpnet",
+    "albert", "bi-encoder", "t5-encoder-decoder", "qwen3-decoder-kv",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ADAPTED)
+def test_adapters_merged_and_unmerged_give_the_same_logits(
+    name: str, tiny: Tiny, data: Path, tmp_path: Path
+) -> None:
+    built = tiny(name)
+    config = config_for(built.folder, data, tmp_path / "run", lora=Lora(r=4), steps=3, learning_rate=1e-2)
+    adapter = train(config, console=QUIET)
+    checkpoint = read_checkpoint(built.folder)
+    unmerged_model = with_adapter(load_model(checkpoint), adapter, merge=False)
+    info = load_scorer(built.folder, backend="torch").info
+    unmerged = logits_of(TorchScorer(checkpoint, info, max_batch_tokens=1024, model=unmerged_model))
+    loaded = load_scorer(adapter)
+    assert loaded.info.revision != info.revision
+    np.testing.assert_allclose(logits_of(loaded), unmerged, atol=1e-4)
+    merge_adapter(adapter, tmp_path / "merged")
+    np.testing.assert_allclose(logits_of(load_scorer(tmp_path / "merged")), unmerged, atol=1e-4)
+    base = logits_of(load_scorer(built.folder, backend="torch"))
+    assert np.abs(unmerged - base).max() > 1e-3
+    assert sum(f.stat().st_size for f in adapter.iterdir()) < sum(f.stat().st_size for f in built.folder.iterdir())
+
+
+def test_every_supported_backbone_has_target_modules(tiny: Tiny) -> None:
+    from gliclass_rerank.scoring.checkpoint import BACKBONES
+
+    assert {backbone for kinds in BACKBONES.values() for backbone in kinds} == set(TARGETS)
+
+
+def test_adapters_are_refused_where_they_cannot_work(tiny: Tiny, data: Path, tmp_path: Path) -> None:
+    folder = tiny("bert-simple").folder
+    with pytest.raises(OptionError, match=r"lora\.r"):
+        train(config_for(folder, data, tmp_path / "large", lora=Lora(r=4096)), console=QUIET)
+    adapter = train(config_for(folder, data, tmp_path / "run", lora=Lora(r=2), steps=1), console=QUIET)
+    with pytest.raises(UnsupportedModelError, match="merge and export"):
+        load_scorer(adapter, backend="onnx")
+    with pytest.raises(InputError, match="nothing to merge"):
+        merge_adapter(folder, tmp_path / "merged")
+    with pytest.raises(InputError, match="files in it"):
+        merge_adapter(adapter, folder)
+
+
+# A start from a plain encoder
+
+
+def test_a_new_checkpoint_keeps_the_encoder_s_geometry(tiny: Tiny, tmp_path: Path) -> None:
+    """Projectors are the identity plus and minus one vector; markers are the separator; the encoder is untouched."""
+    from tokenizers import Tokenizer
+
+    backbone = tmp_path / "encoder"
+    tiny("bert-simple").model.model.encoder_model.save_pretrained(backbone)
+    (backbone / "tokenizer.json").write_bytes((tiny("bert-simple").folder / "tokenizer.json").read_bytes())
+    new_checkpoint(backbone, tmp_path / "new")
+    checkpoint = read_checkpoint(tmp_path / "new")
+    model = load_model(checkpoint).eval()
+    x = torch.randn(5, model.config.encoder_config.hidden_size)
+    text, label = model.model.text_projector(x) - x, model.model.classes_projector(x) - x
+    torch.testing.assert_close(text, text[:1].expand_as(text), atol=1e-5, rtol=0)
+    torch.testing.assert_close(label, -text, atol=1e-5, rtol=0)
+    tokenizer = Tokenizer.from_file(str(tmp_path / "new" / "tokenizer.json"))
+    rows = model.get_input_embeddings().weight
+    markers = [tokenizer.token_to_id(marker) for marker in ("<<LABEL>>", "<<SEP>>", "<<EXAMPLE>>")]
+    assert all(index is not None for index in markers)
+    assert load_scorer(tmp_path / "new").score(REQUESTS)[0].shape == (4,)
+    assert rows.shape[0] == model.config.vocab_size
+    with pytest.raises(InputError, match="files in it"):
+        new_checkpoint(backbone, tmp_path / "new")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX only")
+def test_the_command_line_trains_evaluates_calibrates_and_merges(tiny: Tiny, data: Path, tmp_path: Path) -> None:
+    from gliclass_rerank.cli import main
+
+    file = tmp_path / "run.toml"
+    file.write_text(
+        f'model = "{tiny("bert-average-text").folder}"\nout = "run"\nsteps = 20\nstep_tokens = 300\nthreads = 1\n'
+        f'learning_rate = 1e-2\n[[train]]\nfile = "{data}"\n[lora]\nr = 4\ndropout = 0.0\n',
+        "utf-8",
+    )
+    for arguments in (
+        ["train", str(file)],
+        ["merge", str(tmp_path / "run" / "model"), str(tmp_path / "merged")],
+        ["calibrate", str(tmp_path / "merged"), str(data), "--note", "the tests"],
+        ["evaluate", str(data), "--model", str(tmp_path / "merged"), "--json"],
+        ["evaluate", str(data), "--model", str(tmp_path / "merged")],
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 0
+    assert load_scorer(tmp_path / "merged").info.calibrated
