@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -188,6 +189,19 @@ def test_more_labels_than_fit_are_split_and_all_come_back_in_order(name: str, te
     assembled = encoded.assemble(numbered)
     assert assembled.shape == (80,)
     assert assembled.per_window.shape == (len(encoded.spans), 80)
+
+
+@pytest.mark.parametrize("text", ["Bread rises.", " ".join(CORPUS)])
+def test_more_labels_than_were_trained_are_divided_evenly(text: str, tiny: Tiny) -> None:
+    checkpoint = read_checkpoint(tiny("bert-simple").folder)
+    checkpoint = replace(checkpoint, card=replace(checkpoint.card, max_labels=8))
+    encoder = InputEncoder(checkpoint, TextTokenizer(checkpoint.tokenizer_file))
+    for count, sizes in ((8, [8]), (9, [5, 4]), (20, [7, 7, 6])):
+        labels = tuple(f"label {i}" for i in range(count))
+        (encoded,) = encoder.encode([ScoreRequest(text, labels)])
+        first_window = encoded.passes[: len(encoded.passes) // len(encoded.spans)]
+        assert [len(item.labels) for item in first_window] == sizes
+        assert tuple(label for item in first_window for label in item.labels) == labels
 
 
 @pytest.mark.parametrize("name", ["bi-encoder", "bi-encoder-avg"])

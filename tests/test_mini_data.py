@@ -77,7 +77,7 @@ def test_nothing_of_an_evaluation_set_is_trained_on(
     prepare.main()
     seen = prepare.evaluation_texts(data / "eval")
     assert "forbidden query" in seen
-    files = sorted((tmp_path / "out").glob("*.jsonl"))
+    files = sorted((tmp_path / "out").glob("*.*.jsonl"))
     kinds = {file.name.partition(".")[0] for file in files}
     assert kinds == {"ranking", "queries", "fact", "claims", "labels"}
     for file in files:
@@ -98,7 +98,7 @@ def test_the_recipe_is_a_configuration_of_these_files() -> None:
 @pytest.mark.skipif(not os.environ.get("GLICLASS_RERANK_DATA"), reason="GLICLASS_RERANK_DATA names no data")
 def test_prepared_files_share_nothing_with_the_evaluation_sets() -> None:
     """Of the real data, as far as it is at hand: build/mini/data was made from it by prepare.py."""
-    files = sorted((MINI.parents[1] / "build" / "mini" / "data").glob("*.jsonl"))
+    files = sorted((MINI.parents[1] / "build" / "mini" / "data").glob("*.*.jsonl"))
     if not files:
         pytest.skip("build/mini/data is empty: run benchmarks/mini/prepare.py first")
     seen = prepare.evaluation_texts(Path(os.environ["GLICLASS_RERANK_DATA"]) / "eval")

@@ -322,9 +322,7 @@ ADAPTED = [
 
 
 @pytest.mark.parametrize("name", ADAPTED)
-def test_adapters_merged_and_unmerged_give_the_same_logits(
-    name: str, tiny: Tiny, data: Path, tmp_path: Path
-) -> None:
+def test_adapters_merged_and_unmerged_give_the_same_logits(name: str, tiny: Tiny, data: Path, tmp_path: Path) -> None:
     built = tiny(name)
     config = config_for(built.folder, data, tmp_path / "run", lora=Lora(r=4), steps=3, learning_rate=1e-2)
     adapter = train(config, console=QUIET)

@@ -53,7 +53,9 @@ PASSAGE_CHARACTERS = 1600  # of a passage, what fits 384 tokens
 TEXT_CHARACTERS = 400  # of a text with labels
 TITLES = 1500  # texts of a set that get headings as labels
 NEAREST = 30  # neighbours by each of BM25 and the dense model
-DEV = 0.03  # share of each set that is held back
+DEV = 0.03  # share of each set that is held back: one half to stop and to calibrate on, the other to judge that by
+PARTS = ("train", "dev", "held")
+CALIBRATION = 48  # requests of each kind that show an int8 export how far activations reach
 SCALE = 20.0  # logits that a cosine of one is worth; the same as all-MiniLM-L6-v2 was trained with
 
 
@@ -73,13 +75,14 @@ def main() -> None:
     write(options.out, "ranking", {pool.name: pool.ranking(weights, rng) for pool in pools})
     write(options.out, "queries", {pool.name: pool.queries(rng) for pool in pools})
     write(options.out, "fact", {name: facts(train / "fact" / name, FACTS[name], seen, rng, dense) for name in FACTS})
-    for part in ("train", "dev"):
+    for part in PARTS:
         claims = several_claims(read(options.out / f"fact.{part}.jsonl"), random.Random("claims"))
         save(options.out / f"claims.{part}.jsonl", list(claims))
     rng = random.Random("labels")
     labels = {name: label_set(train / "labels" / name, LABELS[name], seen, rng, dense) for name in LABELS}
     titled = {f"{pool.name} titles": titles(pool.name, pool.pairs, rng, dense) for pool in pools}
-    write(options.out, "labels", labels | {name: records for name, records in titled.items() if records})
+    write(options.out, "labels", labels | titled)
+    save(options.out / "requests.jsonl", list(requests(options.out)))
 
 
 def read(file: Path) -> list[Record]:
@@ -342,16 +345,34 @@ def titles(pool: str, pairs: Sequence[Record], rng: random.Random, dense: Dense)
 
 
 def write(folder: Path, kind: str, sets: dict[str, Iterator[Record]]) -> None:
-    """``kind.train.jsonl`` and ``kind.dev.jsonl``, in random order; all records of a query or text go the same way."""
+    """``kind.PART.jsonl`` for each part, in random order; all records of a query or text go the same way."""
     rng = random.Random(kind)
-    parts: dict[str, list[Record]] = {"train": [], "dev": []}
+    parts: dict[str, list[Record]] = {part: [] for part in PARTS}
     for records in sets.values():
         for record in records:
-            key = normalised(record.get("query") or record.get("premise") or record["text"])
-            parts["dev" if random.Random(key).random() < DEV else "train"].append(record)
+            parts[part_of(record)].append(record)
     for part, chosen in parts.items():
         rng.shuffle(chosen)
         save(folder / f"{kind}.{part}.jsonl", chosen)
+
+
+def part_of(record: Record) -> str:
+    place = random.Random(normalised(record.get("query") or record.get("premise") or record["text"])).random()
+    return "held" if place < DEV / 2 else "dev" if place < DEV else "train"
+
+
+def requests(folder: Path) -> Iterator[Record]:
+    """Some requests of every kind, for `gliclass-rerank export --calibration`."""
+    for kind in ("ranking", "queries", "fact", "claims", "labels"):
+        for i, record in enumerate(read(folder / f"{kind}.train.jsonl")[:CALIBRATION]):
+            if "query" in record:
+                text = record["negatives"][0] if i % 2 and record["negatives"] else record["positive"]
+                yield {"text": text, "labels": [record["query"]]}
+            elif "premise" in record:
+                claim = record["hypothesis"]
+                yield {"text": record["premise"], "labels": [claim, DENIAL.format(claim=claim)]}
+            else:
+                yield {"text": record["text"], "labels": record["all_labels"]}
 
 
 def save(file: Path, records: Sequence[Record]) -> None:

@@ -1,4 +1,4 @@
-"""The command line: ``gliclass-rerank demo | rerank | train | evaluate | calibrate | merge | export | bench | info``.
+"""The command line: ``gliclass-rerank demo | rerank | info | export | bench``, and those of `cli_training`.
 
 Results go to stdout, everything else to stderr. Only typer and rich are imported here; what a command needs is
 imported by the command, so that ``--help`` is there at once.
@@ -24,7 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 import gliclass_rerank
-from gliclass_rerank.cli_training import calibrate, evaluate, merge, train
+from gliclass_rerank.cli_training import calibrate, evaluate, merge, mine, train
 from gliclass_rerank.console import AsJson, Backend, Device, Model, print_json, progressing_scorer, say, stdout
 from gliclass_rerank.errors import GLiClassRerankError, InputError, MissingExtraError, OptionError
 
@@ -182,6 +182,7 @@ def export(
 
 
 app.command()(train)
+app.command()(mine)
 app.command()(evaluate)
 app.command()(calibrate)
 app.command()(merge)

@@ -1,8 +1,10 @@
-"""The commands that make and judge models: ``train | evaluate | calibrate | merge``. Need the extra [train]."""
+"""The commands that make and judge models: ``train | mine | evaluate | calibrate | merge``. Need the extra [train]."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -15,10 +17,17 @@ from gliclass_rerank.console import AsJson, Backend, Device, Model, print_json, 
 from gliclass_rerank.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from gliclass_rerank.training.evaluate import Evaluation
+    from gliclass_rerank.training.mining import Embed
     from gliclass_rerank.training.records import Record
 
-TRAIN_PARTS = ("torch", "transformers", "gliclass", "safetensors", "peft", "pydantic", "sklearn", "matplotlib")
+TRAIN_PARTS = (
+    "torch", "transformers", "gliclass", "safetensors", "peft", "pydantic", "sklearn", "sentence_transformers",
+    "matplotlib",
+)  # fmt: skip
 SHOWN_CLASSES = 30
 
 Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Records, JSON lines; kinds may be mixed.")]
@@ -85,6 +94,48 @@ def merge(
 
     merge_adapter(adapter, out)
     say(f"wrote {out}")
+
+
+def mine(
+    files: Files,
+    out: Annotated[Path, typer.Option(help="The new file of ranking records.")],
+    passages: Annotated[
+        list[Path] | None, typer.Option(help='Further passages, JSON lines {"text": ...} or strings; may be repeated.')
+    ] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="A sentence-transformers model, folder or hub id; BM25 without one.")
+    ] = None,
+    negatives: Annotated[int, typer.Option(min=1, help="Of each query, those it has included.")] = 8,
+    nearest: Annotated[int, typer.Option(min=1, help="How far down the ranking they are drawn from.")] = 50,
+    margin: Annotated[float, typer.Option(help="Share of the answer's similarity to stay below by, [0, 1).")] = 0.0,
+    seed: int = 0,
+) -> None:
+    """Find hard negatives for ranking records, by BM25 or by a sentence encoder."""
+    from gliclass_rerank.passages import read_sources
+    from gliclass_rerank.training.mining import mine as find
+    from gliclass_rerank.training.records import RankingRecord, as_dict
+
+    records = [record for record in _read(files) if isinstance(record, RankingRecord)]
+    further = [passage.text for file in passages or () for passage in read_sources(["-"], file.open("rb")).passages]
+    embed = _encoder(encoder) if encoder else None
+    mined = find(records, further, embed=embed, negatives=negatives, nearest=nearest, margin=margin, seed=seed)
+    lines = (json.dumps(as_dict(record), ensure_ascii=False) + "\n" for record in mined)
+    out.write_text("".join(lines), "utf-8")
+    say(f"{len(mined)} records in {out}")
+
+
+def _encoder(name: str) -> Embed:
+    _need_extra("mining with a sentence encoder")
+    import numpy as np
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(name)
+
+    def embed(texts: Sequence[str]) -> NDArray[np.float32]:
+        vectors = model.encode(list(texts), normalize_embeddings=True, show_progress_bar=len(texts) > 1000)
+        return np.asarray(vectors, np.float32)
+
+    return embed
 
 
 def _need_extra(purpose: str) -> None:

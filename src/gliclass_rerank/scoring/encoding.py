@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -103,7 +104,8 @@ class InputEncoder:
         limit = self._checkpoint.max_length
         if len(frame.side) > limit:
             raise LabelTooLongError(_too_long("labels and prompt", len(frame.side), limit))
-        if len(frame.before) + len(text) + len(frame.after) <= limit:
+        fits = len(frame.before) + len(text) + len(frame.after) <= limit
+        if fits and len(request.labels) <= self._max_labels(request.labels):
             whole = self._pass(request, frame, frame.before, text, frame.after, request.labels)
             return EncodedRequest((whole,), ((0, len(request.text)),), truncated=False)
         return self._encode_windows(request, frame, text)
@@ -143,10 +145,11 @@ class InputEncoder:
     def _fit_labels(self, labels: Sequence[str], room: int, text_tokens: int) -> tuple[list[tuple[str, ...]], int]:
         """Divide ``room`` tokens between labels and text: groups of labels, and the size of a window.
 
-        Labels may take half of the room, or what a short text leaves. More labels than that are scored in
-        several passes over the same windows.
+        Labels may take half of the room, or what a short text leaves. More labels than that, or than the model
+        was trained with, are scored in several passes over the same windows.
         """
         costs = [self._layout.label_cost(label) for label in labels]
+        count = self._max_labels(labels)
         label_room = room - min(text_tokens, room // 2)
         longest = max(costs)
         if room - longest < MIN_TEXT_TOKENS:
@@ -158,13 +161,18 @@ class InputEncoder:
         group: list[str] = []
         used = largest = 0
         for label, cost in zip(labels, costs, strict=True):
-            if group and used + cost > label_room:
+            if group and (used + cost > label_room or len(group) == count):
                 groups.append(tuple(group))
                 group, used = [], 0
             group.append(label)
             used += cost
             largest = max(largest, used)
         return [*groups, tuple(group)], room - largest
+
+    def _max_labels(self, labels: Sequence[str]) -> int:
+        """Labels of one pass: as many as the model was trained with at most, groups of like size."""
+        most = self._checkpoint.card.max_labels or len(labels)
+        return math.ceil(len(labels) / math.ceil(len(labels) / most))
 
     def _pass(
         self, request: ScoreRequest, frame: Frame, before: list[int], text: Ids, after: list[int], labels: Sequence[str]

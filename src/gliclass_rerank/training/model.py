@@ -49,7 +49,7 @@ def base_folder(config: TrainConfig) -> Path:
     assert config.backbone is not None
     start = config.out / "start"
     if not start.exists():
-        new_checkpoint(config.backbone, start, seed=config.seed)
+        new_checkpoint(config.backbone, start, max_labels=config.max_labels, seed=config.seed)
     return start
 
 

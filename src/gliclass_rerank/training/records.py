@@ -103,6 +103,16 @@ def parse_record(value: object, where: str) -> Record:
         raise InputError(f"{where}: {error}") from error
 
 
+def as_dict(record: RankingRecord) -> dict[str, Any]:
+    """A ranking record as one line of a file has it."""
+    value: dict[str, Any] = {
+        "query": record.query,
+        "positive": record.positives[0] if len(record.positives) == 1 else list(record.positives),
+        "negatives": list(record.negatives),
+    }
+    return value | ({"scores": list(record.scores)} if record.scores else {})
+
+
 def _values(file: Path) -> Iterator[tuple[object, str]]:
     try:
         raw = file.read_bytes()

@@ -33,12 +33,13 @@ PROBES = (
 )
 
 
-def new_checkpoint(backbone: Path, target: Path, *, seed: int = 0) -> None:
+def new_checkpoint(backbone: Path, target: Path, *, max_labels: int | None = None, seed: int = 0) -> None:
     """Write a GLiClass uni-encoder that starts from a sentence encoder.
 
     Args:
         backbone: folder of a plain encoder with a fast tokenizer (all-MiniLM-L6-v2, say).
         target: the new checkpoint's folder; must not exist or be empty.
+        max_labels: labels that it will be trained to read in one pass, kept in its card.
         seed: of the biases' direction.
 
     Raises:
@@ -66,7 +67,8 @@ def new_checkpoint(backbone: Path, target: Path, *, seed: int = 0) -> None:
     _project_identically(model, bias=(THRESHOLD * norm) ** 0.5, seed=seed)
     model.save_pretrained(target)
     tokenizer.save(str(target / "tokenizer.json"))
-    (target / CARD_FILE).write_text(json.dumps({"name": target.name}, indent=2) + "\n", "utf-8")
+    card = {"name": target.name, "max_labels": max_labels}
+    (target / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n", "utf-8")
 
 
 def _model(encoder: PreTrainedModel, tokenizer: Tokenizer) -> GLiClassModel:
@@ -115,7 +117,7 @@ def _project_identically(model: GLiClassModel, *, bias: float, seed: int) -> Non
 def _grow_embeddings(encoder: PreTrainedModel, size: int, separator: int) -> None:
     """Add rows for the markers, each a copy of the separator's."""
     encoder.resize_token_embeddings(size, mean_resizing=False)
-    weight = encoder.get_input_embeddings().weight
+    weight = cast(nn.Embedding, encoder.get_input_embeddings()).weight
     weight[-len(MARKERS) :] = weight[separator]
 
 

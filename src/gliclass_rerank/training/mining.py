@@ -1,0 +1,89 @@
+"""Hard negatives: passages that look like answers to a query and are none of its own, by words or by vectors."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gliclass_rerank.errors import InputError, OptionError
+from gliclass_rerank.training.records import RankingRecord
+
+Embed = Callable[[Sequence[str]], NDArray[np.float32]]
+"""Texts to vectors, float32, shape (texts, D); their products are similarities."""
+
+
+def mine(
+    records: Sequence[RankingRecord],
+    passages: Sequence[str] = (),
+    *,
+    embed: Embed | None = None,
+    negatives: int = 8,
+    nearest: int = 50,
+    margin: float = 0.0,
+    seed: int = 0,
+) -> list[RankingRecord]:
+    """Give each record negatives from among all passages: half of them the nearest, half drawn from near ones.
+
+    The very nearest passages are often answers that nobody marked, hence the draw, and ``margin``.
+
+    Args:
+        records: queries and their answers; negatives that they have are kept, a teacher's scores are dropped.
+        passages: further passages to draw from, beside those of the records.
+        embed: how texts become vectors (a sentence encoder's ``encode``, say); BM25 over words without it.
+        negatives: how many a record gets, its own included.
+        nearest: how far down the draw goes.
+        margin: share of the best answer's similarity, in [0, 1), that a passage must stay below by to count as
+            a negative; 0 lets any passage count.
+        seed: of the draw.
+
+    Raises:
+        InputError: no records. OptionError: numbers that cannot be.
+    """
+    if not records:
+        raise InputError("expected at least one record to mine for, got none")
+    if negatives < 1 or nearest < negatives or not 0 <= margin < 1:
+        raise OptionError(
+            f"expected negatives >= 1, nearest >= negatives and margin in [0, 1), got {negatives}, {nearest}, {margin}"
+        )
+    pool = list(dict.fromkeys([*(p for record in records for p in record.passages), *passages]))
+    place = {passage: i for i, passage in enumerate(pool)}
+    similar = _by_vectors(pool, embed) if embed else _by_words(pool)
+    rng = random.Random(seed)
+    mined = []
+    for record, similarity in zip(records, similar([record.query for record in records]), strict=True):
+        best = max(similarity[place[p]] for p in record.positives)
+        taken = {place[p] for p in record.passages}
+        near = [int(i) for i in np.argsort(-similarity)[: nearest + len(taken)] if i not in taken]
+        near = [i for i in near if not margin or similarity[i] < best * (1 - margin)][:nearest]
+        room = max(0, negatives - len(record.negatives))
+        hardest, rest = near[: room // 2], near[room // 2 :]
+        drawn = rng.sample(rest, min(room - len(hardest), len(rest)))
+        found = tuple(pool[i] for i in [*hardest, *drawn])
+        mined.append(RankingRecord(record.query, record.positives, record.negatives + found))
+    return mined
+
+
+Similar = Callable[[Sequence[str]], Sequence[NDArray[np.float32]]]
+
+
+def _by_words(pool: Sequence[str]) -> Similar:
+    import bm25s
+
+    index = bm25s.BM25()
+    index.index(bm25s.tokenize(list(pool), stopwords="en", show_progress=False), show_progress=False)
+
+    def scores(queries: Sequence[str]) -> list[NDArray[np.float32]]:
+        split = bm25s.tokenize(list(queries), stopwords="en", return_ids=False, show_progress=False)
+        none = np.zeros(len(pool), np.float32)
+        known = [[word for word in words if word in index.vocab_dict] for words in split]
+        return [index.get_scores(words) if words else none for words in known]
+
+    return scores
+
+
+def _by_vectors(pool: Sequence[str], embed: Embed) -> Similar:
+    vectors = embed(pool)
+    return lambda queries: list(embed(queries) @ vectors.T)

@@ -1,0 +1,74 @@
+"""Hard negatives: never an answer, never twice, near ones first."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from gliclass_rerank import InputError, OptionError
+from gliclass_rerank.cli import main
+from gliclass_rerank.training.mining import Embed, mine
+from gliclass_rerank.training.records import RankingRecord, as_dict, read_records
+
+PASSAGES = tuple(f"{animal} {verb} in the {place}" for animal in ("cats", "dogs", "fish") for verb in ("sleep", "eat")
+                 for place in ("house", "garden", "river"))  # fmt: skip
+WORDS = sorted({word for passage in PASSAGES for word in passage.split()})
+RECORDS = [RankingRecord(f"where do {p.split()[0]} {p.split()[1]}", (p,)) for p in PASSAGES]
+
+
+def bag_of_words(texts: Sequence[str]) -> NDArray[np.float32]:
+    return np.array([[text.split().count(word) for word in WORDS] for text in texts], np.float32)
+
+
+@pytest.mark.parametrize("embed", [None, bag_of_words])
+def test_negatives_are_no_answers_and_come_once(embed: Embed | None) -> None:
+    own = RankingRecord("fish eat", (PASSAGES[12],), ("a negative of its own",))
+    mined = mine([*RECORDS, own], ["an unrelated passage"], embed=embed, negatives=4, nearest=10)
+    assert len(mined) == len(RECORDS) + 1
+    for before, after in zip([*RECORDS, own], mined, strict=True):
+        assert (after.query, after.positives) == (before.query, before.positives)
+        assert after.negatives[: len(before.negatives)] == before.negatives
+        assert len(after.negatives) == len(set(after.negatives)) == 4
+        assert not set(after.negatives) & set(after.positives)
+
+
+@pytest.mark.parametrize("embed", [None, bag_of_words])
+def test_the_nearest_come_first(embed: Embed | None) -> None:
+    (mined, *_) = mine(RECORDS, embed=embed, negatives=4, nearest=4)
+    animal, verb = PASSAGES[0].split()[:2]
+    assert all(animal in passage and verb in passage for passage in mined.negatives[:2])
+
+
+def test_a_margin_keeps_likely_answers_out() -> None:
+    strict = mine(RECORDS, embed=bag_of_words, negatives=4, nearest=10, margin=0.4)
+    for record in strict:
+        animal, verb = record.positives[0].split()[:2]
+        assert not any(animal in passage and verb in passage for passage in record.negatives)
+
+
+def test_the_same_seed_mines_the_same() -> None:
+    assert mine(RECORDS, negatives=4, seed=1) == mine(RECORDS, negatives=4, seed=1)
+    assert mine(RECORDS, negatives=4, seed=1) != mine(RECORDS, negatives=4, seed=2)
+
+
+def test_the_command_line_writes_records_that_training_reads(tmp_path: Path) -> None:
+    records = tmp_path / "records.jsonl"
+    records.write_text("".join(json.dumps(as_dict(record)) + "\n" for record in RECORDS), "utf-8")
+    further = tmp_path / "passages.jsonl"
+    further.write_text(json.dumps({"text": "cats sleep on the roof"}) + "\n", "utf-8")
+    with pytest.raises(SystemExit) as ended:
+        main(["mine", str(records), "--out", str(tmp_path / "mined.jsonl"), "--passages", str(further)])
+    assert ended.value.code == 0
+    assert read_records(tmp_path / "mined.jsonl") == list(mine(RECORDS, ["cats sleep on the roof"]))
+
+
+def test_what_cannot_be_mined_is_refused() -> None:
+    with pytest.raises(InputError, match="at least one record"):
+        mine([])
+    with pytest.raises(OptionError, match="nearest >= negatives"):
+        mine(RECORDS, negatives=9, nearest=3)
