@@ -25,13 +25,15 @@ from baselines import DENSE, STEMMER, SentenceEncoder, word_overlap
 from eval_data import SEED, Fact, FactSet, data_folder, read_facts, set_folders
 from machine import RESULTS, cpu
 from measures import auroc_if_both, best_threshold
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from report import draw, header, load_models, table, write
 from rich.console import Console
 
 from gliclass_rerank import Scorer, ScoreRequest
 from gliclass_rerank.progress import ProgressScorer
 from gliclass_rerank.scoring.load import usable_cores
+from gliclass_rerank.training.evaluate import probabilities
+from gliclass_rerank.training.examples import DENIAL
 from gliclass_rerank.training.metrics import balanced_accuracy
 
 TRAINING_RECORDS = 200  # of each training set, for the baselines' thresholds
@@ -153,9 +155,10 @@ def judge_baseline(baseline: Baseline, threshold: float, facts: FactSet) -> Outc
 def judge_model(scorer: Scorer, facts: FactSet) -> Outcome:
     """Score each claim and its negation against the evidence, and compare with the set's labels."""
     start = time.perf_counter()
-    logits = scorer.score([ScoreRequest(fact.premise, (fact.claim, negation(fact.claim))) for fact in facts.facts])
+    claims = [(fact.claim, DENIAL.format(claim=fact.claim)) for fact in facts.facts]
+    logits = scorer.score([ScoreRequest(fact.premise, pair) for fact, pair in zip(facts.facts, claims, strict=True)])
     seconds = time.perf_counter() - start
-    support, refute = (probability(scorer, task, row) for task, row in zip(TASKS, np.stack(logits).T, strict=True))
+    support, refute = (probabilities(scorer, task, row) for task, row in zip(TASKS, np.stack(logits).T, strict=True))
     labels = [fact.label if fact.label in (SUPPORTED, REFUTED) else NEITHER for fact in facts.facts]
     verdicts = [verdict(*pair) for pair in zip(support, refute, strict=True)]
     gold = supported(facts)
@@ -165,15 +168,6 @@ def judge_model(scorer: Scorer, facts: FactSet) -> Outcome:
         balanced_accuracy(labels, verdicts) if REFUTED in labels else None,
         seconds,
     )
-
-
-def negation(claim: str) -> str:
-    return f"It is false that {claim}"
-
-
-def probability(scorer: Scorer, task: str, logits: ArrayLike) -> NDArray[np.float64]:
-    """The probabilities of logits, same shape: their sigmoid."""
-    return np.exp(-np.logaddexp(0, -np.asarray(logits, np.float64)))
 
 
 def verdict(support: float, refute: float) -> str:

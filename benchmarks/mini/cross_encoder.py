@@ -1,0 +1,93 @@
+"""The peer of `mini`: a sentence-transformers CrossEncoder of the same backbone, on the same ranking data, as long.
+
+    python benchmarks/mini/cross_encoder.py --backbone build/mini/backbone --data build/mini/data/ranking.train.jsonl \
+        --minutes 30 --out build/mini/cross-encoder
+
+Made as its documentation recommends: binary cross-entropy over (query, passage, label) with hard negatives, the
+positives weighted by how many negatives stand beside each. `bench retrieval --cross-encoder` measures it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import time
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from sentence_transformers.cross_encoder import (
+    CrossEncoder,
+    CrossEncoderTrainer,
+    CrossEncoderTrainingArguments,
+)
+from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from gliclass_rerank.training.records import RankingRecord, read_records
+
+NEGATIVES = 4  # beside each positive, as in mini's recipe
+BATCH = 32
+MAX_LENGTH = 256
+
+
+class StopAfter(TrainerCallback):  # type: ignore[misc]
+    """Ends the training when its time is up."""
+
+    def __init__(self, minutes: float) -> None:
+        self._end = time.monotonic() + 60 * minutes
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> TrainerControl:
+        control.should_training_stop = time.monotonic() > self._end
+        return control
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, required=True)
+    parser.add_argument("--steps", type=int, required=True, help="what the minutes allow; the rate falls with them")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    model = CrossEncoder(str(options.backbone), num_labels=1, max_length=MAX_LENGTH, device="cpu")
+    arguments = CrossEncoderTrainingArguments(
+        output_dir=str(options.out / "trainer"),
+        max_steps=options.steps,
+        per_device_train_batch_size=BATCH,
+        learning_rate=1e-4,
+        warmup_ratio=0.05,
+        seed=0,
+        save_strategy="no",
+        report_to="none",
+        logging_steps=50,
+        use_cpu=True,
+    )
+    loss = BinaryCrossEntropyLoss(model, pos_weight=torch.tensor(float(NEGATIVES)))
+    stop = StopAfter(options.minutes)
+    trainer = CrossEncoderTrainer(
+        model=model, args=arguments, train_dataset=pairs(options.data), loss=loss, callbacks=[stop]
+    )
+    trainer.train()
+    model.save_pretrained(str(options.out))
+    print(f"{trainer.state.global_step} steps of {BATCH} pairs: {options.out}")
+
+
+def pairs(file: Path) -> Dataset:
+    """Queries with their positive and some of their negatives, shuffled."""
+    rng = random.Random(0)
+    rows = []
+    for record in read_records(file):
+        assert isinstance(record, RankingRecord)
+        negatives = rng.sample(record.negatives, min(NEGATIVES, len(record.negatives)))
+        rows += [(record.query, record.positives[0], 1.0), *((record.query, negative, 0.0) for negative in negatives)]
+    rng.shuffle(rows)
+    queries, passages, labels = zip(*rows, strict=True)
+    return Dataset.from_dict({"query": queries, "passage": passages, "label": labels})
+
+
+if __name__ == "__main__":
+    main()
