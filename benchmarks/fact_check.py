@@ -30,10 +30,10 @@ from report import draw, header, load_models, table, write
 from rich.console import Console
 
 from gliclass_rerank import Scorer, ScoreRequest
+from gliclass_rerank.claims import claim_labels
 from gliclass_rerank.progress import ProgressScorer
 from gliclass_rerank.scoring.load import usable_cores
 from gliclass_rerank.training.evaluate import probabilities
-from gliclass_rerank.training.examples import DENIAL
 from gliclass_rerank.training.metrics import balanced_accuracy
 
 TRAINING_RECORDS = 200  # of each training set, for the baselines' thresholds
@@ -155,7 +155,7 @@ def judge_baseline(baseline: Baseline, threshold: float, facts: FactSet) -> Outc
 def judge_model(scorer: Scorer, facts: FactSet) -> Outcome:
     """Score each claim and its negation against the evidence, and compare with the set's labels."""
     start = time.perf_counter()
-    claims = [(fact.claim, DENIAL.format(claim=fact.claim)) for fact in facts.facts]
+    claims = [claim_labels(fact.claim) for fact in facts.facts]
     logits = scorer.score([ScoreRequest(fact.premise, pair) for fact, pair in zip(facts.facts, claims, strict=True)])
     seconds = time.perf_counter() - start
     support, refute = (probabilities(scorer, task, row) for task, row in zip(TASKS, np.stack(logits).T, strict=True))

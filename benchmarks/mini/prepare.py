@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
-from gliclass_rerank.training.examples import DENIAL
+from gliclass_rerank.claims import claim_labels
 
 Record = dict[str, Any]
 Vectors = NDArray[np.float32]
@@ -268,7 +268,7 @@ def several_claims(facts: Sequence[Record], rng: random.Random) -> Iterator[Reco
         chosen = own[:4] + [fact for fact in strangers if fact["premise"] != premise]
         shown, true = [], []
         for fact in chosen:
-            labels = (fact["hypothesis"], DENIAL.format(claim=fact["hypothesis"]))
+            labels = claim_labels(fact["hypothesis"])
             shown += [label for label in labels if label not in shown]
             true += [label for label, of in zip(labels, ("supported", "refuted"), strict=True) if fact["label"] == of]
         yield {"text": premise, "all_labels": shown, "true_labels": true}
@@ -369,8 +369,7 @@ def requests(folder: Path) -> Iterator[Record]:
                 text = record["negatives"][0] if i % 2 and record["negatives"] else record["positive"]
                 yield {"text": text, "labels": [record["query"]]}
             elif "premise" in record:
-                claim = record["hypothesis"]
-                yield {"text": record["premise"], "labels": [claim, DENIAL.format(claim=claim)]}
+                yield {"text": record["premise"], "labels": list(claim_labels(record["hypothesis"]))}
             else:
                 yield {"text": record["text"], "labels": record["all_labels"]}
 

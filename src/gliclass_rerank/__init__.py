@@ -1,5 +1,7 @@
 """Rerank passages with GLiClass: many labels against a text in one forward pass, offline from the first second."""
 
+from gliclass_rerank.check import ClaimVerdict, FactChecker, FactReport
+from gliclass_rerank.classify import Classification, Classifier, LabelScore
 from gliclass_rerank.errors import (
     CheckpointError,
     GLiClassRerankError,
@@ -15,6 +17,7 @@ from gliclass_rerank.errors import (
     UnsupportedModelError,
 )
 from gliclass_rerank.rerank import Reranker
+from gliclass_rerank.route import Route, RouteDecision, Router, RouterReport
 from gliclass_rerank.scoring.load import load_scorer
 from gliclass_rerank.types import Example, Logits, ModelInfo, Ranked, Scorer, ScoreRequest
 
@@ -22,10 +25,16 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CheckpointError",
+    "ClaimVerdict",
+    "Classification",
+    "Classifier",
     "Example",
+    "FactChecker",
+    "FactReport",
     "GLiClassRerankError",
     "InputError",
     "InvalidTextError",
+    "LabelScore",
     "LabelTooLongError",
     "Logits",
     "MissingExtraError",
@@ -36,6 +45,10 @@ __all__ = [
     "OptionError",
     "Ranked",
     "Reranker",
+    "Route",
+    "RouteDecision",
+    "Router",
+    "RouterReport",
     "ScoreRequest",
     "Scorer",
     "TextTooLongError",

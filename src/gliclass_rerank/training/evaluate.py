@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,11 +75,16 @@ class Evaluation:
 
     @property
     def score(self) -> float:
-        """One number to compare models by: the mean of nDCG@10, top-1 accuracy and balanced accuracy, in [0, 1]."""
+        """One number to compare models by: the mean of nDCG@10, top-1 accuracy and the AUROC of support, in [0, 1].
+
+        None of the three depends on a threshold, which a model has only once it is calibrated. Where all claims are
+        supported, or none, their balanced accuracy takes the place of the AUROC.
+        """
+        fact = self.fact
         parts = [
             self.ranking.ndcg if self.ranking else None,
             self.labels.top1 if self.labels else None,
-            self.fact.balanced_accuracy if self.fact else None,
+            (fact.balanced_accuracy if fact.auroc is None else fact.auroc) if fact else None,
         ]
         return float(np.mean([part for part in parts if part is not None]))
 
@@ -94,12 +99,15 @@ class Evaluation:
             parts.append(f"balanced accuracy {self.fact.balanced_accuracy:.4f}, {self.fact.three_way:.4f} three-way")
         return "; ".join(parts)
 
-    def as_dict(self) -> dict[str, object]:
-        """Plain values, ready for JSON."""
+    def as_dict(self, *, each_class: bool = True) -> dict[str, object]:
+        """Plain values, ready for JSON; with each label's own scores, or without."""
         values: dict[str, object] = {"score": self.score}
         for name, part in (("ranking", self.ranking), ("labels", self.labels), ("fact", self.fact)):
             if part:
                 values[name] = asdict(part)
+        if self.labels and not each_class:
+            shortened = asdict(replace(self.labels, classes=replace(self.labels.classes, classes=())))
+            values["labels"] = shortened
         return values
 
 

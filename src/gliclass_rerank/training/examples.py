@@ -11,10 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gliclass_rerank.claims import claim_labels
 from gliclass_rerank.training.records import FactRecord, LabelRecord, RankingRecord, Record
 from gliclass_rerank.types import Direction, FloatArray, ScoreRequest
-
-DENIAL = "It is false that {claim}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +104,7 @@ def ranking_requests(query: str, passages: list[str], direction: Direction) -> t
 
 def fact_request(record: FactRecord) -> ScoreRequest:
     """The evidence as text; the claim, and the claim denied, as labels."""
-    labels = (record.hypothesis, DENIAL.format(claim=record.hypothesis))
-    return ScoreRequest(record.premise, labels, long_text="truncate")
+    return ScoreRequest(record.premise, claim_labels(record.hypothesis), long_text="truncate")
 
 
 def softmax(logits: FloatArray) -> FloatArray:

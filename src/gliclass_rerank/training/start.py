@@ -10,6 +10,7 @@ markers start as the separator. Opposite biases in the two projectors move unrel
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import cast
 
@@ -56,6 +57,7 @@ def new_checkpoint(backbone: Path, target: Path, *, max_labels: int | None = Non
     if encoder_config.model_type not in ENCODERS:
         raise UnsupportedModelError(f"{backbone}: a {encoder_config.model_type}; supported are {', '.join(ENCODERS)}")
     encoder: PreTrainedModel = AutoModel.from_pretrained(backbone, dtype=torch.float32).eval()
+    encoder.config._name_or_path = backbone.name  # not a path of this machine
     tokenizer = Tokenizer.from_file(str(backbone / "tokenizer.json"))
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -67,6 +69,9 @@ def new_checkpoint(backbone: Path, target: Path, *, max_labels: int | None = Non
     _project_identically(model, bias=(THRESHOLD * norm) ** 0.5, seed=seed)
     model.save_pretrained(target)
     tokenizer.save(str(target / "tokenizer.json"))
+    for file in ("tokenizer_config.json", "special_tokens_map.json"):  # what transformers reads beside it
+        if (backbone / file).is_file():
+            shutil.copyfile(backbone / file, target / file)
     card = {"name": target.name, "max_labels": max_labels}
     (target / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n", "utf-8")
 

@@ -207,7 +207,7 @@ class Trainer:
             better = True
             if self.dev:
                 report = evaluate(self.scorer(), self.dev)
-                self._log(step=self.progressed.step, dev=report.as_dict())
+                self._log(step=self.progressed.step, dev=report.as_dict(each_class=False))
                 console.print(f"step {self.progressed.step}: {report.summary()}", highlight=False)
                 better = report.score > self.progressed.best
                 self.progressed.stale = 0 if better else self.progressed.stale + 1

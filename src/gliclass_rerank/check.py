@@ -1,0 +1,242 @@
+"""FactChecker: an answer and evidence in, a verdict per claim out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gliclass_rerank.calibration import sigmoid
+from gliclass_rerank.claims import claim_labels, claims_something
+from gliclass_rerank.errors import InputError, NonFiniteError, OptionError
+from gliclass_rerank.scoring.load import load_scorer
+from gliclass_rerank.sentences import Sentence, remove_sentences, split_sentences
+from gliclass_rerank.types import (
+    FloatArray,
+    Logits,
+    ModelInfo,
+    Scorer,
+    ScoreRequest,
+    Span,
+    check_choice,
+    check_number,
+    check_text,
+)
+
+Verdict = Literal["supported", "refuted", "not_enough_info"]
+SUPPORTED: tuple[Verdict, ...] = ("supported",)
+SIDES = ("support", "refutation")  # tasks of a model's calibration, in the order of `claim_labels`
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimVerdict:
+    """What the evidence says of one claim.
+
+    Attributes:
+        text: the claim, ``answer[start:end]``.
+        start, end: half-open range of code points in the answer.
+        verdict: "supported", "refuted" or "not_enough_info".
+        support: probability that the evidence supports it, in [0, 1]: that of the passage that does so most.
+        refute: probability that the evidence refutes it, in [0, 1], likewise. The two need not sum to 1.
+        evidence: index of the deciding passage: the one that refutes most where it is refuted, else that supports most.
+        window: code points of that passage that decided, where it is too long for one pass, else None.
+    """
+
+    text: str
+    start: int
+    end: int
+    verdict: Verdict
+    support: float
+    refute: float
+    evidence: int
+    window: Span | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FactReport:
+    """The verdicts on all claims of an answer, in its order; none if it claims nothing."""
+
+    claims: tuple[ClaimVerdict, ...]
+
+    @property
+    def supported(self) -> float:
+        """Fraction of the claims that are supported, in [0, 1]; 1 if the answer claims nothing."""
+        return sum(claim.verdict == "supported" for claim in self.claims) / len(self.claims) if self.claims else 1.0
+
+    @property
+    def passed(self) -> bool:
+        """Whether every claim is supported; true of an answer that claims nothing."""
+        return all(claim.verdict == "supported" for claim in self.claims)
+
+
+class FactChecker:
+    """Judges each sentence of an answer by evidence: all claims and their denials in one pass a passage.
+
+    A claim is supported if support >= ``threshold`` and support >= refute, refuted if refute >= ``refute_threshold``
+    and refute > support; otherwise there is not enough information. Support and refutation are the probabilities of
+    the claim and of its denial (`claims.DENIAL`), each the largest over all windows of all passages: calibrated where
+    the model is (tasks "support" and "refutation"), else sigmoids of the logits.
+
+    Args:
+        scorer: a `Scorer`, or what `load_scorer` takes ("mini", a folder, a hub id).
+        threshold: support from which on a claim is supported, in [0, 1].
+        refute_threshold: refutation from which on a claim is refuted, in [0, 1].
+        only_claims: pass over sentences that claim nothing: questions, greetings, requests, headings, announcements;
+            `claims.claims_something` has the rules. They are in no report, and `filter` keeps them.
+
+    Raises:
+        OptionError: a threshold outside [0, 1].
+    """
+
+    def __init__(
+        self,
+        scorer: Scorer | str | Path = "mini",
+        *,
+        threshold: float = 0.5,
+        refute_threshold: float = 0.5,
+        only_claims: bool = False,
+    ) -> None:
+        self._threshold = check_number(threshold, "threshold", low=0, high=1)
+        self._refute_threshold = check_number(refute_threshold, "refute_threshold", low=0, high=1)
+        self._only_claims = only_claims
+        self.scorer: Scorer = load_scorer(scorer) if isinstance(scorer, str | Path) else scorer
+
+    def check(self, answer: str, evidence: str | Sequence[str]) -> FactReport:
+        """Judge the claims of an answer.
+
+        Args:
+            answer: its sentences are the claims; what holds no letter and no digit is none.
+            evidence: a passage or several, in any order. Long ones are read in overlapping windows.
+
+        Returns:
+            A verdict per claim, with code points of ``answer`` and an index into ``evidence`` (0 for a string).
+
+        Raises:
+            InputError: an empty answer, no evidence, an empty passage, characters that no tokenizer reads, a sentence
+                too long for the model beside any evidence (it is not cut).
+            NonFiniteError: the model gives NaN.
+        """
+        return self.check_many([(answer, evidence)])[0]
+
+    def check_many(self, pairs: Iterable[tuple[str, str | Sequence[str]]]) -> list[FactReport]:
+        """Judge many answers as one batch; the reports equal those of `check` on each.
+
+        Args:
+            pairs: (answer, evidence), as `check` takes them, whose errors are raised here too.
+        """
+        jobs = [_job(pair, self._only_claims) for pair in pairs]
+        requests = [job.requests() for job in jobs]
+        scored = iter(self.scorer.score([request for group in requests for request in group]))
+        return [self._report(job, [next(scored) for _ in group]) for job, group in zip(jobs, requests, strict=True)]
+
+    def filter(self, answer: str, evidence: str | Sequence[str], *, keep: Collection[Verdict] = SUPPORTED) -> str:
+        """Return the answer without the sentences whose verdict is not among ``keep``.
+
+        With a sentence goes the white space after it (that before it at the end of a line or of the answer), and with
+        all sentences of a list item its marker. The rest is as it was; an answer whose claims are all kept comes back
+        as the same string, and one of which nothing is kept as "". Filtering the result changes nothing more, unless
+        sentences that have become neighbours read as one, or the model judges a claim otherwise beside fewer others.
+
+        Args:
+            answer, evidence: as for `check`, whose errors are raised here too.
+            keep: verdicts; ("supported", "not_enough_info") removes what is refuted only.
+
+        Raises:
+            OptionError: no verdicts in ``keep``.
+        """
+        if isinstance(keep, str) or not isinstance(keep, Collection):
+            raise OptionError(f"keep: expected a sequence of verdicts, got {keep!r:.60}")
+        for verdict in keep:
+            check_choice(verdict, get_args(Verdict), "keep")
+        claims = self.check(answer, evidence).claims
+        removed = {claim.start for claim in claims if claim.verdict not in keep}
+        sentences = split_sentences(answer)
+        return remove_sentences(answer, sentences, [one for one in sentences if one.start in removed])
+
+    def _report(self, job: _Job, logits: Sequence[FloatArray]) -> FactReport:
+        if not job.claims:
+            return FactReport(())
+        scores = np.stack([np.asarray(row) for row in logits]).reshape(len(logits), -1, 2)  # (passages, claims, sides)
+        if not np.isfinite(scores).all():
+            raise NonFiniteError("the scorer gave scores that are not finite; its model is broken")
+        # By logits, which tell passages apart even where probabilities run out of digits or a calibration is flat.
+        deciding = scores.argmax(axis=0)
+        sides = _probabilities(scores.max(axis=0), self.scorer.info)
+        found = []
+        for i, claim in enumerate(job.claims):
+            support, refute = sides[i].tolist()
+            verdict = self._verdict(support, refute)
+            side = int(verdict == "refuted")
+            passage = int(deciding[i, side])
+            window = _best_window(logits[passage], 2 * i + side)
+            text = job.answer[claim.start : claim.end]
+            found.append(ClaimVerdict(text, claim.start, claim.end, verdict, support, refute, passage, window))
+        return FactReport(tuple(found))
+
+    def _verdict(self, support: float, refute: float) -> Verdict:
+        if support >= self._threshold and support >= refute:
+            return "supported"
+        if refute >= self._refute_threshold and refute > support:
+            return "refuted"
+        return "not_enough_info"
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One answer, where its claims are, and its evidence, all checked."""
+
+    answer: str
+    claims: Sequence[Sentence]
+    evidence: Sequence[str]
+
+    def requests(self) -> list[ScoreRequest]:
+        """One a passage, however many claims; none without claims."""
+        texts = [self.answer[claim.start : claim.end] for claim in self.claims]
+        labels = tuple(label for text in texts for label in claim_labels(text))
+        return [ScoreRequest(passage, labels) for passage in self.evidence] if labels else []
+
+
+def _job(pair: object, only_claims: bool) -> _Job:
+    if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
+        raise InputError(f"pairs: expected (answer, evidence) each, got {pair!r:.60}")
+    answer, evidence = check_text(pair[0], "answer"), _passages(pair[1])
+    claims = [one for one in split_sentences(answer) if _is_claim(answer, one, only_claims)]
+    return _Job(answer, claims, evidence)
+
+
+def _passages(evidence: object) -> tuple[str, ...]:
+    if isinstance(evidence, str):
+        return (check_text(evidence, "evidence"),)
+    if isinstance(evidence, bytes | bytearray) or not isinstance(evidence, Sequence):
+        raise InputError(f"evidence: expected a string or a sequence of strings, got {type(evidence).__name__}")
+    if not evidence:
+        raise InputError("evidence: expected at least one passage, got none; without any, nothing can be checked")
+    return tuple(check_text(passage, f"evidence {i}") for i, passage in enumerate(evidence))
+
+
+def _is_claim(answer: str, sentence: Sentence, only_claims: bool) -> bool:
+    text = answer[sentence.start : sentence.end]
+    if not any(character.isalnum() for character in text):
+        return False
+    is_heading = sentence.marker is not None and "#" in answer[slice(*sentence.marker)]
+    return not only_claims or (not is_heading and claims_something(text))
+
+
+def _probabilities(logits: FloatArray, info: ModelInfo) -> NDArray[np.float64]:
+    """Probabilities in [0, 1] of raw logits, both of shape (claims, sides)."""
+    log_odds = logits.astype(np.float64)
+    for side, task in enumerate(SIDES):
+        if calibrator := info.calibration.get(task):
+            log_odds[:, side] = calibrator.log_odds(logits[:, side])
+    return sigmoid(log_odds)
+
+
+def _best_window(logits: FloatArray, label: int) -> Span | None:
+    """Code points of the window with a label's largest logit, for a text that was read in several."""
+    if not isinstance(logits, Logits) or len(logits.spans) < 2:
+        return None
+    return logits.spans[int(logits.per_window[:, label].argmax())]

@@ -1,0 +1,182 @@
+"""What a Router learns from queries whose routes are known: a calibration, thresholds, and how well they do. Pure.
+
+Arrays here have a row for each query and a column for each route; the right route of a query is its column, or
+`NOWHERE`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gliclass_rerank.calibration import (
+    Calibrator,
+    expected_calibration_error,
+    fit_calibrator,
+    sigmoid,
+)
+from gliclass_rerank.training.metrics import ClassScores, auroc, classification_report
+
+NOWHERE = -1
+MULTI_THRESHOLD = 0.5  # where several routes may hold and nothing was learned
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.intp]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class RouterReport:
+    """How well queries were routed, one route each. Rates are in [0, 1].
+
+    Attributes:
+        accuracy: share of the queries that got their route, or for which abstaining was right.
+        macro_f1: mean of the routes' F1.
+        routes: precision, recall, F1 and support of each route, in the order of the routes.
+        ece: expected calibration error over all decisions about a query and a route; many routes have many easy ones.
+        best_ece: the same over the best route of each query alone.
+        abstention_auroc: probability that a query with a route scores higher than one with none (its best route's
+            probability), ties count half; None unless there are both.
+    """
+
+    accuracy: float
+    macro_f1: float
+    routes: tuple[ClassScores, ...]
+    ece: float
+    best_ece: float
+    abstention_auroc: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What was learned, for which model.
+
+    Attributes:
+        model: name and revision of the model whose logits these are.
+        calibrator: from a route's logit to calibrated log-odds; None: the logits are the log-odds.
+        thresholds: probability that the best route must reach, in [0, 1], one a route.
+        multi_thresholds: the same where several routes may hold.
+    """
+
+    model: tuple[str, str]
+    calibrator: Calibrator | None
+    thresholds: tuple[float, ...]
+    multi_thresholds: tuple[float, ...]
+
+
+def route_probabilities(logits: Floats, calibrator: Calibrator | None) -> Floats:
+    """Probabilities in [0, 1], float64, of the shape of ``logits``."""
+    return sigmoid(logits if calibrator is None else calibrator.log_odds(logits))
+
+
+# Learning
+
+
+def learn(logits: Floats, right: Ints, calibrator: Calibrator | None, model: tuple[str, str]) -> Fitted:
+    """Learn Platt's calibrator over all decisions about a query and a route, then thresholds on its probabilities.
+
+    The general threshold makes the most queries right, those without a route included. A route's own maximises F1 of
+    the queries that it is best for; of equals the lowest. A route that never was best for a query of its own has
+    the general one. Where several routes may hold, a route's threshold maximises F1 over all queries; one without
+    queries has one half.
+
+    Args:
+        logits: raw, finite, shape (queries, routes).
+        right: shape (queries,).
+        calibrator: what to keep where all decisions have the same outcome, which leaves nothing to calibrate on.
+        model: its name and revision.
+
+    Raises:
+        InputError: logits that are all alike, or not larger for the right routes.
+        MissingExtraError: scikit-learn is not installed.
+    """
+    routes = logits.shape[1]
+    held = right[:, None] == np.arange(routes)
+    if held.any() and not held.all():
+        calibrator = fit_calibrator(logits.ravel(), held.ravel(), fitted_on=f"{len(logits)} routed queries")
+    promised = route_probabilities(logits, calibrator)
+    best = logits.argmax(axis=1)
+    general = best_accuracy(promised[np.arange(len(best)), best], best == right, right == NOWHERE)
+    own, multi = [], []
+    for route in range(routes):
+        mine, support = best == route, int(held[:, route].sum())
+        threshold = best_f1(promised[mine, route], held[mine, route], support)
+        own.append(general if threshold is None else threshold)
+        threshold = best_f1(promised[:, route], held[:, route], support)
+        multi.append(MULTI_THRESHOLD if threshold is None else threshold)
+    return Fitted(model, calibrator, tuple(own), tuple(multi))
+
+
+def best_accuracy(scores: Floats, hits: Bools, nowhere: Bools) -> float:
+    """The lowest threshold with the most queries right, in [0, 1].
+
+    Args:
+        scores: probability of the best route, shape (queries,).
+        hits: the best route is the right one, shape (queries,).
+        nowhere: abstaining is right, shape (queries,).
+    """
+    thresholds = candidates(scores)
+    routed, _ = _from(scores, hits, thresholds)
+    abstained = nowhere.sum() - _from(scores, nowhere, thresholds)[0]
+    return float(thresholds[np.argmax(routed + abstained)])
+
+
+def best_f1(scores: Floats, hits: Bools, support: int) -> float | None:
+    """The lowest threshold with the best F1, in [0, 1]; None where there are no hits.
+
+    Args:
+        scores: probabilities, shape (decisions,).
+        hits: the route is the right one, shape (decisions,).
+        support: queries whose right route it is, also those that are not among the decisions.
+    """
+    if not hits.any():
+        return None
+    thresholds = candidates(scores)
+    true, taken = _from(scores, hits, thresholds)
+    return float(thresholds[np.argmax(2 * true / (taken + support))])
+
+
+def candidates(scores: Floats) -> Floats:
+    """Thresholds that tell ``scores`` apart: 0, the midpoints between neighbours, and one between the last and 1."""
+    values = np.unique(scores)
+    return np.concatenate([[0.0], (values + np.append(values[1:], 1.0)) / 2])
+
+
+def _from(scores: Floats, marked: Bools, thresholds: Floats) -> tuple[Ints, Ints]:
+    """For each threshold, how many marked scores reach it, and how many scores at all."""
+    order = np.argsort(scores)
+    below = np.searchsorted(scores[order], thresholds, side="left")
+    passed = np.concatenate([[0], np.cumsum(marked[order])])
+    return passed[-1] - passed[below], len(scores) - below
+
+
+# Judging
+
+
+def judge(names: Sequence[str], logits: Floats, promised: Floats, thresholds: Floats, right: Ints) -> RouterReport:
+    """Compare the routes that queries get, one each, with their right ones.
+
+    Args:
+        names: of the routes, each once.
+        logits, promised: raw, and as probabilities, shape (queries, routes).
+        thresholds: shape (routes,).
+        right: shape (queries,).
+    """
+    best = logits.argmax(axis=1)
+    scores = promised[np.arange(len(best)), best]
+    routed = scores >= thresholds[best]
+    given: list[set[object]] = [{names[i]} if taken else set() for i, taken in zip(best, routed, strict=True)]
+    true: list[set[object]] = [{names[i]} if i != NOWHERE else set() for i in right]
+    report = classification_report(true, given, names)
+    belongs = right != NOWHERE
+    return RouterReport(
+        accuracy=report.accuracy,
+        macro_f1=report.macro_f1,
+        routes=report.classes,
+        ece=expected_calibration_error(promised.ravel(), (right[:, None] == np.arange(len(names))).ravel()),
+        best_ece=expected_calibration_error(scores, best == right),
+        abstention_auroc=auroc(scores, belongs) if belongs.any() and not belongs.all() else None,
+    )
