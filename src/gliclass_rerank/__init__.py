@@ -17,7 +17,8 @@ from gliclass_rerank.errors import (
     UnsupportedModelError,
 )
 from gliclass_rerank.rerank import Reranker
-from gliclass_rerank.route import Route, RouteDecision, Router, RouterReport
+from gliclass_rerank.route import Route, RouteDecision, Router
+from gliclass_rerank.route_fit import RouterReport
 from gliclass_rerank.scoring.load import load_scorer
 from gliclass_rerank.types import Example, Logits, ModelInfo, Ranked, Scorer, ScoreRequest
 

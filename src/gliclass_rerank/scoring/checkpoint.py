@@ -283,6 +283,9 @@ def _read_card(folder: Path) -> Card:
     values = _read_json(folder / CARD_FILE, "")
     if values.get("direction", "passage-as-text") not in get_args(Direction):
         raise CheckpointError(f"{folder / CARD_FILE}: direction {values['direction']!r} is none of {Direction}")
+    most = values.get("max_labels")
+    if most is not None and (not isinstance(most, int) or most < 1):
+        raise CheckpointError(f"{folder / CARD_FILE}: max_labels: expected a positive number or null, got {most!r}")
     return Card(**{key: value for key, value in values.items() if key in Card.__slots__})
 
 
