@@ -1,12 +1,14 @@
-"""Training and evaluation records: three formats of JSON lines, read and checked before anything is trained.
+"""Training and evaluation records: four formats of JSON lines, read and checked before anything is trained.
 
     {"text", "all_labels", "true_labels", "prompt"?, "examples"?, "scores"?}   upstream gliclass's own format
     {"query", "positive", "negatives"?, "scores"?}                             ranking
+    {"queries", "passages", "relevance", "scores"?}                            several queries over the same passages
     {"premise", "hypothesis", "label"}                                         fact-check
 
 ``true_labels`` is a list, or a mapping from label to weight in [0, 1]. ``scores`` are a teacher's logits, one for
-each label, or for the positive passages and then the negative ones. Files may be compressed (.gz), and a file of
-upstream's, one JSON array, is read as well.
+each label, or for the positive passages and then the negative ones. ``relevance`` has a row for each query: a weight
+in [0, 1] for each passage, or null where nobody judged; ``scores`` have the same rows. Files may be compressed
+(.gz), and a file of upstream's, one JSON array, is read as well.
 """
 
 from __future__ import annotations
@@ -64,6 +66,20 @@ class RankingRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolRecord:
+    """Several queries over the same passages, read together: as many lists for a single reading of each passage.
+
+    ``relevance``: in [0, 1], a row for each query and in it a number for each passage; None for a query that nobody
+    judged. ``scores``: a teacher's logits, rows of the same shape, or empty.
+    """
+
+    queries: tuple[str, ...]
+    passages: tuple[str, ...]
+    relevance: tuple[tuple[float, ...] | None, ...]
+    scores: tuple[tuple[float, ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class FactRecord:
     """A claim and the evidence it is judged by."""
 
@@ -72,7 +88,7 @@ class FactRecord:
     label: Verdict
 
 
-Record = LabelRecord | RankingRecord | FactRecord
+Record = LabelRecord | RankingRecord | PoolRecord | FactRecord
 
 
 def read_records(file: Path) -> list[Record]:
@@ -94,11 +110,15 @@ def parse_record(value: object, where: str) -> Record:
             raise InputError(f"expected a JSON object, got {type(value).__name__}")
         if "query" in value:
             return _ranking(value)
+        if "queries" in value:
+            return _pool(value)
         if "premise" in value:
             return _fact(value)
         if "text" in value:
             return _labels(value)
-        raise InputError(f'expected "text", "query" or "premise", got the fields {", ".join(value) or "(none)"}')
+        raise InputError(
+            f'expected "text", "query", "queries" or "premise", got the fields {", ".join(value) or "(none)"}'
+        )
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
 
@@ -141,6 +161,27 @@ def _ranking(value: Mapping[str, Any]) -> RankingRecord:
     negatives = _texts(value.get("negatives") or [], "negatives", at_least=0)
     scores = _numbers(value.get("scores"), len(positives) + len(negatives), "scores, one for each passage")
     return RankingRecord(_text(value, "query"), positives, negatives, scores)
+
+
+def _pool(value: Mapping[str, Any]) -> PoolRecord:
+    queries, passages = _texts(value.get("queries"), "queries"), _texts(value.get("passages"), "passages")
+    judged = _rows(value.get("relevance"), len(queries), "relevance")
+    relevance = tuple(None if row is None else _numbers(row, len(passages), "relevance") for row in judged)
+    if any(not 0 <= weight <= 1 for row in relevance for weight in row or ()):
+        raise InputError('"relevance": expected weights in [0, 1]')
+    if "scores" not in value:
+        if None in relevance:
+            raise InputError('"relevance": null needs a teacher\'s "scores", without them the query teaches nothing')
+        return PoolRecord(queries, passages, relevance)
+    rows = _rows(value["scores"], len(queries), "scores")
+    scores = tuple(_numbers(row if row is not None else [], len(passages), "scores") for row in rows)
+    return PoolRecord(queries, passages, relevance, scores)
+
+
+def _rows(value: object, count: int, field: str) -> list[Any]:
+    if not isinstance(value, list) or len(value) != count:
+        raise InputError(f'"{field}": expected {count} rows, one for each query, got {value!r:.60}')
+    return value
 
 
 def _fact(value: Mapping[str, Any]) -> FactRecord:
