@@ -23,23 +23,19 @@ import numpy as np
 import torch
 from baselines import DENSE, STEMMER, SentenceEncoder, word_overlap
 from eval_data import SEED, Fact, FactSet, data_folder, read_facts, set_folders
-from machine import RESULTS, cpu
+from machine import cpu
 from measures import auroc_if_both, best_threshold
 from numpy.typing import NDArray
-from report import draw, header, load_models, table, write
+from report import draw, evaluation_parser, header, load_models, table, write
 from rich.console import Console
 
-from gliclass_rerank import Scorer, ScoreRequest
-from gliclass_rerank.claims import claim_labels
+from gliclass_rerank import Scorer
 from gliclass_rerank.progress import ProgressScorer
-from gliclass_rerank.scoring.load import usable_cores
-from gliclass_rerank.training.evaluate import probabilities
+from gliclass_rerank.training.evaluate import evaluate
 from gliclass_rerank.training.metrics import balanced_accuracy
+from gliclass_rerank.training.records import VERDICTS, FactRecord
 
 TRAINING_RECORDS = 200  # of each training set, for the baselines' thresholds
-THRESHOLD = 0.5  # of a model's probabilities
-SUPPORTED, REFUTED, NEITHER = "supported", "refuted", "nei"
-TASKS = ("support", "refutation")  # of a claim and its negation, in this order
 MEAN = "mean"
 
 Baseline = Callable[[Sequence[Fact], str], NDArray[np.floating]]
@@ -93,19 +89,11 @@ def main() -> None:
 
 
 def parse_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder of the sets, or of all data (GLICLASS_RERANK_DATA)")
+    parser = evaluation_parser(__doc__)
     parser.add_argument(
         "--train", type=Path, help="folder of the training sets; by default train/fact of the same data"
     )
-    parser.add_argument("--sets", type=lambda names: names.split(","), help="names with commas; all by default")
     parser.add_argument("--records", type=int, default=1000, help="of each set, at most; 1000 by default")
-    parser.add_argument("--model", action="append", help="may be repeated; mini by default")
-    parser.add_argument("--no-dense", action="store_true", help="without all-MiniLM-L6-v2")
-    parser.add_argument("--cache", type=Path, help="folder that keeps all-MiniLM-L6-v2's vectors")
-    parser.add_argument("--threads", type=int, default=usable_cores(), help="all cores by default")
-    parser.add_argument("--no-write", action="store_true", help="no files but the cache's")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     return parser.parse_args()
 
 
@@ -153,32 +141,18 @@ def judge_baseline(baseline: Baseline, threshold: float, facts: FactSet) -> Outc
 
 
 def judge_model(scorer: Scorer, facts: FactSet) -> Outcome:
-    """Score each claim and its negation against the evidence, and compare with the set's labels."""
+    """Judge each claim by its evidence as `gliclass-rerank evaluate` does; other labels count as neither."""
     start = time.perf_counter()
-    claims = [claim_labels(fact.claim) for fact in facts.facts]
-    logits = scorer.score([ScoreRequest(fact.premise, pair) for fact, pair in zip(facts.facts, claims, strict=True)])
-    seconds = time.perf_counter() - start
-    support, refute = (probabilities(scorer, task, row) for task, row in zip(TASKS, np.stack(logits).T, strict=True))
-    labels = [fact.label if fact.label in (SUPPORTED, REFUTED) else NEITHER for fact in facts.facts]
-    verdicts = [verdict(*pair) for pair in zip(support, refute, strict=True)]
-    gold = supported(facts)
-    return Outcome(
-        balanced_accuracy(gold.tolist(), (support >= THRESHOLD).tolist()),
-        auroc_if_both(support, gold),
-        balanced_accuracy(labels, verdicts) if REFUTED in labels else None,
-        seconds,
-    )
-
-
-def verdict(support: float, refute: float) -> str:
-    """The likelier of supported and refuted if it reaches the threshold, else neither."""
-    if max(support, refute) < THRESHOLD:
-        return NEITHER
-    return SUPPORTED if support >= refute else REFUTED
+    labels = [VERDICTS.get(fact.label, "nei") for fact in facts.facts]
+    records = [FactRecord(fact.premise, fact.claim, label) for fact, label in zip(facts.facts, labels, strict=True)]
+    report = evaluate(scorer, records).fact
+    assert report is not None
+    three_way = report.three_way if "refuted" in labels else None
+    return Outcome(report.balanced_accuracy, report.auroc, three_way, time.perf_counter() - start)
 
 
 def supported(facts: FactSet) -> NDArray[np.bool_]:
-    return np.array([fact.label == SUPPORTED for fact in facts.facts])
+    return np.array([fact.label == "supported" for fact in facts.facts])
 
 
 def with_mean(outcomes: Mapping[str, Outcome]) -> dict[str, dict[str, float | None]]:

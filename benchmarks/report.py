@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from machine import describe
+from machine import RESULTS, describe
 from rich import box
 from rich.table import Table
 
 from gliclass_rerank import Scorer, load_scorer
+from gliclass_rerank.scoring.load import usable_cores
 
 NUMBERS = re.compile(r"\[\s+([-+.\deE]+(?:,\s+[-+.\deE]+)*)\s+\]")
+
+
+def evaluation_parser(description: str | None) -> argparse.ArgumentParser:
+    """The options that all evaluations take: which sets and models, on how many threads, and where results go."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder of the sets, or of all data (GLICLASS_RERANK_DATA)")
+    parser.add_argument("--sets", type=lambda names: names.split(","), help="names with commas; all by default")
+    parser.add_argument("--model", action="append", help="may be repeated; mini by default")
+    parser.add_argument("--no-dense", action="store_true", help="without all-MiniLM-L6-v2")
+    parser.add_argument("--cache", type=Path, help="folder that keeps all-MiniLM-L6-v2's vectors")
+    parser.add_argument("--threads", type=int, default=usable_cores(), help="all cores by default")
+    parser.add_argument("--no-write", action="store_true", help="no files but the cache's")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
+    return parser
 
 
 def load_models(models: Sequence[str], threads: int) -> dict[str, Scorer]:

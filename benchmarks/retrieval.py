@@ -26,16 +26,15 @@ import torch
 from baselines import BM25, DENSE, STEMMER, SentenceEncoder
 from eval_data import SEED, Collection, data_folder, read_collection, set_folders
 from ir_measures import AP, RR, R, nDCG
-from machine import RESULTS, cpu
+from machine import cpu
 from measures import permutation_p
 from numpy.typing import NDArray
 from prior_weight import RememberingScorer
-from report import draw, header, load_models, table, write
+from report import draw, evaluation_parser, header, load_models, table, write
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from gliclass_rerank import MissingExtraError, Reranker, Scorer
-from gliclass_rerank.scoring.load import usable_cores
 
 RRF_K = 60  # Cormack, Clarke and Büttcher 2009
 BM25_NAME, HYBRID = "BM25", "hybrid"
@@ -128,18 +127,10 @@ def main() -> None:
 
 
 def parse_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder of the sets, or of all data (GLICLASS_RERANK_DATA)")
-    parser.add_argument("--sets", type=lambda names: names.split(","), help="names with commas; all by default")
+    parser = evaluation_parser(__doc__)
     parser.add_argument("--queries", type=int, default=50, help="of each set, at most; 50 by default")
     parser.add_argument("--depth", type=int, default=100, help="candidates of a query; 100 by default")
-    parser.add_argument("--model", action="append", help="may be repeated; mini by default")
     parser.add_argument("--cross-encoder", action="append", default=[], type=Path, help="folder; may be repeated")
-    parser.add_argument("--no-dense", action="store_true", help="without all-MiniLM-L6-v2 and the hybrid")
-    parser.add_argument("--cache", type=Path, help="folder that keeps all-MiniLM-L6-v2's vectors")
-    parser.add_argument("--threads", type=int, default=usable_cores(), help="all cores by default")
-    parser.add_argument("--no-write", action="store_true", help="no files but the cache's")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     return parser.parse_args()
 
 

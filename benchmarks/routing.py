@@ -33,14 +33,13 @@ from eval_data import (
     read_labels,
     set_folders,
 )
-from machine import RESULTS, cpu
+from machine import cpu
 from measures import auroc_if_both
-from report import draw, header, load_models, table, write
+from report import draw, evaluation_parser, header, load_models, table, write
 from rich.console import Console
 
 from gliclass_rerank import Scorer, ScoreRequest
 from gliclass_rerank.progress import ProgressScorer
-from gliclass_rerank.scoring.load import usable_cores
 from gliclass_rerank.training.metrics import classification_report
 from gliclass_rerank.types import FloatArray
 
@@ -111,17 +110,9 @@ def main() -> None:
 
 
 def parse_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder of the sets, or of all data (GLICLASS_RERANK_DATA)")
+    parser = evaluation_parser(__doc__)
     parser.add_argument("--labels", type=Path, help="folder of further sets of texts and labels; none by default")
-    parser.add_argument("--sets", type=lambda names: names.split(","), help="of routing, with commas; all by default")
     parser.add_argument("--queries", type=int, default=500, help="of each set, at most; 500 by default")
-    parser.add_argument("--model", action="append", help="may be repeated; mini by default")
-    parser.add_argument("--no-dense", action="store_true", help="without all-MiniLM-L6-v2")
-    parser.add_argument("--cache", type=Path, help="folder that keeps all-MiniLM-L6-v2's vectors")
-    parser.add_argument("--threads", type=int, default=usable_cores(), help="all cores by default")
-    parser.add_argument("--no-write", action="store_true", help="no files but the cache's")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     return parser.parse_args()
 
 

@@ -62,9 +62,22 @@ def test_the_command_line_writes_records_that_training_reads(tmp_path: Path) -> 
     further = tmp_path / "passages.jsonl"
     further.write_text(json.dumps({"text": "cats sleep on the roof"}) + "\n", "utf-8")
     with pytest.raises(SystemExit) as ended:
-        main(["mine", str(records), "--out", str(tmp_path / "mined.jsonl"), "--passages", str(further)])
+        main(["mine", str(records), "--out", str(tmp_path / "new" / "mined.jsonl"), "--passages", str(further)])
     assert ended.value.code == 0
-    assert read_records(tmp_path / "mined.jsonl") == list(mine(RECORDS, ["cats sleep on the roof"]))
+    assert read_records(tmp_path / "new" / "mined.jsonl") == list(mine(RECORDS, ["cats sleep on the roof"]))
+
+
+def test_the_command_line_says_what_it_leaves_out_and_what_it_cannot_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = tmp_path / "records.jsonl"
+    fact = {"premise": "p", "hypothesis": "h", "label": "nei"}
+    records.write_text("".join(json.dumps(row) + "\n" for row in [*map(as_dict, RECORDS), fact]), "utf-8")
+    for further, message in ((["--passages", str(tmp_path / "none")], "none: cannot be read"), ([], "1 records are no")):
+        with pytest.raises(SystemExit) as ended:
+            main(["mine", str(records), "--out", str(tmp_path / "mined.jsonl"), *further])
+        assert (ended.value.code == 0) == (not further)
+        assert message in " ".join(capsys.readouterr().err.split())
 
 
 def test_what_cannot_be_mined_is_refused() -> None:

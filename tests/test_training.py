@@ -30,10 +30,18 @@ from gliclass_rerank.training.config import Lora, Source, TrainConfig, read_conf
 from gliclass_rerank.training.examples import ExampleMaker, TrainingExample, softmax
 from gliclass_rerank.training.losses import example_loss
 from gliclass_rerank.training.model import TARGETS, merge_adapter
-from gliclass_rerank.training.records import FactRecord, LabelRecord, RankingRecord, parse_record, read_records
+from gliclass_rerank.training.records import (
+    FactRecord,
+    LabelRecord,
+    PoolRecord,
+    RankingRecord,
+    parse_record,
+    read_records,
+)
 from gliclass_rerank.training.start import new_checkpoint
 from gliclass_rerank.training.stream import Stream
 from gliclass_rerank.training.trainer import Trainer, train
+from gliclass_rerank.types import Direction
 
 QUIET = Console(quiet=True)
 TOPICS = ("science", "music", "law", "cooking")
@@ -78,12 +86,18 @@ def logits_of(scorer: Any, requests: list[ScoreRequest] = REQUESTS) -> np.ndarra
 MALFORMED = [
     ("{", "not readable as JSON"),
     ("[1]", "expected a JSON object"),
-    ('{"title": "x"}', 'expected "text", "query" or "premise"'),
+    ('{"title": "x"}', 'expected "text", "query", "queries" or "premise"'),
     ('{"query": "q"}', '"positive"'),
     ('{"query": "", "positive": "p"}', '"query"'),
     ('{"query": "q", "positive": "p", "negatives": "n"}', '"negatives"'),
     ('{"query": "q", "positive": "p", "negatives": ["n"], "scores": [1]}', "2 finite numbers"),
     ('{"query": "q", "positive": "p", "negatives": ["n"], "scores": [1, NaN]}', "finite"),
+    ('{"queries": ["q"], "passages": [], "relevance": [[]]}', '"passages"'),
+    ('{"queries": ["q"], "passages": ["p"], "relevance": [1]}', "1 finite numbers"),
+    ('{"queries": ["q", "r"], "passages": ["p"], "relevance": [[1]]}', "2 rows, one for each query"),
+    ('{"queries": ["q"], "passages": ["p"], "relevance": [[2]]}', "weights in [0, 1]"),
+    ('{"queries": ["q"], "passages": ["p"], "relevance": [null]}', '"scores"'),
+    ('{"queries": ["q"], "passages": ["p"], "relevance": [null], "scores": [null]}', '"scores"'),
     ('{"premise": "p", "hypothesis": "h", "label": "maybe"}', '"label"'),
     ('{"premise": "p", "label": "nei"}', '"hypothesis" is missing'),
     ('{"text": "t", "all_labels": [], "true_labels": []}', '"all_labels"'),
@@ -151,6 +165,54 @@ def test_ranking_examples_have_one_positive_and_shares_that_sum_to_one(
         assert example.shares.sum() == pytest.approx(1, abs=1e-6)
 
 
+@given(
+    queries=st.integers(1, 4),
+    passages=st.integers(1, 5),
+    unjudged=st.integers(0, 4),
+    direction=st.sampled_from(["passage-as-text", "passage-as-label"]),
+    seed=st.integers(0, 99),
+)
+def test_a_pool_is_a_list_for_each_query_whatever_the_direction(
+    queries: int, passages: int, unjudged: int, direction: Direction, seed: int
+) -> None:
+    """Each logit's request says which query and passage it is of; targets and shares must be that pair's."""
+    rng = random.Random(seed)
+    q_names, p_names = tuple(f"query {i}" for i in range(queries)), tuple(f"passage {i}" for i in range(passages))
+    relevance = tuple(None if q < unjudged else tuple(rng.random() for _ in p_names) for q in range(queries))
+    scores = tuple(tuple(rng.gauss(0, 3) for _ in p_names) for _ in q_names)
+    make = ExampleMaker(direction=direction, distill=1.0)
+    example = make(PoolRecord(q_names, p_names, relevance, scores), rng)
+    pairs = [(request.text, label) for request in example.requests for label in request.labels]
+    if direction == "passage-as-text":
+        pairs = [(query, passage) for passage, query in pairs]
+    assert sorted(pairs) == sorted((q, p) for q in q_names for p in p_names)
+    for (query, passage), target in zip(pairs, example.targets, strict=True):
+        row = relevance[q_names.index(query)]
+        expected = np.nan if row is None else row[p_names.index(passage)]
+        np.testing.assert_allclose(target, np.float32(expected))
+    if passages == 1:
+        assert example.lists is None
+        return
+    assert example.lists is not None
+    assert example.shares is not None
+    assert example.weight == queries
+    for places, shares in zip(example.lists, example.shares, strict=True):
+        ((query, *_),) = ({pairs[place][0] for place in places},)
+        by_passage = {pairs[place][1]: share for place, share in zip(places, shares, strict=True)}
+        teacher = softmax(np.array(scores[q_names.index(query)], np.float32))
+        np.testing.assert_allclose([by_passage[p] for p in p_names], teacher, atol=1e-6)
+
+
+def test_an_answerless_query_without_a_teacher_is_in_no_list() -> None:
+    record = PoolRecord(("asked", "stranger"), ("p", "r"), ((1.0, 0.0), (0.0, 0.0)))
+    example = ExampleMaker()(record, random.Random(0))
+    assert example.lists is not None
+    assert example.shares is not None
+    assert example.lists.shape == example.shares.shape == (1, 2)
+    assert sorted(example.targets.tolist()) == [0, 0, 0, 1]
+    assert example.shares.tolist() == [[1, 0]]
+
+
 def test_fact_examples_ask_for_the_claim_and_its_denial() -> None:
     for label, targets in (("supported", [1, 0]), ("refuted", [0, 1]), ("nei", [0, 0])):
         record = parse_record({"premise": "p", "hypothesis": "h", "label": label}, "here")
@@ -174,14 +236,32 @@ def test_loss_is_the_formula() -> None:
     logits = torch.tensor([1.0, -0.5, 0.25])
     targets = np.array([1, 0, 0], np.float32)
     shares = np.array([0.7, 0.2, 0.1], np.float32)
-    example = TrainingExample((ScoreRequest("t", ("a", "b", "c")),), targets, shares)
+    example = TrainingExample((ScoreRequest("t", ("a", "b", "c")),), targets, np.arange(3)[None], shares[None])
     p = 1 / (1 + np.exp(-logits.numpy()))
     bce = -(np.log(p[0]) + np.log(1 - p[1]) + np.log(1 - p[2])) / 3
     listwise = -(shares * np.log(softmax(logits.numpy()))).sum()
     both = float(example_loss(logits, example, bce=0.5, listwise=2.0))
     assert both == pytest.approx(0.5 * bce + 2 * listwise, abs=1e-6)
-    alone = TrainingExample(example.requests, targets, None)
+    alone = TrainingExample(example.requests, targets)
     assert float(example_loss(logits, alone, bce=1.0, listwise=2.0)) == pytest.approx(bce, abs=1e-6)
+
+
+def test_loss_of_unknown_targets_and_of_several_lists() -> None:
+    logits = torch.tensor([1.0, -0.5, 0.25, 2.0], requires_grad=True)
+    unknown = np.array([1, np.nan, 0, np.nan], np.float32)
+    lists, shares = np.array([[0, 2], [3, 1]]), np.array([[0.5, 0.5], [1, 0]], np.float32)
+    example = TrainingExample((ScoreRequest("t", ("a", "b", "c", "d")),), unknown, lists, shares)
+    values = logits.detach().numpy()
+    bce = (np.log1p(np.exp(-values[0])) + np.log1p(np.exp(values[2]))) / 2
+    rows = np.log(softmax(values[[0, 2]])), np.log(softmax(values[[3, 1]]))
+    listwise = -((rows[0] * shares[0]).sum() + (rows[1] * shares[1]).sum()) / 2
+    loss = example_loss(logits, example, bce=0.5, listwise=2.0)
+    assert float(loss) == pytest.approx(0.5 * bce + 2 * listwise, abs=1e-6)
+    loss.backward()
+    assert logits.grad is not None
+    assert torch.isfinite(logits.grad).all()
+    nobody = TrainingExample(example.requests, np.full(4, np.nan, np.float32))
+    assert float(example_loss(logits, nobody, bce=1.0, listwise=1.0)) == 0
 
 
 # The loop

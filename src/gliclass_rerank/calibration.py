@@ -164,6 +164,11 @@ def sigmoid(log_odds: ArrayLike) -> NDArray[np.float64]:
     return np.exp(-np.logaddexp(0, -np.asarray(log_odds, np.float64)))
 
 
+def calibrated(logits: ArrayLike, calibrator: Calibrator | None) -> NDArray[np.float64]:
+    """Log-odds in float64, of the shape of ``logits`` (raw, any shape); without a calibrator the logits themselves."""
+    return np.asarray(logits if calibrator is None else calibrator.log_odds(logits), np.float64)
+
+
 # In a model's folder
 
 
@@ -190,7 +195,7 @@ def calibrator_from_dict(value: object, where: str | Path) -> Calibrator:
         raise CheckpointError(f"{where}: {kind} has {names}, got {', '.join(map(str, given)) or 'none'}; {REFIT}")
     try:
         calibrator: Calibrator = KINDS[kind](**given)
-    except (OptionError, OverflowError) as error:
+    except OptionError as error:
         raise CheckpointError(f"{where}: {error}; {REFIT}") from error
     return calibrator
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gliclass_rerank.calibration import sigmoid
-from gliclass_rerank.claims import claim_labels, claims_something
+from gliclass_rerank.calibration import calibrated, sigmoid
+from gliclass_rerank.claims import Verdict, claim_labels, claims_something, verdict_of
 from gliclass_rerank.errors import InputError, NonFiniteError, OptionError
 from gliclass_rerank.scoring.load import load_scorer
 from gliclass_rerank.sentences import Sentence, remove_sentences, split_sentences
@@ -27,7 +27,6 @@ from gliclass_rerank.types import (
     check_text,
 )
 
-Verdict = Literal["supported", "refuted", "not_enough_info"]
 SUPPORTED: tuple[Verdict, ...] = ("supported",)
 SIDES = ("support", "refutation")  # tasks of a model's calibration, in the order of `claim_labels`
 
@@ -169,20 +168,13 @@ class FactChecker:
         found = []
         for i, claim in enumerate(job.claims):
             support, refute = sides[i].tolist()
-            verdict = self._verdict(support, refute)
+            verdict = verdict_of(support, refute, self._threshold, self._refute_threshold)
             side = int(verdict == "refuted")
             passage = int(deciding[i, side])
             window = _best_window(logits[passage], 2 * i + side)
             text = job.answer[claim.start : claim.end]
             found.append(ClaimVerdict(text, claim.start, claim.end, verdict, support, refute, passage, window))
         return FactReport(tuple(found))
-
-    def _verdict(self, support: float, refute: float) -> Verdict:
-        if support >= self._threshold and support >= refute:
-            return "supported"
-        if refute >= self._refute_threshold and refute > support:
-            return "refuted"
-        return "not_enough_info"
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,11 +220,8 @@ def _is_claim(answer: str, sentence: Sentence, only_claims: bool) -> bool:
 
 def _probabilities(logits: FloatArray, info: ModelInfo) -> NDArray[np.float64]:
     """Probabilities in [0, 1] of raw logits, both of shape (claims, sides)."""
-    log_odds = logits.astype(np.float64)
-    for side, task in enumerate(SIDES):
-        if calibrator := info.calibration.get(task):
-            log_odds[:, side] = calibrator.log_odds(logits[:, side])
-    return sigmoid(log_odds)
+    sides = [calibrated(logits[:, side], info.calibration.get(task)) for side, task in enumerate(SIDES)]
+    return sigmoid(np.stack(sides, axis=1))
 
 
 def _best_window(logits: FloatArray, label: int) -> Span | None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from typing import Literal
+
+Verdict = Literal["supported", "refuted", "not_enough_info"]
 
 DENIAL = "It is false that {claim}"
 """How a claim is denied; the models are trained with these very words."""
@@ -11,6 +14,15 @@ DENIAL = "It is false that {claim}"
 def claim_labels(claim: str) -> tuple[str, str]:
     """The two labels that a claim is judged by: itself (support) and its denial (refutation)."""
     return claim, DENIAL.format(claim=claim)
+
+
+def verdict_of(support: float, refute: float, threshold: float = 0.5, refute_threshold: float = 0.5) -> Verdict:
+    """The likelier of supported and refuted where its probability reaches its threshold; all numbers in [0, 1]."""
+    if support >= threshold and support >= refute:
+        return "supported"
+    if refute >= refute_threshold and refute > support:
+        return "refuted"
+    return "not_enough_info"
 
 
 # In doubt a sentence claims something: to check one too many costs little, to miss one is an error.

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias, get_args, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from gliclass_rerank.calibration import Calibrator, sigmoid
+from gliclass_rerank.calibration import Calibrator, calibrated, sigmoid
 from gliclass_rerank.errors import InputError, NonFiniteError, OptionError
 from gliclass_rerank.hierarchy import Labels, LabelSet, ScoreTree, check_count, is_list, label_sets
 from gliclass_rerank.scoring.load import load_scorer
@@ -326,6 +326,6 @@ def _probabilities(
     logits: NDArray[np.float64], options: _Options, calibrator: Calibrator | None
 ) -> NDArray[np.float64]:
     if options.multi_label:
-        return sigmoid(logits if calibrator is None else calibrator.log_odds(logits))
+        return sigmoid(calibrated(logits, calibrator))
     softmax: NDArray[np.float64] = np.exp(logits - np.logaddexp.reduce(logits))
     return softmax

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from gliclass_rerank.console import AsJson, Backend, Device, Model, print_json, progressing_scorer, say, stdout
 from gliclass_rerank.errors import InputError, MissingExtraError
+from gliclass_rerank.passages import SourcedPassage, read_lines
 
 if TYPE_CHECKING:
     import numpy as np
@@ -111,17 +112,30 @@ def mine(
     seed: int = 0,
 ) -> None:
     """Find hard negatives for ranking records, by BM25 or by a sentence encoder."""
-    from gliclass_rerank.passages import read_sources
     from gliclass_rerank.training.mining import mine as find
     from gliclass_rerank.training.records import RankingRecord, as_dict
 
-    records = [record for record in _read(files) if isinstance(record, RankingRecord)]
-    further = [passage.text for file in passages or () for passage in read_sources(["-"], file.open("rb")).passages]
+    found = _read(files)
+    records = [record for record in found if isinstance(record, RankingRecord)]
+    if others := len(found) - len(records):
+        say(f"{others} records are no ranking records ({{query, positive}}) and are left out")
+    further = [passage.text for file in passages or () for passage in _passages(file)]
     embed = _encoder(encoder) if encoder else None
     mined = find(records, further, embed=embed, negatives=negatives, nearest=nearest, margin=margin, seed=seed)
     lines = (json.dumps(as_dict(record), ensure_ascii=False) + "\n" for record in mined)
+    out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text("".join(lines), "utf-8")
     say(f"{len(mined)} records in {out}")
+
+
+def _passages(file: Path) -> list[SourcedPassage]:
+    try:
+        with file.open("rb") as lines:
+            return list(read_lines(lines))
+    except OSError as error:
+        raise InputError(f"--passages: {file}: cannot be read: {error}") from error
+    except InputError as error:
+        raise InputError(f"--passages: {file}, {error}") from error
 
 
 def _encoder(name: str) -> Embed:
@@ -146,8 +160,6 @@ def _need_extra(purpose: str) -> None:
 def _read(files: list[Path]) -> list[Record]:
     from gliclass_rerank.training.records import read_records
 
-    if missing := [file for file in files if not file.is_file()]:
-        raise InputError(f"{missing[0]}: expected a file of records, there is none")
     return [record for file in files for record in read_records(file)]
 
 

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gliclass_rerank.calibration import Calibrator, sigmoid
+from gliclass_rerank.calibration import Calibrator, calibrated, sigmoid
 from gliclass_rerank.errors import InputError, NonFiniteError, OptionError
 from gliclass_rerank.scoring.load import load_scorer
 from gliclass_rerank.types import (
@@ -235,7 +235,7 @@ def _order(
         raise NonFiniteError("the scorer gave scores that are not finite; its model is broken")
     relevance = getattr(by_passage[:, :queries], options.fuse)(axis=1)
     probabilities = sigmoid(by_passage[:, queries:])
-    fused = _calibrated(relevance, options.calibrator) + options.prior_weight * prior
+    fused = calibrated(relevance, options.calibrator) + options.prior_weight * prior
     scores = _weighted(sigmoid(fused), probabilities, options.criteria)
     # Stable; where probabilities have run out of digits (log-odds beyond 36), or a calibration is flat, log-odds and
     # logits still tell passages apart.
@@ -252,10 +252,6 @@ def _order(
         for i in order
         if options.threshold is None or scores[i] >= options.threshold
     ]
-
-
-def _calibrated(logits: NDArray[np.float64], calibrator: Calibrator | None) -> NDArray[np.float64]:
-    return logits if calibrator is None else calibrator.log_odds(logits).astype(np.float64)
 
 
 def _weighted(

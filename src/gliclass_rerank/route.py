@@ -229,7 +229,7 @@ class Router:
             routes = [_saved_route(entry, i) for i, entry in enumerate(saved["routes"])]
             options = {key: saved[key] for key in ("threshold", "fallback", "examples") if key in saved}
             router = cls(routes, loaded, **options)
-        except (InputError, OverflowError) as error:
+        except InputError as error:
             raise CheckpointError(f"{path}: {error}; {CORRECT}") from error
         router._fitted = read_fitted(saved, router._names, router._model(), path)
         return router

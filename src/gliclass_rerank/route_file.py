@@ -121,5 +121,5 @@ def _thresholds(value: object, names: Sequence[str], where: str) -> tuple[float,
     fields = _check_fields(value, names, names, where)
     try:
         return tuple(check_number(fields[name], repr(name), low=0, high=1) for name in names)
-    except (OptionError, OverflowError) as error:
+    except OptionError as error:
         raise CheckpointError(f"{where}, {error}; {CORRECT}") from error

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from gliclass_rerank.calibration import (
     Calibrator,
+    calibrated,
     expected_calibration_error,
     fit_calibrator,
     sigmoid,
@@ -69,7 +70,7 @@ class Fitted:
 
 def route_probabilities(logits: Floats, calibrator: Calibrator | None) -> Floats:
     """Probabilities in [0, 1], float64, of the shape of ``logits``."""
-    return sigmoid(logits if calibrator is None else calibrator.log_odds(logits))
+    return sigmoid(calibrated(logits, calibrator))
 
 
 # Learning

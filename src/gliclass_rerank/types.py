@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
@@ -207,6 +208,8 @@ def check_choice(value: object, choices: Sequence[str], what: str) -> None:
 def check_number(value: object, what: str, *, low: float = -math.inf, high: float = math.inf) -> float:
     """Return ``value`` as a float if it is a finite number in [low, high], else raise `OptionError`."""
     is_number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    # isfinite makes a float of it, which an integer may be too large for.
+    is_number = is_number and (not isinstance(value, int) or abs(value) <= sys.float_info.max)
     if not is_number or not math.isfinite(value) or not low <= value <= high:  # type: ignore[arg-type, operator]
         bounds = "" if low == -math.inf else f" >= {low:g}" if high == math.inf else f" in [{low:g}, {high:g}]"
         raise OptionError(f"{what}: expected a finite number{bounds}, got {value!r:.60}")

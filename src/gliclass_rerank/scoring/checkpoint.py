@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from gliclass_rerank.calibration import CALIBRATION_FILE
-from gliclass_rerank.errors import CheckpointError, OptionError, UnsupportedModelError
+from gliclass_rerank.errors import CheckpointError, InputError, OptionError, UnsupportedModelError
 from gliclass_rerank.types import Direction
 
 CARD_FILE = "gliclass_rerank.json"
@@ -311,3 +311,9 @@ def fingerprint(*folders: Path) -> str:
                 file.seek(offset)
                 digest.update(file.read(1 << 20))
     return digest.hexdigest()[:12]
+
+
+def refuse_used_folder(target: Path) -> None:
+    """Raise `InputError` where a new checkpoint would land among other files."""
+    if target.exists() and any(target.iterdir()):
+        raise InputError(f"{target}: expected a new or empty folder, it has files in it; choose another or empty it")

@@ -27,7 +27,7 @@ from safetensors.torch import save_file
 from gliclass_rerank.calibration import CALIBRATION_FILE
 from gliclass_rerank.errors import InputError, OptionError, UnsupportedModelError
 from gliclass_rerank.scoring.batch import uni_encoder_inputs
-from gliclass_rerank.scoring.checkpoint import CARD_FILE, Checkpoint, read_checkpoint
+from gliclass_rerank.scoring.checkpoint import CARD_FILE, Checkpoint, read_checkpoint, refuse_used_folder
 from gliclass_rerank.scoring.encoding import InputEncoder
 from gliclass_rerank.scoring.forward import UniEncoderForward
 from gliclass_rerank.scoring.graph import Graph
@@ -101,8 +101,7 @@ def _refuse(checkpoint: Checkpoint, target: Path, dtype: str, calibration: Seque
         raise OptionError(f"dtype: expected 'int8' or 'fp32', got {dtype!r}")
     if dtype == "int8" and not calibration:
         raise InputError("int8 needs calibration: some typical requests that show how far activations reach")
-    if target.exists() and any(target.iterdir()):
-        raise InputError(f"{target}: expected a new or empty folder, it has files in it; choose another or empty it")
+    refuse_used_folder(target)
 
 
 def trace(forward: UniEncoderForward, checkpoint: Checkpoint) -> onnx.ModelProto:

@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from gliclass_rerank.calibration import expected_calibration_error, sigmoid
+from gliclass_rerank.calibration import calibrated, expected_calibration_error, sigmoid
+from gliclass_rerank.claims import verdict_of
+from gliclass_rerank.errors import InputError
 from gliclass_rerank.metrics import ndcg_at, reciprocal_rank_at
 from gliclass_rerank.training.examples import fact_request, ranking_requests
 from gliclass_rerank.training.metrics import (
@@ -18,7 +20,7 @@ from gliclass_rerank.training.metrics import (
     classification_report,
     confusion,
 )
-from gliclass_rerank.training.records import FactRecord, LabelRecord, RankingRecord, Record
+from gliclass_rerank.training.records import VERDICTS, FactRecord, LabelRecord, PoolRecord, RankingRecord, Record
 from gliclass_rerank.types import FloatArray, Scorer, ScoreRequest
 
 CUTOFF = 10
@@ -117,7 +119,7 @@ def evaluate(scorer: Scorer, records: Sequence[Record]) -> Evaluation:
     Raises:
         InputError: a record that the model cannot read.
     """
-    ranking = [record for record in records if isinstance(record, RankingRecord)]
+    ranking = [record for record in records if isinstance(record, RankingRecord | PoolRecord)]
     labels = [record for record in records if isinstance(record, LabelRecord)]
     facts = [record for record in records if isinstance(record, FactRecord)]
     return Evaluation(
@@ -130,12 +132,12 @@ def evaluate(scorer: Scorer, records: Sequence[Record]) -> Evaluation:
 def task_logits(scorer: Scorer, records: Sequence[Record]) -> dict[str, tuple[FloatArray, NDArray[np.bool_]]]:
     """Raw logits and whether they hold, by task: what calibrators are fitted on. Both of shape (decisions,)."""
     found: dict[str, tuple[FloatArray, NDArray[np.bool_]]] = {}
-    ranking = [record for record in records if isinstance(record, RankingRecord)]
+    ranking = [record for record in records if isinstance(record, RankingRecord | PoolRecord)]
     labels = [record for record in records if isinstance(record, LabelRecord)]
     facts = [record for record in records if isinstance(record, FactRecord)]
     if ranking:
-        rows = _ranking_logits(scorer, ranking)
-        found["relevance"] = np.concatenate(rows), np.concatenate([_relevant(record) for record in ranking])
+        rankings = _rankings(scorer, ranking)
+        found["relevance"] = np.concatenate([r.logits for r in rankings]), np.concatenate([r.held for r in rankings])
     if labels:
         rows = list(scorer.score([_label_request(record) for record in labels]))
         found["labels"] = np.concatenate(rows), np.concatenate([np.array(r.weights) >= 0.5 for r in labels])
@@ -148,34 +150,54 @@ def task_logits(scorer: Scorer, records: Sequence[Record]) -> dict[str, tuple[Fl
 
 def probabilities(scorer: Scorer, task: str, logits: NDArray[np.float32]) -> FloatArray:
     """Calibrated probabilities of a task's logits, same shape; their sigmoid where the model has no calibration."""
-    calibrator = scorer.info.calibration.get(task)
-    return calibrator.probabilities(logits) if calibrator else sigmoid(logits).astype(np.float32)
+    return sigmoid(calibrated(logits, scorer.info.calibration.get(task))).astype(np.float32)
 
 
-def _evaluate_ranking(scorer: Scorer, records: Sequence[RankingRecord]) -> RankingReport:
+@dataclass(frozen=True, slots=True)
+class _Ranking:
+    """A judged query: logits of its passages, float32, and whether each is relevant; both of shape (passages,)."""
+
+    logits: FloatArray
+    held: NDArray[np.bool_]
+
+
+def _evaluate_ranking(scorer: Scorer, records: Sequence[RankingRecord | PoolRecord]) -> RankingReport:
     ndcg, mrr = [], []
-    rows = _ranking_logits(scorer, records)
-    for record, logits in zip(records, rows, strict=True):
-        grades = _relevant(record).astype(np.float64)
+    rankings = _rankings(scorer, records)
+    for ranking in rankings:
+        grades = ranking.held.astype(np.float64)
         # Of equal scores the irrelevant count as first, so that a constant model gets no credit for the order.
-        ranked = grades[np.lexsort((grades, -logits))]
+        ranked = grades[np.lexsort((grades, -ranking.logits))]
         ndcg.append(ndcg_at(CUTOFF, ranked.tolist(), grades.tolist()))
         mrr.append(reciprocal_rank_at(CUTOFF, ranked.tolist()))
-    held = np.concatenate([_relevant(record) for record in records])
-    promised = probabilities(scorer, "relevance", np.concatenate(rows))
-    ece = expected_calibration_error(promised, held)
-    return RankingReport(len(records), float(np.mean(ndcg)), float(np.mean(mrr)), ece)
+    promised = probabilities(scorer, "relevance", np.concatenate([ranking.logits for ranking in rankings]))
+    ece = expected_calibration_error(promised, np.concatenate([ranking.held for ranking in rankings]))
+    return RankingReport(len(rankings), float(np.mean(ndcg)), float(np.mean(mrr)), ece)
 
 
-def _ranking_logits(scorer: Scorer, records: Sequence[RankingRecord]) -> list[FloatArray]:
-    """Logits of each record's passages, shape (passages,)."""
-    requests = [ranking_requests(r.query, list(r.passages), scorer.info.direction) for r in records]
+def _rankings(scorer: Scorer, records: Sequence[RankingRecord | PoolRecord]) -> list[_Ranking]:
+    """One for each query that has a relevant passage; the queries of a pool are read together, as in training."""
+    pools = [_as_pool(record) for record in records]
+    requests = [ranking_requests(list(p.queries), list(p.passages), scorer.info.direction) for p in pools]
     rows = iter(scorer.score([request for group in requests for request in group]))
-    return [np.concatenate([next(rows) for _ in group]) for group in requests]
+    rankings = []
+    for pool, group in zip(pools, requests, strict=True):
+        logits = np.stack([next(rows) for _ in group])
+        by_query = logits if scorer.info.direction == "passage-as-label" else logits.T
+        for query, relevance in zip(by_query, pool.relevance, strict=True):
+            held = np.array(relevance or (), np.float64) >= 0.5
+            if held.any():
+                rankings.append(_Ranking(np.ascontiguousarray(query), held))
+    if not rankings:
+        raise InputError("ranking records: expected a query with a relevant passage, there is none")
+    return rankings
 
 
-def _relevant(record: RankingRecord) -> NDArray[np.bool_]:
-    return np.arange(len(record.passages)) < len(record.positives)
+def _as_pool(record: RankingRecord | PoolRecord) -> PoolRecord:
+    if isinstance(record, PoolRecord):
+        return record
+    relevance = (1.0,) * len(record.positives) + (0.0,) * len(record.negatives)
+    return PoolRecord((record.query,), record.passages, (relevance,))
 
 
 def _label_request(record: LabelRecord) -> ScoreRequest:
@@ -209,14 +231,15 @@ def _evaluate_facts(scorer: Scorer, records: Sequence[FactRecord]) -> FactReport
     pairs = np.stack(scorer.score([fact_request(record) for record in records]))
     support = probabilities(scorer, "support", pairs[:, 0])
     refutation = probabilities(scorer, "refutation", pairs[:, 1])
-    given = np.where(np.maximum(support, refutation) < 0.5, "nei", np.where(support >= refutation, *CLASSES[:2]))
+    verdicts = [verdict_of(*pair) for pair in zip(support.tolist(), refutation.tolist(), strict=True)]
+    given = [VERDICTS[verdict] for verdict in verdicts]
     true = [record.label for record in records]
     held = np.array([label == "supported" for label in true])
-    counts = confusion(true, given.tolist(), CLASSES)
+    counts = confusion(true, given, CLASSES)
     return FactReport(
         claims=len(records),
         balanced_accuracy=balanced_accuracy(held.tolist(), (support >= 0.5).tolist()),
-        three_way=balanced_accuracy(true, given.tolist()),
+        three_way=balanced_accuracy(true, given),
         auroc=auroc(pairs[:, 0], held) if held.any() and not held.all() else None,
         ece=expected_calibration_error(support, held),
         confusion=tuple(tuple(row) for row in counts.tolist()),

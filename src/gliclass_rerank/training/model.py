@@ -14,7 +14,7 @@ from torch import nn
 
 from gliclass_rerank.errors import InputError, OptionError
 from gliclass_rerank.scoring.adapter import ADAPTER_FILE, base_name, is_adapter, with_adapter
-from gliclass_rerank.scoring.checkpoint import CARD_FILE, Checkpoint, read_checkpoint
+from gliclass_rerank.scoring.checkpoint import CARD_FILE, Checkpoint, read_checkpoint, refuse_used_folder
 from gliclass_rerank.scoring.load import locate
 from gliclass_rerank.scoring.torch import load_model
 from gliclass_rerank.training.config import Lora, TrainConfig
@@ -47,9 +47,11 @@ def base_folder(config: TrainConfig) -> Path:
     if config.model is not None:
         return locate(config.model)[0]
     assert config.backbone is not None
-    start = config.out / "start"
+    start, partial = config.out / "start", config.out / "start.partial"
     if not start.exists():
-        new_checkpoint(config.backbone, start, max_labels=config.max_labels, seed=config.seed)
+        shutil.rmtree(partial, ignore_errors=True)
+        new_checkpoint(config.backbone, partial, max_labels=config.max_labels, seed=config.seed)
+        partial.rename(start)  # a kill leaves the whole folder or none
     return start
 
 
@@ -91,7 +93,7 @@ def _complete(folder: Path, checkpoint: Checkpoint) -> None:
             shutil.copytree(checkpoint.folder / file, folder / file)
         elif (checkpoint.folder / file).is_file():
             shutil.copyfile(checkpoint.folder / file, folder / file)
-    card = replace(checkpoint.card, dtype="fp32", prior_weight=None)
+    card = replace(checkpoint.card, name=checkpoint.name, dtype="fp32", prior_weight=None)
     (folder / CARD_FILE).write_text(json.dumps(asdict(card), indent=2) + "\n", "utf-8")
 
 
@@ -103,8 +105,7 @@ def merge_adapter(adapter: Path, target: Path) -> None:
     """
     if not is_adapter(adapter):
         raise InputError(f"{adapter}: expected an adapter's folder with {ADAPTER_FILE}; there is nothing to merge")
-    if target.exists() and any(target.iterdir()):
-        raise InputError(f"{target}: expected a new or empty folder, it has files in it; choose another or empty it")
+    refuse_used_folder(target)
     checkpoint = read_checkpoint(locate(base_name(adapter))[0], name=target.name)
     target.parent.mkdir(parents=True, exist_ok=True)
     save_trained(with_adapter(load_model(checkpoint), adapter), checkpoint, target)

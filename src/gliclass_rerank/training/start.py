@@ -20,8 +20,8 @@ from tokenizers import AddedToken, Tokenizer
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
-from gliclass_rerank.errors import CheckpointError, InputError, UnsupportedModelError
-from gliclass_rerank.scoring.checkpoint import CARD_FILE, ENCODERS
+from gliclass_rerank.errors import CheckpointError, UnsupportedModelError
+from gliclass_rerank.scoring.checkpoint import CARD_FILE, ENCODERS, refuse_used_folder
 from gliclass_rerank.scoring.tokenizer import MARKERS
 
 SCALE = 20.0  # logits per unit of cosine, what sentence encoders are commonly trained with
@@ -51,8 +51,7 @@ def new_checkpoint(backbone: Path, target: Path, *, max_labels: int | None = Non
     for file in ("config.json", "tokenizer.json"):
         if not (backbone / file).is_file():
             raise CheckpointError(f"{backbone}: expected an encoder's folder with config.json and tokenizer.json")
-    if target.exists() and any(target.iterdir()):
-        raise InputError(f"{target}: expected a new or empty folder, it has files in it; choose another or empty it")
+    refuse_used_folder(target)
     encoder_config = AutoConfig.from_pretrained(backbone)
     if encoder_config.model_type not in ENCODERS:
         raise UnsupportedModelError(f"{backbone}: a {encoder_config.model_type}; supported are {', '.join(ENCODERS)}")
@@ -72,7 +71,7 @@ def new_checkpoint(backbone: Path, target: Path, *, max_labels: int | None = Non
     for file in ("tokenizer_config.json", "special_tokens_map.json"):  # what transformers reads beside it
         if (backbone / file).is_file():
             shutil.copyfile(backbone / file, target / file)
-    card = {"name": target.name, "max_labels": max_labels}
+    card = {"max_labels": max_labels}
     (target / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n", "utf-8")
 
 

@@ -46,9 +46,10 @@ NO_DECAY = ("bias", "norm", "logit_scale")
 
 @dataclass(slots=True)
 class Progressed:
-    """What a run has reached; kept in ``state.pt``."""
+    """What a run has reached; kept in ``state.pt``. ``evaluated`` is the step that was last judged."""
 
     step: int = 0
+    evaluated: int = -1
     seconds: float = 0.0
     best: float = -math.inf
     stale: int = 0
@@ -79,7 +80,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         config.out.mkdir(parents=True, exist_ok=True)
         self.device = torch_device(config.device)
-        self.checkpoint = read_checkpoint(base_folder(config))
+        self.checkpoint = read_checkpoint(base_folder(config), name=config.out.resolve().name)
         self.model = load_model(self.checkpoint).to(self.device)
         if config.dropout is not None:
             set_dropout(self.model, config.dropout)
@@ -135,9 +136,10 @@ class Trainer:
                     seconds=round(self.progressed.seconds, 2),
                 )
                 progress.update(task, completed=self.progressed.step, description=f"training, loss {loss:.3f}")
-                if self.progressed.step % self.config.eval_every == 0 and not self._done():
+                if self.progressed.step % self.config.eval_every == 0:
                     self._evaluate(console)
-        self._evaluate(console)
+        if self.progressed.evaluated != self.progressed.step:
+            self._evaluate(console)
         draw_losses(self.config.out / "metrics.jsonl", self.config.out / "loss.png")
 
     def _done(self) -> bool:
@@ -162,9 +164,11 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate()
         losses: dict[str, list[float]] = defaultdict(list)
+        whole = sum(item.example.weight for item in examples)
         for batch in batches(examples, self.config.batch_tokens):
             values = self._losses(batch)
-            (torch.stack(values).sum() / len(examples)).backward()  # type: ignore[no-untyped-call]
+            parts = [value * (item.example.weight / whole) for item, value in zip(batch, values, strict=True)]
+            torch.stack(parts).sum().backward()  # type: ignore[no-untyped-call]
             for item, value in zip(batch, values, strict=True):
                 losses[item.source].append(float(value.detach()))
         if not all(math.isfinite(value) for row in losses.values() for value in row):
@@ -203,7 +207,8 @@ class Trainer:
 
     def _evaluate(self, console: Console) -> None:
         """Judge the weights on the dev records, keep them if they are the best, and save all that resuming needs."""
-        with self._mean_weights():
+        self.progressed.evaluated = self.progressed.step
+        with _Swapped(self.trained, self.mean):
             better = True
             if self.dev:
                 report = evaluate(self.scorer(), self.dev)
@@ -230,9 +235,6 @@ class Trainer:
             direction=self.checkpoint.card.direction,
         )
         return TorchScorer(self.checkpoint, info, max_batch_tokens=SUBSTEP_TOKENS, model=self.model)
-
-    def _mean_weights(self) -> _Swapped:
-        return _Swapped(self.trained, self.mean)
 
     def _log(self, **values: object) -> None:
         with (self.config.out / "metrics.jsonl").open("a", encoding="utf-8") as out:
