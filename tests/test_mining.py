@@ -73,7 +73,10 @@ def test_the_command_line_says_what_it_leaves_out_and_what_it_cannot_read(
     records = tmp_path / "records.jsonl"
     fact = {"premise": "p", "hypothesis": "h", "label": "nei"}
     records.write_text("".join(json.dumps(row) + "\n" for row in [*map(as_dict, RECORDS), fact]), "utf-8")
-    for further, message in ((["--passages", str(tmp_path / "none")], "none: cannot be read"), ([], "1 records are no")):
+    for further, message in (
+        (["--passages", str(tmp_path / "none")], "none: cannot be read"),
+        ([], "1 records are no"),
+    ):
         with pytest.raises(SystemExit) as ended:
             main(["mine", str(records), "--out", str(tmp_path / "mined.jsonl"), *further])
         assert (ended.value.code == 0) == (not further)

@@ -1,4 +1,4 @@
-"""The command line: ``gliclass-rerank demo | rerank | info | export | bench``, and those of `cli_training`.
+"""The command line: ``gliclass-rerank demo | info | export | bench``, and those of `cli_tasks` and `cli_training`.
 
 Results go to stdout, everything else to stderr. Only typer and rich are imported here; what a command needs is
 imported by the command, so that ``--help`` is there at once.
@@ -18,25 +18,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 import gliclass_rerank
+from gliclass_rerank.cli_tasks import check, classify, rerank, route
 from gliclass_rerank.cli_training import calibrate, evaluate, merge, mine, train
 from gliclass_rerank.console import AsJson, Backend, Device, Model, print_json, progressing_scorer, say, stdout
-from gliclass_rerank.errors import GLiClassRerankError, InputError, MissingExtraError, OptionError
+from gliclass_rerank.errors import GLiClassRerankError, InputError, MissingExtraError
 
 if TYPE_CHECKING:
-    from gliclass_rerank.passages import SourcedPassage, Sources
-    from gliclass_rerank.types import Ranked, ScoreRequest
+    from gliclass_rerank.types import ScoreRequest
 
 EXPORT_PARTS = ("torch", "transformers", "gliclass", "safetensors", "onnx", "onnxscript")
 SNIPPET_CHARACTERS = 200
 
 app = typer.Typer(
-    help="Rerank passages with a small GLiClass model, offline.",
+    help="Rerank, route, fact-check and classify with a small GLiClass model, offline.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -98,53 +97,10 @@ def demo(
         show(report, stdout())
 
 
-@app.command()
-def rerank(
-    query: Annotated[str, typer.Argument(help="What the passages should answer.")],
-    sources: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="FILE... | -",
-            help='Files (a passage each), folders, or "-": JSON lines on stdin, strings or {"text": ..., "id": ...}.',
-        ),
-    ],
-    top_n: Annotated[int | None, typer.Option(min=1, help="How many to print; all by default.")] = None,
-    threshold: Annotated[float | None, typer.Option(help="Leave out what scores below, in [0, 1].")] = None,
-    criteria: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=WEIGHT", help="A further label and its weight; may be repeated."),
-    ] = None,
-    long_text: Annotated[str, typer.Option(help="What does not fit: window, truncate or error.")] = "window",
-    direction: Annotated[str, typer.Option(help="auto, passage-as-text or passage-as-label.")] = "auto",
-    model: Model = "mini",
-    backend: Backend = "auto",
-    device: Device = "auto",
-    as_json: AsJson = False,
-    with_text: Annotated[bool, typer.Option("--text", help="Put whole passages into the JSON.")] = False,
-) -> None:
-    """Order passages by how well they answer QUERY."""
-    from gliclass_rerank.passages import read_sources
-    from gliclass_rerank.rerank import AnyDirection, Reranker
-    from gliclass_rerank.types import LongText
-
-    weights = _weights(criteria or ())
-    read = read_sources(sources, sys.stdin.buffer)
-    _report_skipped(read)
-    scorer = progressing_scorer(model, backend, device, "reranking")
-    ranking = Reranker(scorer).rank(
-        query,
-        [passage.text for passage in read.passages],
-        top_n=top_n,
-        threshold=threshold,
-        criteria=weights,
-        long_text=cast(LongText, long_text),
-        direction=cast(AnyDirection, direction),
-    )
-    if as_json:
-        results = [_result(ranked, read.passages[ranked.index], with_text=with_text) for ranked in ranking]
-        print_json({"model": scorer.info.name, "query": query, "results": results})
-    else:
-        stdout().print(_ranking_table(ranking, read.passages))
+app.command()(rerank)
+app.command()(route)
+app.command()(check)
+app.command()(classify)
 
 
 @app.command()
@@ -213,19 +169,6 @@ def info(model: Model = "mini", backend: Backend = "auto", device: Device = "aut
     stdout().print(table)
 
 
-def _weights(criteria: Sequence[str]) -> dict[str, float]:
-    weights = {}
-    for item in criteria:
-        name, equals, weight = item.rpartition("=")
-        try:
-            weights[name.strip()] = float(weight)
-        except ValueError:
-            equals = ""
-        if not equals:
-            raise OptionError(f"criteria: expected NAME=WEIGHT, such as 'contains code=0.5', got {item!r}")
-    return weights
-
-
 def _calibration(file: Path | None) -> list[ScoreRequest]:
     """Requests of a file of JSON lines, or the demo's."""
     from gliclass_rerank.demo.questions import calibration_requests
@@ -264,50 +207,6 @@ def _benchmark(name: str) -> Path:
         )
     scripts = sorted(file for file in folders[0].glob("*.py") if "__main__" in file.read_text("utf-8"))
     raise InputError(f"no benchmark {name!r}; there are {', '.join(file.stem.replace('_', '-') for file in scripts)}")
-
-
-def _report_skipped(read: Sources) -> None:
-    if read.skipped:
-        say(Text(f"{len(read.passages)} passages; {len(read.skipped)} files skipped, the first is {read.skipped[0]}"))
-    elif not read.passages:
-        say(Text("no passages"))
-
-
-def _result(ranked: Ranked, passage: SourcedPassage, *, with_text: bool) -> dict[str, object]:
-    result: dict[str, object] = {"index": ranked.index, "source": passage.source}
-    if passage.id is not None:
-        result["id"] = passage.id
-    result |= {"score": ranked.score, "logit": ranked.logit, "window": ranked.window, "truncated": ranked.truncated}
-    if ranked.criteria:
-        result["criteria"] = dict(ranked.criteria)
-    if with_text:
-        result["text"] = passage.text
-    return result
-
-
-def _ranking_table(ranking: Sequence[Ranked], passages: Sequence[SourcedPassage]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("rank", justify="right")
-    table.add_column("score", justify="right")
-    table.add_column("source", overflow="fold")
-    table.add_column("passage", no_wrap=True, overflow="ellipsis", ratio=1)
-    for rank, ranked in enumerate(ranking, 1):
-        passage = passages[ranked.index]
-        source = passage.source if passage.id is None else str(passage.id)
-        table.add_row(str(rank), f"{ranked.score:.3f}", _printable(source), _snippet(ranked, passage.text))
-    return table
-
-
-def _snippet(ranked: Ranked, text: str) -> Text:
-    """The best window's beginning, or the passage's."""
-    start, end = ranked.window or (0, len(text))
-    lead = "... " if start else ""
-    return _printable(lead + text[start : min(end, start + SNIPPET_CHARACTERS)])
-
-
-def _printable(text: str) -> Text:
-    """One line, without the escape sequences that a file could send to the terminal."""
-    return Text(" ".join("".join(c if c.isprintable() else " " for c in text).split()))
 
 
 if __name__ == "__main__":

@@ -213,7 +213,7 @@ class Router:
 
     @classmethod
     def load(cls, path: str | Path, *, scorer: Scorer | str | Path = "mini") -> Router:
-        """Read what `save` wrote, or a file by hand: of its fields only "version" (1) and "routes" must be there.
+        """Read what `save` wrote, or a file by hand: "version" (1) and "routes", or just {"name": "description", ...}.
 
         Args:
             path: the file.

@@ -34,6 +34,8 @@ def write_file(saved: Mapping[str, object], path: str | Path) -> None:
 def read_file(path: str | Path) -> dict[str, Any]:
     """Read a router's fields: "version" is ours, "routes" are objects with fields of a `Route`, no field is unknown.
 
+    An object of strings alone, {"name": "description", ...}, is read as routes.
+
     Raises:
         InputError: there is no such file.
         CheckpointError: it is no router's, or of another version.
@@ -46,6 +48,11 @@ def read_file(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: not readable as JSON: {error}; {CORRECT}") from error
     if not isinstance(saved, dict):
         raise CheckpointError(f"{path}: expected an object, got {saved!r:.60}; {CORRECT}")
+    if saved and all(isinstance(value, str) for value in saved.values()):  # by hand: name and description
+        saved = {
+            "version": FILE_VERSION,
+            "routes": [{"name": name, "description": description} for name, description in saved.items()],
+        }
     version = saved.get("version")
     if type(version) is not int or version != FILE_VERSION:
         raise CheckpointError(

@@ -1,0 +1,143 @@
+"""``route``, ``check`` and ``classify``: the same answers as the library's, readable or as JSON, and clear errors."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import Exported
+from test_cli import Run, run
+
+from gliclass_rerank import Classifier, FactChecker, Route, Router
+
+__all__ = ["run"]  # the fixture of the other commands' tests
+
+ROUTES = {"billing": "invoices and payments", "travel": "flights, hotels and trains"}
+QUERIES = ["my invoice is wrong", "which train goes to the sea?"]
+ANSWER = "The river is long. Bread is baked at night! Who asks?"
+
+
+@pytest.fixture
+def model(exported: Exported) -> Path:
+    """A tiny model with random weights: these tests are of what stands around it."""
+    return exported("bert-average-text")
+
+
+@pytest.fixture
+def routes(tmp_path: Path) -> Path:
+    file = tmp_path / "routes.json"
+    file.write_text(json.dumps(ROUTES), "utf-8")
+    return file
+
+
+@pytest.fixture
+def evidence(tmp_path: Path) -> list[Path]:
+    files = [tmp_path / "a.txt", tmp_path / "b.txt"]
+    files[0].write_text("A river flows through the town.", "utf-8")
+    files[1].write_text("The baker works at night.", "utf-8")
+    return files
+
+
+def typed(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode()), "utf-8"))
+
+
+def test_route_gives_the_routers_decisions(run: Run, model: Path, routes: Path) -> None:
+    router = Router([Route(*item) for item in ROUTES.items()], model)
+    ended = run("route", *QUERIES, "--routes", routes, "--model", model, "--json")
+    assert ended.code == 0
+    results = json.loads(ended.out)["results"]
+    assert [result["query"] for result in results] == QUERIES
+    for result, decision in zip(results, router.route_many(QUERIES), strict=True):
+        assert (result["name"], result["abstained"], result["names"]) == (decision.name, False, [decision.name])
+        assert result["scores"] == pytest.approx(dict(decision.scores))
+    table = run("route", *QUERIES, "--routes", routes, "--model", model)
+    assert all(text in table.out for text in ("invoice", results[0]["name"], f"{results[0]['score']:.3f}"))
+
+
+def test_route_abstains_by_the_files_threshold_and_reads_stdin(
+    run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "saved.json"
+    Router([Route(*item) for item in ROUTES.items()], model, threshold=1.0, fallback="person").save(file)
+    typed(monkeypatch, '"my invoice is wrong"\n{"text": "which train?"}\n')
+    ended = run("route", "-", "--routes", file, "--model", model, "--json")
+    results = json.loads(ended.out)["results"]
+    assert [(result["query"], result["name"], result["abstained"]) for result in results] == [
+        ("my invoice is wrong", "person", True),
+        ("which train?", "person", True),
+    ]
+
+
+def test_check_gives_the_checkers_verdicts(run: Run, model: Path, evidence: list[Path]) -> None:
+    report = FactChecker(model, threshold=0.3).check(ANSWER, [file.read_text("utf-8") for file in evidence])
+    options = ("--threshold", 0.3, "--model", model)
+    ended = run("check", ANSWER, "--evidence", *evidence, *options, "--json")
+    assert ended.code == 0
+    found = json.loads(ended.out)
+    assert (found["supported"], found["passed"]) == (report.supported, report.passed)
+    assert [claim["text"] for claim in found["claims"]] == [claim.text for claim in report.claims]
+    for shown, claim in zip(found["claims"], report.claims, strict=True):
+        assert (shown["verdict"], shown["evidence"]) == (claim.verdict, claim.evidence)
+        assert shown["source"] == str(evidence[claim.evidence])
+        assert (shown["support"], shown["refute"]) == pytest.approx((claim.support, claim.refute))
+    table = run("check", ANSWER, "--evidence", evidence[0], "--evidence", evidence[1], *options)
+    assert "of the claims are supported" in table.out
+    assert "Bread is baked" in table.out
+
+
+def test_check_filters_what_it_reads_from_stdin(
+    run: Run, model: Path, evidence: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typed(monkeypatch, ANSWER)
+    everything = run("check", "-", "--evidence", evidence[0], "--threshold", 0, "--model", model, "--filter")
+    kept = FactChecker(model, threshold=0).filter(ANSWER, evidence[0].read_text("utf-8"))
+    assert (everything.code, everything.out) == (0, f"{kept}\n")
+    typed(monkeypatch, ANSWER)
+    nothing = run("check", "-", "--evidence", evidence[0], "--threshold", 1, "--model", model, "--filter", "--json")
+    assert json.loads(nothing.out)["answer"] == ""
+
+
+def test_classify_gives_the_classifiers_labels(run: Run, model: Path, tmp_path: Path) -> None:
+    expected = Classifier(model).classify(QUERIES, ["money", "travel", "food"], threshold=0.1)
+    options = ("--threshold", 0.1, "--model", model)
+    ended = run("classify", *QUERIES, "--labels", "money, travel,food", *options, "--json")
+    assert ended.code == 0
+    for result, one in zip(json.loads(ended.out)["results"], expected, strict=True):
+        assert result["scores"] == pytest.approx(one.scores)
+        assert [label["label"] for label in result["labels"]] == [label.label for label in one.labels]
+    nested = tmp_path / "labels.json"
+    nested.write_text(json.dumps({"topic": ["money", "travel"], "tone": ["calm", "angry"]}), "utf-8")
+    ended = run("classify", QUERIES[0], "--labels", nested, "--single", "--model", model, "--json")
+    (result,) = json.loads(ended.out)["results"]
+    assert set(result["tree"]) == {"topic", "tone"}
+    assert len(result["labels"]) == 1
+    table = run("classify", QUERIES[0], "--labels", "money,travel", "--threshold", 1, "--model", model)
+    assert "(none)" in table.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("route", "q", "--routes", "none.json"), "none.json"),
+        (("route", "", "--routes", "{routes}"), "query"),
+        (("check", "", "--evidence", "{evidence}"), "answer"),
+        (("check", "Rain falls.", "--evidence", "none.txt"), "none.txt"),
+        (("check", "-", "--evidence", "-"), "got it for both"),
+        (("check", "Rain falls.", "--evidence", "{evidence}", "--threshold", "2"), "threshold"),
+        (("classify", "t", "--labels", "none.json"), "not readable as JSON"),
+        (("classify", "t", "--labels", "a,,b"), "label"),
+        (("classify", "t", "--labels", "a", "--aggregate", "sum"), "aggregate"),
+    ],
+)
+def test_bad_input_ends_with_2_and_says_why(
+    arguments: tuple[str, ...], message: str, run: Run, model: Path, routes: Path, evidence: list[Path]
+) -> None:
+    known = {"{routes}": str(routes), "{evidence}": str(evidence[0])}
+    ended = run(*(known.get(argument, argument) for argument in arguments), "--model", model)
+    assert ended.code == 2
+    assert ended.err.startswith("error: ")
+    assert message in " ".join(ended.err.split())
