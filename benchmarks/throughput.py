@@ -114,8 +114,13 @@ def parse_options() -> argparse.Namespace:
 
 def make_passages(count: int, tokenizer: Tokenizer) -> list[str]:
     """Pieces of documentation whose lengths in tokens are spread evenly from SHORTEST to LONGEST, in any order."""
+    lengths = np.linspace(SHORTEST, LONGEST, count).round().astype(int)
+    return passages_of(np.random.default_rng(SEED).permutation(lengths).tolist(), tokenizer)
+
+
+def passages_of(lengths: Sequence[int], tokenizer: Tokenizer) -> list[str]:
+    """Pieces of documentation of so many tokens each, the same ones in every run."""
     rng = np.random.default_rng(SEED)
-    lengths = rng.permutation(np.linspace(SHORTEST, LONGEST, count).round().astype(int))
     collection = load_collection()
     texts = iter(collection[i].text for i in rng.permutation(len(collection)))
     passages = []

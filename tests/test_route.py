@@ -488,6 +488,8 @@ def test_a_file_may_be_written_by_hand(tmp_path: Path) -> None:
     file = tmp_path / "routes.json"
     file.write_text('{"version": 1, "routes": [{"name": "a", "description": "a refund"}, {"name": "b"}]}', "utf-8")
     assert Router.load(file, scorer=OverlapScorer()).route("refund please").name == "a"
+    file.write_text('{"a": "a refund", "b": ""}', "utf-8")
+    assert Router.load(file, scorer=OverlapScorer()).routes == (Route("a", "a refund"), Route("b"))
 
 
 @pytest.mark.parametrize("other", [{"name": "another"}, {"revision": "2"}])

@@ -174,7 +174,8 @@ def _show(report: Evaluation) -> None:
         f1 |= {"weighted F1": labels.classes.weighted_f1, "top-1 accuracy": labels.top1, "ECE": labels.ece}
         _add(table, "labels", labels.texts, f1)
     if fact := report.fact:
-        measures = {"balanced accuracy": fact.balanced_accuracy, "three-way": fact.three_way, "ECE": fact.ece}
+        measures = {"balanced accuracy": fact.balanced_accuracy, "three-way": fact.three_way}
+        measures |= {"ECE of support": fact.ece, "ECE of refutation": fact.refutation_ece}
         _add(table, "fact-check", fact.claims, measures | ({"AUROC": fact.auroc} if fact.auroc is not None else {}))
     stdout().print(table)
     if labels:

@@ -56,7 +56,7 @@ class FactReport:
     """``balanced_accuracy``: supported or not; ``three_way``: with refuted and nei told apart, where they occur.
 
     ``confusion``: counts, a row for each true class of `CLASSES`. ``auroc``, ``ece``: of support; ``auroc`` is None
-    where all or none of the claims are supported.
+    where all or none of the claims are supported. ``refutation_ece``: of refutation.
     """
 
     claims: int
@@ -64,6 +64,7 @@ class FactReport:
     three_way: float
     auroc: float | None
     ece: float
+    refutation_ece: float
     confusion: tuple[tuple[int, ...], ...]
 
 
@@ -242,5 +243,6 @@ def _evaluate_facts(scorer: Scorer, records: Sequence[FactRecord]) -> FactReport
         three_way=balanced_accuracy(true, given),
         auroc=auroc(pairs[:, 0], held) if held.any() and not held.all() else None,
         ece=expected_calibration_error(support, held),
+        refutation_ece=expected_calibration_error(refutation, np.array([label == "refuted" for label in true])),
         confusion=tuple(tuple(row) for row in counts.tolist()),
     )

@@ -1,0 +1,32 @@
+"""The worked examples run as a reader runs them, offline, and print what they promise."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import needs_mini
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+PROMISED = {
+    "rerank.py": "with the first stage's scores:",
+    "route.py": "fitted on 12 questions",
+    "check.py": "supported: ",
+    "classify.py": "exactly one: technology",
+}
+
+
+@needs_mini
+@pytest.mark.parametrize("name", sorted(PROMISED))
+def test_example_runs(name: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-W", "error", str(EXAMPLES / name)], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert PROMISED[name] in ended.stdout
+
+
+def test_every_example_is_run() -> None:
+    assert {file.name for file in EXAMPLES.glob("*.py")} == set(PROMISED)
