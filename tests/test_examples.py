@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,18 @@ def test_example_runs(name: str) -> None:
     )
     assert ended.returncode == 0, ended.stderr
     assert PROMISED[name] in ended.stdout
+
+
+@needs_mini
+def test_the_readmes_python_runs() -> None:
+    readme = (EXAMPLES.parent / "README.md").read_text("utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
+    assert len(blocks) >= 2
+    ended = subprocess.run(
+        [sys.executable, "-c", "\n".join(blocks)], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "Berlin, the German capital" in ended.stdout.splitlines()[0]
 
 
 def test_every_example_is_run() -> None:
