@@ -13,12 +13,17 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import pytest
 import torch
 from checkpoints import BY_NAME, CORPUS, Built, build_checkpoint
+from hypothesis import settings
 from transformers.utils import logging as transformers_logging
 
 from gliclass_rerank import ScoreRequest
 from gliclass_rerank.scoring.export import export_checkpoint
 from gliclass_rerank.scoring.load import load_scorer
 from gliclass_rerank.scoring.local import LocalScorer
+
+# How long an example takes says more of what else the machine does than of the code.
+settings.register_profile("patient", parent=settings(), deadline=None)
+settings.load_profile("patient")
 
 Tiny = Callable[[str], Built]
 Exported = Callable[..., Path]
