@@ -13,12 +13,14 @@ from typing import Any
 
 import eval_data
 import fact_check
+import label_order
+import mini_judge
 import numpy as np
 import pytest
 import retrieval
 import routing
 from baselines import SentenceEncoder, word_overlap
-from conftest import Exported
+from conftest import Exported, Tiny
 from fakes import OverlapScorer
 from measures import best_threshold, permutation_p
 from report import write
@@ -233,9 +235,40 @@ def test_word_overlap_is_the_share_of_the_claim() -> None:
     assert shared == pytest.approx([1 / 2, 1, 0])
 
 
-def test_verdicts() -> None:
-    pairs = [(0.9, 0.2), (0.6, 0.8), (0.4, 0.3)]
-    assert [fact_check.verdict(*pair) for pair in pairs] == ["supported", "refuted", "nei"]
+def test_the_order_of_labels_is_measured(
+    data: Path, exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(label_order, "ROUTES", 6)
+    monkeypatch.setattr(label_order, "LEFT_OUT", 1)
+    options = ["--data", data / "eval/routing", "--model", exported("bert-simple"), "--out", tmp_path, "--threads", "1"]
+    monkeypatch.setattr(sys, "argv", ["bench", *map(str, options)])
+    label_order.main()
+    (file,) = tmp_path.glob("*.json")
+    report = json.loads(file.read_text("utf-8"))
+    assert list(report["orders"]) == ["open", "whole"]
+    assert all(row["labels"] == 4 and 0 <= row["largest change"] <= 1 for row in report["orders"].values())
+    routed = report["6 routes"]
+    assert (routed["queries"], routed["another order"]) == (9, 0)
+
+
+def test_mini_is_judged_by_what_was_held_back(
+    exported: Exported, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranking = {"query": "bread", "positive": "dough rises", "negatives": ["a court", "rain"], "scores": [1, 2, 0]}
+    facts = [{"premise": "rain fell", "hypothesis": "it rained", "label": label} for label in ("supported", "refuted")]
+    labels = {"text": "rain fell", "all_labels": ["weather", "law"], "true_labels": ["weather"]}
+    for kind, rows in (("ranking", [ranking]), ("fact", facts), ("labels", [labels])):
+        write_lines(tmp_path / f"{kind}.held.jsonl", rows)
+    models = ["--model", exported("bert-average-text"), "--reference", tiny("bert-average-text").folder]
+    monkeypatch.setattr(sys, "argv", ["mini_judge", *map(str, ["--data", tmp_path, "--out", tmp_path, *models])])
+    mini_judge.main()
+    (file,) = tmp_path.glob("*.json")
+    report = json.loads(file.read_text("utf-8"))
+    assert report["teacher"]["ndcg"] == pytest.approx(1 / log2(3))
+    int8, before = report["results"]["int8"], report["results"]["before export"]
+    assert int8["ranking"]["queries"] == before["ranking"]["queries"] == 1
+    assert int8["fact"]["claims"] == 2
+    assert 0 <= int8["fact"]["refutation_ece"] <= 1
 
 
 def test_the_right_label_is_gone_with_half_of_the_labels() -> None:
