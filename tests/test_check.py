@@ -264,6 +264,16 @@ def test_filter_keeps_what_is_supported_and_is_idempotent(answer: str, evidence:
     assert not left or checker.filter(left, evidence) == left
 
 
+@given(answers, evidences)
+def test_a_report_filters_its_answer_as_the_checker_does(answer: str, evidence: list[str]) -> None:
+    checker = FactChecker(OverlapScorer())
+    report = checker.check(answer, evidence)
+    assert report.filter(answer) == checker.filter(answer, evidence)
+    if report.claims:
+        with pytest.raises(InputError, match="the one that was checked"):
+            report.filter("?" + answer)
+
+
 def test_filter_keeps_the_verdicts_asked_for() -> None:
     checker = FactChecker(StatedScorer())
     assert checker.filter(ANSWER, EVIDENCE) == "Berlin has many lakes."

@@ -71,6 +71,20 @@ class FactReport:
         """Whether every claim is supported; true of an answer that claims nothing."""
         return all(claim.verdict == "supported" for claim in self.claims)
 
+    def filter(self, answer: str, *, keep: Collection[Verdict] = SUPPORTED) -> str:
+        """What `FactChecker.filter` leaves of the answer that this report is of, without judging it again.
+
+        Raises:
+            InputError: another answer than the one that was checked.
+            OptionError: no verdicts in ``keep``.
+        """
+        check_verdicts(keep)
+        if any(answer[claim.start : claim.end] != claim.text for claim in self.claims):
+            raise InputError("answer: expected the one that was checked, got another; check it first")
+        removed = {claim.start for claim in self.claims if claim.verdict not in keep}
+        sentences = split_sentences(answer)
+        return remove_sentences(answer, sentences, [one for one in sentences if one.start in removed])
+
 
 class FactChecker:
     """Judges each sentence of an answer by evidence: all claims and their denials in one pass a passage.
@@ -147,14 +161,8 @@ class FactChecker:
         Raises:
             OptionError: no verdicts in ``keep``.
         """
-        if isinstance(keep, str) or not isinstance(keep, Collection):
-            raise OptionError(f"keep: expected a sequence of verdicts, got {keep!r:.60}")
-        for verdict in keep:
-            check_choice(verdict, get_args(Verdict), "keep")
-        claims = self.check(answer, evidence).claims
-        removed = {claim.start for claim in claims if claim.verdict not in keep}
-        sentences = split_sentences(answer)
-        return remove_sentences(answer, sentences, [one for one in sentences if one.start in removed])
+        check_verdicts(keep)
+        return self.check(answer, evidence).filter(answer, keep=keep)
 
     def _report(self, job: _Job, logits: Sequence[FloatArray]) -> FactReport:
         if not job.claims:
@@ -175,6 +183,14 @@ class FactChecker:
             text = job.answer[claim.start : claim.end]
             found.append(ClaimVerdict(text, claim.start, claim.end, verdict, support, refute, passage, window))
         return FactReport(tuple(found))
+
+
+def check_verdicts(keep: object) -> None:
+    """Raise `OptionError` unless ``keep`` holds verdicts and nothing else."""
+    if isinstance(keep, str) or not isinstance(keep, Collection):
+        raise OptionError(f"keep: expected a sequence of verdicts, got {keep!r:.60}")
+    for verdict in keep:
+        check_choice(verdict, get_args(Verdict), "keep")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,96 @@
+"""Where an input goes: the part of GLiClassRouter that needs no branches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from langchain_core.runnables import run_in_executor
+from pydantic import ConfigDict, Field, model_validator
+from typing_extensions import Self
+
+from gliclass_rerank import InputError, Route, RouteDecision, Router
+from gliclass_rerank_langchain.model import ModelOptions, each
+
+Names = tuple[str, ...]
+
+
+class RouteOptions(ModelOptions):
+    """Fields of a part that routes, and its decision.
+
+    Args:
+        routes: where inputs may go.
+        router: a `Router` that was fitted or loaded, instead of routes, threshold, model and scorer. It is left out
+            when this is serialised.
+        key: where in an input that is a mapping the query is; or what makes a query of an input.
+        multi: several routes may hold at once.
+        threshold: see `Router`.
+        fallback: name to take where no route is likely enough.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    routes: tuple[Route, ...] = ()
+    router: Router | None = Field(default=None, exclude=True)
+    key: str | Callable[[Any], str] = "question"
+    multi: bool = False
+    threshold: float | None = Field(default=None, ge=0, le=1)
+    fallback: str | None = None
+
+    @model_validator(mode="after")
+    def _one_router(self) -> Self:
+        if (self.router is None) == (not self.routes):
+            raise ValueError("expected either routes or a router")
+        if self.router and (self.threshold, self.scorer) != (None, None):
+            raise ValueError("threshold and scorer: the router has its own; make it with them")
+        return self
+
+    def decide(self, input: Any) -> str | list[str]:  # noqa: A002
+        """Return the name of the route to take, or with ``multi`` those of all; errors are those of `invoke`."""
+        names = self._choose(input)
+        return list(names) if self.multi else names[0]
+
+    async def adecide(self, input: Any) -> str | list[str]:  # noqa: A002
+        """Decide in a thread."""
+        return await run_in_executor(None, self.decide, input)
+
+    def _choose(self, given: Any) -> Names:
+        return self._names(self._decisions([given])[0])
+
+    def _choose_each(self, inputs: list[Any], *, return_exceptions: bool) -> list[Names | Exception]:
+        chosen: list[Names | Exception] = []
+        for decision in each(self._decisions, inputs, return_exceptions=return_exceptions):
+            try:
+                chosen.append(decision if isinstance(decision, Exception) else self._names(decision))
+            except InputError as error:  # abstained; nothing runs yet
+                if not return_exceptions:
+                    raise
+                chosen.append(error)
+        return chosen
+
+    def _decisions(self, inputs: Sequence[Any]) -> list[RouteDecision]:
+        queries = [self._query(given) for given in inputs]
+        router = self.router or Router(self.routes, self._scorer(), threshold=self.threshold)
+        return router.route_many(queries, multi=self.multi)
+
+    def _names(self, decision: RouteDecision) -> Names:
+        if decision.abstained and self.fallback is not None:
+            return (self.fallback,)
+        if not decision.names:
+            best = max(decision.scores, key=lambda name: decision.scores[name])
+            raise InputError(
+                f"no route is likely enough: the best, {best!r}, has {decision.score:.3f}; "
+                "name a fallback= among the branches, or lower the threshold"
+            )
+        return decision.names
+
+    def _query(self, given: Any) -> str:
+        if callable(self.key):
+            return self.key(given)
+        if isinstance(given, str):
+            return given
+        if isinstance(given, Mapping) and self.key in given:
+            query: str = given[self.key]  # the router checks that it is one
+            return query
+        known = ", ".join(map(repr, given)) if isinstance(given, Mapping) else type(given).__name__
+        raise InputError(f"input: expected a string or a dict with the key {self.key!r}, got {known:.80}; set key=")

@@ -1,0 +1,87 @@
+"""GLiClassRerank: a document compressor that puts the best documents first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from langchain_core.callbacks import Callbacks
+from langchain_core.documents import BaseDocumentCompressor, Document
+from pydantic import ConfigDict, Field
+
+from gliclass_rerank import InputError, Reranker
+from gliclass_rerank_langchain.model import ModelOptions
+
+
+class RerankOptions(ModelOptions):
+    """Fields of a part that reranks documents.
+
+    Args:
+        threshold: leave out documents that score below it, in [0, 1].
+        score_key: where in its metadata a document's score goes, a float in [0, 1].
+        prior_key: where in its metadata a document has the first stage's score (any scale, higher is better), to be
+            fused with ours; not used by default.
+        prior_weight: what that score counts for, see `Reranker.rank`; by default the model's own weight.
+    """
+
+    threshold: float | None = Field(default=None, ge=0, le=1)
+    score_key: str = "relevance_score"
+    prior_key: str | None = None
+    prior_weight: float | None = Field(default=None, ge=0)
+
+    def _reranked(self, documents: Sequence[Document], query: str, top_n: int | None) -> list[Document]:
+        """Copies of the best documents, best first, each with its score; the model is not loaded for none."""
+        if not documents:
+            return []
+        ranking = Reranker(self._scorer()).rank(
+            query,
+            [document.page_content for document in documents],
+            top_n=top_n,
+            threshold=self.threshold,
+            prior=self._prior(documents),
+            prior_weight=self.prior_weight,
+        )
+        return [_with(documents[ranked.index], self.score_key, ranked.score) for ranked in ranking]
+
+    def _prior(self, documents: Sequence[Document]) -> list[Any] | None:
+        if self.prior_key is None:
+            return None
+        for i, document in enumerate(documents):
+            if self.prior_key not in document.metadata:
+                raise InputError(
+                    f"document {i}: expected the first stage's score in metadata[{self.prior_key!r}], got none; "
+                    "put it there, or leave prior_key out"
+                )
+        return [document.metadata[self.prior_key] for document in documents]
+
+
+class GLiClassRerank(RerankOptions, BaseDocumentCompressor):
+    """Reranks documents by how well they answer a query, e.g. as ``base_compressor`` of a retriever.
+
+    Returns copies, best first, with their scores; equal ones keep their order. Scores and order are `Reranker`'s.
+    The async method works in a thread, so the event loop goes on.
+
+        GLiClassRerank(top_n=5).compress_documents(documents, "How do I copy a file?")
+
+    Args:
+        top_n: how many documents to return; all by default.
+        model, scorer: see `ModelOptions`.
+        threshold, score_key, prior_key, prior_weight: see `RerankOptions`.
+
+    Raises:
+        InputError: when documents are compressed: an empty query or document, a document without its prior.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    top_n: int | None = Field(default=None, ge=1)
+
+    def compress_documents(
+        self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
+    ) -> list[Document]:
+        """Return copies of the best documents, best first; none for none."""
+        return self._reranked(documents, query, self.top_n)
+
+
+def _with(document: Document, key: str, score: float) -> Document:
+    return document.model_copy(update={"metadata": {**document.metadata, key: score}})

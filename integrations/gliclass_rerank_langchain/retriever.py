@@ -1,0 +1,81 @@
+"""GLiClassRetriever: any retriever, with its results reranked."""
+
+from __future__ import annotations
+
+from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
+from langchain_core.documents import Document
+from langchain_core.retrievers import BaseRetriever, RetrieverLike
+from langchain_core.runnables import run_in_executor
+from pydantic import ConfigDict, Field
+
+from gliclass_rerank_langchain.rerank import RerankOptions
+
+MMR_FETCH = 20  # what LangChain's vector stores choose from in an MMR search unless told
+
+
+class GLiClassRetriever(RerankOptions, BaseRetriever):
+    """Fetches ``fetch_k`` documents from a retriever and returns the best ``k``, with their scores.
+
+        retriever = GLiClassRetriever(retriever=store.as_retriever(), fetch_k=50, k=5)
+        retriever.invoke("How do I copy a file?")
+        retriever.invoke("How do I copy a file?", k=10, fetch_k=100)   # for this call only
+
+    Runs of the base retriever are children of this one's, so callbacks see both.
+
+    Args:
+        retriever: a retriever, or any Runnable from a query to documents. It is left out when this is serialised.
+        k: how many documents to return.
+        fetch_k: how many to rerank, at least ``k``; None leaves the retriever as it is configured. It is passed on, in
+            a copy, to retrievers with ``search_kwargs`` (vector stores) or a field ``k``; of others all is taken.
+        model, scorer: see `ModelOptions`.
+        threshold, score_key, prior_key, prior_weight: see `RerankOptions`.
+
+    Raises:
+        InputError: when invoked: an empty query or document, a document without its prior, ``k`` below 1.
+    """
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+    retriever: RetrieverLike = Field(exclude=True)
+    k: int = Field(default=4, ge=1)
+    fetch_k: int | None = Field(default=20, ge=1)
+
+    def _get_relevant_documents(
+        self,
+        query: str,
+        *,
+        run_manager: CallbackManagerForRetrieverRun,
+        k: int | None = None,
+        fetch_k: int | None = None,
+    ) -> list[Document]:
+        k = self.k if k is None else k
+        documents = self._first_stage(k, fetch_k).invoke(query, {"callbacks": run_manager.get_child()})
+        return self._reranked(documents, query, k)
+
+    async def _aget_relevant_documents(
+        self,
+        query: str,
+        *,
+        run_manager: AsyncCallbackManagerForRetrieverRun,
+        k: int | None = None,
+        fetch_k: int | None = None,
+    ) -> list[Document]:
+        k = self.k if k is None else k
+        documents = await self._first_stage(k, fetch_k).ainvoke(query, {"callbacks": run_manager.get_child()})
+        return await run_in_executor(None, self._reranked, documents, query, k)
+
+    def _first_stage(self, k: int, fetch_k: int | None) -> RetrieverLike:
+        """The base retriever, or a copy of it that fetches as many as are to be reranked."""
+        base, wanted = self.retriever, self.fetch_k if fetch_k is None else fetch_k
+        if wanted is None or not isinstance(base, BaseRetriever):
+            return base
+        wanted = max(wanted, k)
+        changed: dict[str, object] = {}
+        if isinstance(search := getattr(base, "search_kwargs", None), dict):
+            # An MMR search never gives more than it chooses from.
+            is_mmr = getattr(base, "search_type", None) == "mmr"
+            pool = {"fetch_k": max(wanted, search.get("fetch_k", MMR_FETCH))} if is_mmr else {}
+            changed["search_kwargs"] = {**search, "k": wanted, **pool}
+        if "k" in type(base).model_fields:
+            changed["k"] = wanted
+        return base.model_copy(update=changed) if changed else base

@@ -1,0 +1,22 @@
+"""An answer against texts that a pipeline found, some of which may be blank."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from gliclass_rerank import FactChecker, FactReport
+
+
+def has_text(texts: Sequence[str]) -> bool:
+    return any(text.strip() for text in texts)
+
+
+def check_by(checker: FactChecker, answer: str, texts: Sequence[str]) -> FactReport:
+    """`FactChecker.check` on the texts that are not blank, such as those of images are; at least one has to be.
+
+    Blank ones support and refute nothing. ``evidence`` of each claim is an index into all texts.
+    """
+    places = [i for i, text in enumerate(texts) if text.strip()]
+    report = checker.check(answer, [texts[i] for i in places])
+    return FactReport(tuple(replace(claim, evidence=places[claim.evidence]) for claim in report.claims))

@@ -1,0 +1,137 @@
+"""FactCheckedQueryEngine: a query engine whose answers are checked against their own sources."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from dataclasses import asdict
+from typing import Any, Literal, get_args
+
+from llama_index.core.base.base_query_engine import BaseQueryEngine
+from llama_index.core.base.response.schema import (
+    RESPONSE_TYPE,
+    AsyncStreamingResponse,
+    PydanticResponse,
+    Response,
+    StreamingResponse,
+)
+from llama_index.core.callbacks import CallbackManager
+from llama_index.core.prompts.mixin import PromptMixinType
+from llama_index.core.schema import MetadataMode, QueryBundle
+
+from gliclass_rerank import FactChecker, FactReport, InputError, Scorer
+from gliclass_rerank.check import SUPPORTED, check_verdicts
+from gliclass_rerank.claims import Verdict
+from gliclass_rerank.scoring.lazy import LazyScorer
+from gliclass_rerank.types import check_choice, check_text
+from gliclass_rerank_llama_index.evidence import check_by, has_text
+
+Mode = Literal["annotate", "filter"]
+
+
+class FactCheckedQueryEngine(BaseQueryEngine):
+    """Wraps a query engine: its answers carry verdicts on their claims, and lose the claims that are not supported.
+
+    `FactChecker` judges each sentence of an answer by the text of its source nodes. The verdicts are in the response's
+    ``metadata["fact_check"]``, which goes into JSON: "answer" as the engine gave it, "supported" (the fraction of its
+    claims, in [0, 1]), "passed" (all of them), and "claims", each with the fields of a `ClaimVerdict` and the
+    "node_id" of the node that decided. Source nodes and other metadata stay. An answer without sources that have
+    text is not supported at all, one without text is left alone. Streamed answers are read to their end first.
+
+    Args:
+        engine: what answers.
+        mode: "filter" leaves out what is not supported, "annotate" changes no answer.
+        model: "mini", a folder, a hub id or a service's URL; loaded on first use.
+        scorer: a loaded model instead.
+        threshold: support from which on a claim is supported, in [0, 1].
+        refute_threshold: refutation from which on a claim is refuted, in [0, 1].
+        only_claims: pass over sentences that claim nothing, greetings for instance; they stay.
+        keep: verdicts whose claims stay; ("supported", "not_enough_info") leaves out what is refuted only.
+        empty_answer: the answer where none of its claims is left.
+        metadata_mode: which metadata of the sources counts as evidence; by default what the language model was shown.
+        callback_manager: the engine's by default.
+
+    Raises:
+        OptionError: an option with an impossible value.
+        InputError: (when used) an answer that is no text; it is a ValueError.
+    """
+
+    def __init__(
+        self,
+        engine: BaseQueryEngine,
+        *,
+        mode: Mode = "filter",
+        model: str = "mini",
+        scorer: Scorer | None = None,
+        threshold: float = 0.5,
+        refute_threshold: float = 0.5,
+        only_claims: bool = False,
+        keep: Collection[Verdict] = SUPPORTED,
+        empty_answer: str = "The sources do not support an answer.",
+        metadata_mode: MetadataMode = MetadataMode.LLM,
+        callback_manager: CallbackManager | None = None,
+    ) -> None:
+        check_choice(mode, get_args(Mode), "mode")
+        check_verdicts(keep)
+        self._engine = engine
+        self._mode = mode
+        self._keep = frozenset(keep)
+        self._empty_answer = check_text(empty_answer, "empty_answer", may_be_empty=True)
+        self._metadata_mode = metadata_mode
+        self._checker = FactChecker(
+            LazyScorer(model, scorer),
+            threshold=threshold,
+            refute_threshold=refute_threshold,
+            only_claims=only_claims,
+        )
+        super().__init__(callback_manager or engine.callback_manager)
+
+    def _get_prompt_modules(self) -> PromptMixinType:
+        return {"query_engine": self._engine}
+
+    def _query(self, query_bundle: QueryBundle) -> RESPONSE_TYPE:
+        return self._checked(self._engine.query(query_bundle))
+
+    async def _aquery(self, query_bundle: QueryBundle) -> RESPONSE_TYPE:
+        response = await self._engine.aquery(query_bundle)
+        if isinstance(response, AsyncStreamingResponse):
+            response = await response.get_response()
+        return await asyncio.to_thread(self._checked, response)
+
+    def _checked(self, response: RESPONSE_TYPE) -> Response:
+        if isinstance(response, AsyncStreamingResponse):
+            raise InputError("answer: expected one that can be read now, got an asynchronous stream; use aquery")
+        if isinstance(response, PydanticResponse):
+            raise InputError(f"answer: expected text, got {type(response.response).__name__}; let the engine give text")
+        if isinstance(response, StreamingResponse):
+            response = response.get_response()
+        answer = response.response
+        if answer is None or not answer.strip():
+            return self._with_verdicts(response, answer, FactReport(()))
+        texts = [found.get_content(self._metadata_mode) for found in response.source_nodes]
+        report = check_by(self._checker, answer, texts) if has_text(texts) else None
+        left = answer if self._mode == "annotate" else self._left(answer, report)
+        return self._with_verdicts(response, left, report)
+
+    def _left(self, answer: str, report: FactReport | None) -> str:
+        """What the report leaves of an answer."""
+        if report is None:
+            return self._empty_answer
+        removed = {claim.start for claim in report.claims if claim.verdict not in self._keep}
+        if removed and len(removed) == len(report.claims):
+            return self._empty_answer  # a greeting that claims nothing is no answer
+        return report.filter(answer, keep=self._keep)
+
+    def _with_verdicts(self, response: Response, left: str | None, report: FactReport | None) -> Response:
+        """The response with another text and with verdicts, of which there are none where there is no evidence."""
+        claims: list[dict[str, Any]] = [
+            {**asdict(claim), "node_id": response.source_nodes[claim.evidence].node_id}
+            for claim in (report.claims if report else ())
+        ]
+        verdicts = {
+            "answer": response.response,
+            "supported": report.supported if report else 0.0,
+            "passed": report is not None and report.passed,
+            "claims": claims,
+        }
+        return Response(left, response.source_nodes, {**(response.metadata or {}), "fact_check": verdicts})

@@ -1,0 +1,46 @@
+"""GLiClassRerank: retrieved nodes in the order of how well they answer the query."""
+
+from __future__ import annotations
+
+from llama_index.core.bridge.pydantic import Field
+from llama_index.core.schema import NodeWithScore
+
+from gliclass_rerank import Reranker
+from gliclass_rerank_llama_index.postprocessor import ScoringPostprocessor
+
+
+class GLiClassRerank(ScoringPostprocessor):
+    """Orders nodes by how well they answer the query, best first; a node's score is then its relevance, in [0, 1].
+
+    `Reranker` decides: equal nodes keep their order. No nodes give none, and no model is loaded for them. The nodes
+    given stay as they are; `ReRankStartEvent`, `ReRankEndEvent` and the callback event RERANKING tell of every call.
+
+    Raises (when used):
+        InputError: no query, or a query or node without text; it is a ValueError.
+        ModelError: the model cannot be loaded.
+    """
+
+    top_n: int | None = Field(default=None, ge=1, description="How many nodes to return at most; None for all.")
+    threshold: float | None = Field(
+        default=None, ge=0, le=1, description="Leave out nodes that score below it, in [0, 1]."
+    )
+    use_retrieval_score: bool = Field(
+        default=False,
+        description="Let the scores that the nodes came with count as well, if all have one: they are the `prior` of "
+        "`Reranker.rank`, with the model's own weight.",
+    )
+
+    @classmethod
+    def class_name(cls) -> str:
+        return "GLiClassRerank"
+
+    def _at_most(self, nodes: int) -> int:
+        return nodes if self.top_n is None else self.top_n
+
+    def _rescored(self, query: str, nodes: list[NodeWithScore]) -> list[NodeWithScore]:
+        scores = [found.score for found in nodes if found.score is not None]
+        prior = scores if self.use_retrieval_score and len(scores) == len(nodes) else None
+        ranking = Reranker(self._scorer).rank(
+            query, self._texts(nodes), top_n=self.top_n, threshold=self.threshold, prior=prior
+        )
+        return [self._with_score(nodes[ranked.index], ranked.score) for ranked in ranking]
