@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.progress import track
+from Stemmer import Stemmer
 from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -21,17 +22,11 @@ DENSE = "all-MiniLM-L6-v2"
 MAX_TOKENS = 256  # what the sentence encoder was trained with
 BATCH = 32
 
-try:
-    from Stemmer import Stemmer
-
-    stemmer = Stemmer("english")
-except ImportError:
-    stemmer = None
-STEMMER = "english" if stemmer else None  # what results say of it
+STEMMER = "english"
 
 
 class BM25:
-    """BM25 as Lucene computes it (k1 = 1.5, b = 0.75), over lower-case English words without stopwords."""
+    """BM25 as Lucene computes it (k1 = 1.5, b = 0.75), over stems of English words without stopwords."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         self._bm25 = bm25s.BM25(method="lucene", backend="numpy")
@@ -101,9 +96,9 @@ class SentenceEncoder:
 
 
 def words(texts: Sequence[str]) -> list[list[str]]:
-    """Lower-case words of two characters and more without English stopwords; stemmed if PyStemmer is installed."""
+    """Stems of lower-case words of two characters and more, without English stopwords."""
     split: list[list[str]] = bm25s.tokenize(
-        list(texts), lower=True, stopwords="en", stemmer=stemmer, return_ids=False, show_progress=False
+        list(texts), lower=True, stopwords="en", stemmer=Stemmer(STEMMER), return_ids=False, show_progress=False
     )
     return split
 

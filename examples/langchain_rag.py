@@ -1,0 +1,76 @@
+"""LangChain over Python's documentation: FAISS finds, GLiClass reranks; a router, and a fact-checked answer.
+
+Needs `pip install "gliclass-rerank[examples]"`; nothing else is downloaded.
+"""
+
+from __future__ import annotations
+
+from gliclass_rerank_langchain import GLiClassFactCheck, GLiClassRetriever, GLiClassRouter
+from langchain_classic.retrievers import EnsembleRetriever
+from langchain_community.retrievers import BM25Retriever
+from langchain_community.vectorstores import FAISS
+from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
+from langchain_core.language_models import FakeListChatModel
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.retrievers import BaseRetriever
+from langchain_core.runnables import RunnableLambda, RunnablePassthrough
+from python_docs import documents, mean_ndcg, vectors
+
+from gliclass_rerank import Route, load_scorer
+
+FOUND = 30
+# A model that makes something up, always the same; a real one: ChatOpenAI(model="...").
+llm = FakeListChatModel(responses=["shutil.copy copies a file. It also sends you a postcard."])
+
+
+class MiniLM(Embeddings):
+    """all-MiniLM-L6-v2; HuggingFaceEmbeddings(model_name="...") does it for a model of the hub."""
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        return vectors(texts)
+
+    def embed_query(self, text: str) -> list[float]:
+        return vectors([text])[0]
+
+
+passages = [Document(text, metadata={"name": name}) for name, text in documents().items()]
+dense = FAISS.from_documents(passages, MiniLM()).as_retriever(search_kwargs={"k": FOUND})
+hybrid = EnsembleRetriever(retrievers=[dense, BM25Retriever.from_documents(passages, k=FOUND)])
+
+scorer = load_scorer("mini")  # one model for all that follows
+
+
+def names(retriever: BaseRetriever, query: str) -> list[str]:
+    return [document.metadata["name"] for document in retriever.invoke(query)]
+
+
+print(f"{len(passages)} passages, nDCG@10 of 30 questions")
+for name, retriever in (("FAISS", dense), ("FAISS and BM25", hybrid)):
+    reranked = GLiClassRetriever(retriever=retriever, fetch_k=FOUND, k=10, scorer=scorer)
+    before = mean_ndcg(lambda query, by=retriever: names(by, query))
+    after = mean_ndcg(lambda query, by=reranked: names(by, query))
+    print(f"{name:15} {before:.3f}  reranked {after:.3f}")
+
+best = GLiClassRetriever(retriever=hybrid, fetch_k=FOUND, k=3, scorer=scorer)
+prompt = ChatPromptTemplate.from_template("Answer by these sources.\n{context}\nQuestion: {question}")
+answering = (
+    RunnablePassthrough.assign(context=lambda state: best.invoke(state["question"]))
+    | RunnablePassthrough.assign(answer=prompt | llm | StrOutputParser())
+    | GLiClassFactCheck(mode="filter", scorer=scorer)
+)
+router = GLiClassRouter(
+    routes=[
+        Route("python", "questions about Python's standard library"),
+        Route("house", "holidays, salary and rules of the company"),
+    ],
+    branches={"python": answering, "house": RunnableLambda(lambda _: {"answer": "30 days a year."})},
+    fallback="python",
+    scorer=scorer,
+)
+for question in ("how do I copy a file?", "how many days of holiday do I have?"):
+    result = router.invoke({"question": question})
+    print(f"\n{question}\n  -> {result['answer']}")
+    for claim in result.get("fact_check", []):
+        print(f"     {claim['verdict']:15} {claim['support']:.2f}  {claim['text']}")
