@@ -201,8 +201,14 @@ def read_facts(folder: Path, seen: set[str], rng: random.Random) -> list[Record]
 
 
 def facts(folder: Path, count: int, seen: set[str], rng: random.Random, dense: Dense) -> Iterator[Record]:
-    """Claims with evidence; where a set knows only yes and no, some get the evidence of a near claim as "nei"."""
-    kept = read_facts(folder, seen, rng)[:count]
+    """Claims with evidence; where a set knows only yes and no, some get the evidence of a near claim as "nei".
+
+    ``count`` is for training; whatever else falls to the other parts is kept, since a rate wants many records.
+    """
+    every = read_facts(folder, seen, rng)
+    train = [record for record in every if part_of(record) == "train"][:count]
+    kept = train + [record for record in every if part_of(record) != "train"]
+    rng.shuffle(kept)
     print(f"{folder.name}: {len(kept)} claims")
     if folder.name in YES_OR_NO:
         vectors = dense([record["hypothesis"] for record in kept])
