@@ -17,6 +17,12 @@ PROMISED = {
     "check.py": "supported: ",
     "classify.py": "exactly one: technology",
 }
+# With parts of others, which warn, over a collection: most of a minute each.
+PIPELINES = {
+    "llama_index_rag.py": "'house' fits the query",
+    "langchain_rag.py": "-> 30 days a year.",
+}
+SHARED = {"python_docs.py"}  # imported by these
 
 
 @needs_mini
@@ -27,6 +33,18 @@ def test_example_runs(name: str) -> None:
     )
     assert ended.returncode == 0, ended.stderr
     assert PROMISED[name] in ended.stdout
+
+
+@needs_mini
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(PIPELINES))
+def test_pipeline_runs(name: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, str(EXAMPLES / name)], capture_output=True, text=True, check=False, timeout=280
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert PIPELINES[name] in ended.stdout
+    assert "not_enough_info" in ended.stdout  # the sentence that was made up
 
 
 @needs_mini
@@ -42,4 +60,4 @@ def test_the_readmes_python_runs() -> None:
 
 
 def test_every_example_is_run() -> None:
-    assert {file.name for file in EXAMPLES.glob("*.py")} == set(PROMISED)
+    assert {file.name for file in EXAMPLES.glob("*.py")} == {*PROMISED, *PIPELINES, *SHARED}

@@ -42,6 +42,11 @@ class TextTokenizer:
         self.prefix, self.suffix = self._special_ids()
         self.ids_of_label = lru_cache(maxsize=4096)(self._label_ids)
 
+    @property
+    def vocabulary(self) -> dict[str, int]:
+        """Id of every token, added ones included."""
+        return self._first.get_vocab()
+
     def marker(self, content: str) -> int:
         """Id of an added token such as "<<LABEL>>".
 

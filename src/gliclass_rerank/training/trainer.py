@@ -25,11 +25,12 @@ from torch import Tensor, nn
 from gliclass_rerank.errors import InputError, NonFiniteError
 from gliclass_rerank.scoring.batching import plan_batches
 from gliclass_rerank.scoring.checkpoint import read_checkpoint
-from gliclass_rerank.scoring.encoding import InputEncoder
+from gliclass_rerank.scoring.encoding import InputEncoder, Pass
 from gliclass_rerank.scoring.forward import UniEncoderForward
 from gliclass_rerank.scoring.load import torch_device, usable_cores
 from gliclass_rerank.scoring.tokenizer import TextTokenizer
 from gliclass_rerank.scoring.torch import Network, TorchScorer, load_model
+from gliclass_rerank.training.anchor import Anchor
 from gliclass_rerank.training.config import Source, TrainConfig
 from gliclass_rerank.training.evaluate import evaluate
 from gliclass_rerank.training.examples import ExampleMaker
@@ -89,6 +90,7 @@ class Trainer:
             if any(part in name for part in config.freeze):
                 parameter.requires_grad_(False)
         self.network = Network(self.checkpoint, self.model)
+        self.anchor = Anchor(config.anchor, self.checkpoint, self.model) if config.anchor else None
         self.trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.mean = {name: p.detach().clone() for name, p in self.trained.items()} if config.ema else {}
         self.optimizer = optimizer_of(self.trained, config)
@@ -104,7 +106,7 @@ class Trainer:
             length = min(chosen.max_length or config.max_length, self.checkpoint.max_length)
             cut = read_checkpoint(self.checkpoint.folder, max_length=length)
             name = f"{number} {chosen.file.name}"
-            return RecordSource(name, rows, chosen.weight, InputEncoder(cut, tokenizer), config.seed)
+            return RecordSource(name, rows, chosen.weight, InputEncoder(cut, tokenizer), config.seed, chosen.anchor)
 
         sources = [source(c, r, i) for i, (c, r) in enumerate(zip(config.train, records, strict=True))]
         make = ExampleMaker(
@@ -187,23 +189,30 @@ class Trainer:
     def _losses(self, batch: Sequence[EncodedExample]) -> list[Tensor]:
         """The loss of each example; passes of like length share a forward pass, whatever example they are of."""
         passes = [item for example in batch for request in example.encoded for item in request.passes]
+        anchors = [example.anchor for example in batch for request in example.encoded for _ in request.passes]
+        read = iter(self._read(passes, anchors))
+        losses = []
+        for item in batch:
+            own = [next(read) for request in item.encoded for _ in request.passes]
+            logits = torch.cat([row for row, _ in own])
+            loss = example_loss(logits, item.example, bce=self.config.bce, listwise=self.config.listwise)
+            losses.append(loss + torch.stack([far for _, far in own]).mean())
+        return losses
+
+    def _read(self, passes: Sequence[Pass], anchors: Sequence[float]) -> list[tuple[Tensor, Tensor]]:
+        """Logits of each pass, shape (labels,), and its weighted distance to the anchor, 0 without."""
+        states = self.anchor.teach(passes, anchors) if self.anchor else {}
         padded = isinstance(self.network.read, UniEncoderForward)
         kinds = [0 if padded else len(item.labels) for item in passes]
-        rows: dict[int, Tensor] = {}
+        made: dict[int, tuple[Tensor, Tensor]] = {}
         for plan in plan_batches([item.cost for item in passes], kinds, max_tokens=SUBSTEP_TOKENS):
+            planned, weights = [passes[i] for i in plan], [anchors[i] for i in plan]
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                logits = self.network([passes[i] for i in plan])
-            rows |= {i: row[: len(passes[i].labels)] for i, row in zip(plan, logits, strict=True)}
-        ordered = iter(rows[i] for i in range(len(passes)))
-        return [
-            example_loss(
-                torch.cat([next(ordered) for request in item.encoded for _ in request.passes]),
-                item.example,
-                bce=self.config.bce,
-                listwise=self.config.listwise,
-            )
-            for item in batch
-        ]
+                logits = self.network(planned)
+            distances = self.anchor.distances(planned, weights, states) if self.anchor else logits.new_zeros(len(plan))
+            for i, row, far in zip(plan, logits, distances, strict=True):
+                made[i] = row[: len(passes[i].labels)], far
+        return [made[i] for i in range(len(passes))]
 
     def _evaluate(self, console: Console) -> None:
         """Judge the weights on the dev records, keep them if they are the best, and save all that resuming needs."""
