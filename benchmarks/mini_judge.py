@@ -37,7 +37,7 @@ class CalibratedAs:
         self._scorer = scorer
         self.info: ModelInfo = replace(scorer.info, calibration=other.info.calibration)
 
-    def score(self, requests: Sequence[ScoreRequest]) -> list[FloatArray]:
+    def score(self, requests: Sequence[ScoreRequest]) -> Sequence[FloatArray]:
         return self._scorer.score(requests)
 
 

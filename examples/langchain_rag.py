@@ -5,6 +5,8 @@ Needs `pip install "gliclass-rerank[examples]"`; nothing else is downloaded.
 
 from __future__ import annotations
 
+from functools import partial
+
 from gliclass_rerank_langchain import GLiClassFactCheck, GLiClassRetriever, GLiClassRouter
 from langchain_classic.retrievers import EnsembleRetriever
 from langchain_community.retrievers import BM25Retriever
@@ -37,7 +39,7 @@ class MiniLM(Embeddings):
 
 passages = [Document(text, metadata={"name": name}) for name, text in documents().items()]
 dense = FAISS.from_documents(passages, MiniLM()).as_retriever(search_kwargs={"k": FOUND})
-hybrid = EnsembleRetriever(retrievers=[dense, BM25Retriever.from_documents(passages, k=FOUND)])
+hybrid = EnsembleRetriever(retrievers=[dense, BM25Retriever.from_documents(passages, k=FOUND)], weights=[0.5, 0.5])
 
 scorer = load_scorer("mini")  # one model for all that follows
 
@@ -49,8 +51,7 @@ def names(retriever: BaseRetriever, query: str) -> list[str]:
 print(f"{len(passages)} passages, nDCG@10 of 30 questions")
 for name, retriever in (("FAISS", dense), ("FAISS and BM25", hybrid)):
     reranked = GLiClassRetriever(retriever=retriever, fetch_k=FOUND, k=10, scorer=scorer)
-    before = mean_ndcg(lambda query, by=retriever: names(by, query))
-    after = mean_ndcg(lambda query, by=reranked: names(by, query))
+    before, after = mean_ndcg(partial(names, retriever)), mean_ndcg(partial(names, reranked))
     print(f"{name:15} {before:.3f}  reranked {after:.3f}")
 
 best = GLiClassRetriever(retriever=hybrid, fetch_k=FOUND, k=3, scorer=scorer)

@@ -5,16 +5,20 @@ Needs `pip install "gliclass-rerank[examples]"`; nothing else is downloaded.
 
 from __future__ import annotations
 
+from functools import partial
+
 import faiss
 from gliclass_rerank_llama_index import FactCheckedQueryEngine, GLiClassRerank, GLiClassSelector
 from llama_index.core import StorageContext, VectorStoreIndex, get_response_synthesizer
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.embeddings import BaseEmbedding
 from llama_index.core.llms import MockLLM
+from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.query_engine import CustomQueryEngine, RetrieverQueryEngine, RouterQueryEngine
 from llama_index.core.response import Response
 from llama_index.core.retrievers import QueryFusionRetriever
-from llama_index.core.schema import NodeWithScore, TextNode
+from llama_index.core.retrievers.fusion_retriever import FUSION_MODES
+from llama_index.core.schema import BaseNode, TextNode
 from llama_index.core.tools import QueryEngineTool
 from llama_index.retrievers.bm25 import BM25Retriever
 from llama_index.vector_stores.faiss import FaissVectorStore
@@ -52,26 +56,30 @@ class Fixed(CustomQueryEngine):
         return Response(self.answer, source_nodes=self.retriever.retrieve(query_str))
 
 
-nodes = [TextNode(id_=name, text=text) for name, text in documents().items()]
+nodes: list[BaseNode] = [TextNode(id_=name, text=text) for name, text in documents().items()]
 store = FaissVectorStore(faiss_index=faiss.IndexFlatIP(384))
 storage = StorageContext.from_defaults(vector_store=store)
 index = VectorStoreIndex(nodes, storage_context=storage, embed_model=MiniLM())
 dense = index.as_retriever(similarity_top_k=FOUND)
 bm25 = BM25Retriever.from_defaults(nodes=nodes, similarity_top_k=FOUND)
-hybrid = QueryFusionRetriever([dense, bm25], similarity_top_k=FOUND, num_queries=1, mode="reciprocal_rerank", llm=llm)
+hybrid = QueryFusionRetriever(
+    [dense, bm25], similarity_top_k=FOUND, num_queries=1, mode=FUSION_MODES.RECIPROCAL_RANK, llm=llm
+)
 
 scorer = load_scorer("mini")  # one model for all that follows
 rerank = GLiClassRerank(scorer=scorer, use_retrieval_score=True)
 
 
-def names(found: list[NodeWithScore]) -> list[str]:
+def names(retriever: BaseRetriever, postprocessors: list[BaseNodePostprocessor], query: str) -> list[str]:
+    found = retriever.retrieve(query)
+    for postprocessor in postprocessors:
+        found = postprocessor.postprocess_nodes(found, query_str=query)
     return [node.node_id for node in found]
 
 
 print(f"{len(nodes)} passages, nDCG@10 of 30 questions")
 for name, retriever in (("FAISS", dense), ("FAISS and BM25", hybrid)):
-    before = mean_ndcg(lambda query, by=retriever: names(by.retrieve(query)))
-    after = mean_ndcg(lambda query, by=retriever: names(rerank.postprocess_nodes(by.retrieve(query), query_str=query)))
+    before, after = mean_ndcg(partial(names, retriever, [])), mean_ndcg(partial(names, retriever, [rerank]))
     print(f"{name:15} {before:.3f}  reranked {after:.3f}")
 
 synthesizer = get_response_synthesizer(llm=llm)
@@ -87,10 +95,11 @@ router = RouterQueryEngine(
 )
 for question in ("how do I copy a file?", "how many days of holiday do I have?"):
     result = router.query(question)
-    print(f"\n{question}\n  -> {result.metadata['selector_result'].selections[0].reason}")
+    selected = (result.metadata or {})["selector_result"]
+    print(f"\n{question}\n  -> {selected.selections[0].reason}")
 
 made_up = Fixed(retriever=dense, answer="shutil.copy copies a file. It also sends you a postcard.")
 checked = FactCheckedQueryEngine(made_up, scorer=scorer).query("how do I copy a file?")
-print(f"\n{made_up.answer}\n  -> {checked.response}")
-for claim in checked.metadata["fact_check"]["claims"]:
+print(f"\n{made_up.answer}\n  -> {checked}")
+for claim in (checked.metadata or {})["fact_check"]["claims"]:
     print(f"     {claim['verdict']:15} {claim['support']:.2f}  {claim['text']}")

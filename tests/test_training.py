@@ -257,7 +257,7 @@ def test_loss_of_unknown_targets_and_of_several_lists() -> None:
     listwise = -((rows[0] * shares[0]).sum() + (rows[1] * shares[1]).sum()) / 2
     loss = example_loss(logits, example, bce=0.5, listwise=2.0)
     assert float(loss) == pytest.approx(0.5 * bce + 2 * listwise, abs=1e-6)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     assert logits.grad is not None
     assert torch.isfinite(logits.grad).all()
     nobody = TrainingExample(example.requests, np.full(4, np.nan, np.float32))
