@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo check lint test wheel bench
+.PHONY: install demo check lint test oldest conformance wheel bench
 
 install: $(BIN)/pytest
 
@@ -24,7 +24,22 @@ lint: install
 	$(BIN)/mypy
 
 test: install
-	$(BIN)/pytest -m "not gpu"
+	$(BIN)/pytest -n auto -m "not gpu and not ray and not long"
+
+# LlamaIndex and LangChain as old as the extras in pyproject.toml allow.
+FRAMEWORKS := (llama-index-core|langchain-(core|classic|tests))
+OLDEST = $(shell grep -oE '"$(FRAMEWORKS)>=[0-9.]+' pyproject.toml | tr -d '"' | sed 's/>=/==/')
+
+oldest:
+	$(PYTHON) -m venv --clear build/oldest
+	build/oldest/bin/pip install --quiet --upgrade pip
+	build/oldest/bin/pip install --quiet torch==2.13.0
+	build/oldest/bin/pip install --quiet -e ".[export,llama-index,langchain]" $(OLDEST) hypothesis pytest pytest-timeout
+	build/oldest/bin/pytest tests/test_llama_index.py tests/test_langchain.py tests/test_migration.py tests/test_contract.py
+
+# The real clients against the real service; the README's table of them is made from this.
+conformance: install
+	$(BIN)/python tests/conformance/run.py --write
 
 wheel: install
 	$(BIN)/python -m build --wheel

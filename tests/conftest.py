@@ -18,8 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from gliclass_rerank import ScoreRequest
 from gliclass_rerank.scoring.export import export_checkpoint
-from gliclass_rerank.scoring.load import load_scorer
-from gliclass_rerank.scoring.local import LocalScorer
+from gliclass_rerank.scoring.load import LoadedScorer, load_scorer
 
 # How long an example takes says more of what else the machine does than of the code.
 settings.register_profile("patient", parent=settings(), deadline=None)
@@ -27,7 +26,7 @@ settings.load_profile("patient")
 
 Tiny = Callable[[str], Built]
 Exported = Callable[..., Path]
-Scorers = Callable[..., LocalScorer]
+Scorers = Callable[..., LoadedScorer]
 
 MINI = Path(str(resources.files("gliclass_rerank") / "bundled" / "mini"))
 needs_mini = pytest.mark.skipif(not (MINI / "model.onnx").is_file(), reason="the bundled model is not there")
@@ -76,9 +75,9 @@ def exported(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Exported:
 @pytest.fixture(scope="session")
 def scorers(tiny: Tiny, exported: Exported) -> Scorers:
     """Scorers of tiny checkpoints by name, backend ("torch", "onnx") and further options, each loaded once."""
-    loaded: dict[tuple[object, ...], LocalScorer] = {}
+    loaded: dict[tuple[object, ...], LoadedScorer] = {}
 
-    def get(name: str, backend: str = "torch", **options: int) -> LocalScorer:
+    def get(name: str, backend: str = "torch", **options: int) -> LoadedScorer:
         key = (name, backend, *sorted(options.items()))
         if key not in loaded:
             folder = tiny(name).folder if backend == "torch" else exported(name)

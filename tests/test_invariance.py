@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from gliclass_rerank import Example, Logits, ScoreRequest, load_scorer
 from gliclass_rerank.scoring.checkpoint import read_checkpoint
 from gliclass_rerank.scoring.encoding import InputEncoder, Pass
-from gliclass_rerank.scoring.local import LocalScorer
+from gliclass_rerank.scoring.load import LoadedScorer
 from gliclass_rerank.scoring.tokenizer import TextTokenizer
 from gliclass_rerank.types import FloatArray
 
@@ -69,7 +69,7 @@ def close(ours: FloatArray, theirs: FloatArray) -> bool:
     return ours.shape == theirs.shape and np.allclose(ours, theirs, rtol=TOLERANCE, atol=TOLERANCE)
 
 
-def assert_batch_invariant(scorers: Sequence[LocalScorer], batch: list[ScoreRequest], data: st.DataObject) -> None:
+def assert_batch_invariant(scorers: Sequence[LoadedScorer], batch: list[ScoreRequest], data: st.DataObject) -> None:
     """``scorers`` differ in their batch sizes only."""
     order = data.draw(st.permutations(range(len(batch))))
     alone = [scorers[0].score([request])[0] for request in batch]
@@ -100,14 +100,14 @@ def test_onnx_scores_do_not_depend_on_the_batch(name: str, scorers: Scorers, dat
 
 
 @pytest.fixture(scope="module")
-def mini_by_batch_size() -> list[LocalScorer]:
+def mini_by_batch_size() -> list[LoadedScorer]:
     return [load_scorer("mini", max_batch_tokens=size) for size in (1, 300, 4096)]
 
 
 @needs_mini
 @laws
 @given(data=st.data())
-def test_mini_scores_do_not_depend_on_the_batch(mini_by_batch_size: list[LocalScorer], data: st.DataObject) -> None:
+def test_mini_scores_do_not_depend_on_the_batch(mini_by_batch_size: list[LoadedScorer], data: st.DataObject) -> None:
     batch = data.draw(st.lists(requests(), min_size=1, max_size=5))
     assert_batch_invariant(mini_by_batch_size, batch, data)
 

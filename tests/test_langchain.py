@@ -168,7 +168,7 @@ def test_without_langchain_the_extra_is_named() -> None:
 
 @few
 @given(text, st.lists(text, max_size=8), st.none() | st.integers(1, 9), st.none() | st.floats(0, 1))
-def test_order_and_scores_are_the_core_rerankers(
+def test_top_n_and_threshold_are_the_core_rerankers(
     query: str, passages: list[str], top_n: int | None, threshold: float | None
 ) -> None:
     scorer = OverlapScorer()
@@ -181,17 +181,12 @@ def test_order_and_scores_are_the_core_rerankers(
     ]
 
 
-def test_documents_are_copied_with_all_that_they_have() -> None:
-    given_documents = documents()
-    before = copy.deepcopy(given_documents)
-    found = GLiClassRerank(scorer=OverlapScorer(), score_key="score").compress_documents(given_documents, QUERY)
-    assert given_documents == before
-    assert places(found) == BEST
-    for document in found:
-        original = given_documents[document.metadata["place"]]
-        assert document is not original
-        assert document.metadata == {**original.metadata, "score": document.metadata["score"]}
-        assert (document.page_content, document.id) == (original.page_content, original.id)
+def test_the_score_goes_where_it_is_wanted() -> None:
+    found = GLiClassRerank(scorer=OverlapScorer(), score_key="score").compress_documents(documents(), QUERY)
+    assert [document.metadata["score"] for document in found] == [
+        ranked.score for ranked in Reranker(OverlapScorer()).rank(QUERY, PASSAGES)
+    ]
+    assert not any("relevance_score" in document.metadata for document in found)
 
 
 def test_async_gives_the_same() -> None:
@@ -334,12 +329,6 @@ def test_the_base_retrievers_run_is_a_child(invoke: Callable[..., list[Document]
     invoke(retrieving(store().as_retriever()), QUERY, config)
     assert runs.parents == {"GLiClassRetriever": None, "VectorStoreRetriever": "GLiClassRetriever"}
     assert "tagged" in runs.tags["VectorStoreRetriever"]
-
-
-def test_the_stores_documents_stay_as_they_are() -> None:
-    base = ListRetriever(documents=documents())
-    retrieving(base).invoke(QUERY)
-    assert base.documents == documents()
 
 
 def test_k_must_be_positive() -> None:

@@ -196,18 +196,14 @@ def test_the_base_class_is_the_frameworks(part: type, base: type) -> None:
 
 @settings(max_examples=40)
 @given(text, texts, st.none() | st.integers(1, 9), st.none() | st.floats(0, 1))
-def test_order_and_scores_are_the_rerankers_and_nodes_stay_as_they_are(
+def test_top_n_and_threshold_are_the_rerankers(
     query: str, passages: list[str], top_n: int | None, threshold: float | None
 ) -> None:
-    nodes = nodes_of(passages)
-    before = copy.deepcopy(nodes)
     found = GLiClassRerank(scorer=OverlapScorer(), top_n=top_n, threshold=threshold).postprocess_nodes(
-        nodes, query_str=query
+        nodes_of(passages), query_str=query
     )
     ranking = Reranker(OverlapScorer()).rank(query, passages, top_n=top_n, threshold=threshold)
     assert outcome(found) == [(ranked.index, ranked.score) for ranked in ranking]
-    assert nodes == before
-    assert all(one.node is nodes[int(one.node_id)].node and one is not nodes[int(one.node_id)] for one in found)
 
 
 @both_ways

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from langchain_core.runnables import run_in_executor
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from typing_extensions import Self
 
 from gliclass_rerank import InputError, Route, RouteDecision, Router
@@ -30,7 +30,7 @@ class RouteOptions(ModelOptions):
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
-    routes: tuple[Route, ...] = ()
+    routes: Annotated[Sequence[Route], AfterValidator(tuple)] = ()
     router: Router | None = Field(default=None, exclude=True)
     key: str | Callable[[Any], str] = "question"
     multi: bool = False

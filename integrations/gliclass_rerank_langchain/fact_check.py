@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from langchain_core.documents import Document
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig, RunnableSerializable, run_in_executor
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from gliclass_rerank import FactChecker, FactReport, InputError
 from gliclass_rerank.claims import Verdict
@@ -49,7 +49,7 @@ class GLiClassFactCheck(ModelOptions, RunnableSerializable[State, State]):
     answer_key: str = "answer"
     context_key: str = "context"
     mode: Literal["annotate", "filter"] = "annotate"
-    keep: tuple[Verdict, ...] = Field(default=("supported",), min_length=1)
+    keep: Annotated[Sequence[Verdict], AfterValidator(tuple)] = Field(default=("supported",), min_length=1)
     empty_answer: str = "The sources do not support an answer."
     threshold: float = Field(default=0.5, ge=0, le=1)
     refute_threshold: float = Field(default=0.5, ge=0, le=1)

@@ -1,5 +1,6 @@
 """Reranking as a service: one model for many applications, over the wire formats that their clients speak already."""
 
+from gliclass_rerank_service.app import create_app
 from gliclass_rerank_service.batching import (
     BatchingScorer,
     BatchingStats,
@@ -10,6 +11,7 @@ from gliclass_rerank_service.batching import (
     SubmissionCancelledError,
     estimate_tokens,
 )
+from gliclass_rerank_service.settings import Settings, read_settings
 
 __all__ = [
     "BatchingScorer",
@@ -17,7 +19,10 @@ __all__ = [
     "ClosedError",
     "DeadlineExceededError",
     "OverloadedError",
+    "Settings",
     "Submission",
     "SubmissionCancelledError",
+    "create_app",
     "estimate_tokens",
+    "read_settings",
 ]

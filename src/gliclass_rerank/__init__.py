@@ -13,6 +13,7 @@ from gliclass_rerank.errors import (
     ModelNotFoundError,
     NonFiniteError,
     OptionError,
+    ServiceError,
     TextTooLongError,
     UnsupportedModelError,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "RouterReport",
     "ScoreRequest",
     "Scorer",
+    "ServiceError",
     "TextTooLongError",
     "UnsupportedModelError",
     "load_scorer",

@@ -1,4 +1,4 @@
-"""The command line: ``gliclass-rerank demo | info | export | bench``, and those of `cli_tasks` and `cli_training`.
+"""The command line: ``demo | info | export | bench``; the others are in `cli_tasks`, `cli_training`, `cli_serve`, ...
 
 Results go to stdout, everything else to stderr. Only typer and rich are imported here; what a command needs is
 imported by the command, so that ``--help`` is there at once.
@@ -23,8 +23,10 @@ from rich.table import Table
 from rich.text import Text
 
 import gliclass_rerank
+from gliclass_rerank.cli_serve import serve
 from gliclass_rerank.cli_tasks import check, classify, rerank, route
 from gliclass_rerank.cli_training import calibrate, evaluate, merge, mine, train
+from gliclass_rerank.cli_worker import worker
 from gliclass_rerank.console import AsJson, Backend, Device, Model, print_json, progressing_scorer, say, stdout
 from gliclass_rerank.errors import GLiClassRerankError, InputError, MissingExtraError
 
@@ -101,6 +103,8 @@ app.command()(rerank)
 app.command()(route)
 app.command()(check)
 app.command()(classify)
+app.command()(serve)
+app.command()(worker)
 
 
 @app.command()

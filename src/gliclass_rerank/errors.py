@@ -11,6 +11,7 @@
     │   ├── CheckpointError              the folder is there, but is no usable checkpoint
     │   ├── UnsupportedModelError        a layout, flag or backbone that we refuse by name
     │   └── NonFiniteError               weights or scores are NaN or infinite
+    ├── ServiceError                     a service did not answer, or refused
     └── MissingExtraError (ImportError)  an optional part of the package is not installed
 
 Each message says what was expected, what came, and what to do about it.
@@ -59,6 +60,14 @@ class UnsupportedModelError(ModelError):
 
 class NonFiniteError(ModelError):
     """The model's weights or scores are NaN or infinite."""
+
+
+class ServiceError(GLiClassRerankError):
+    """A service did not answer, refused, or answered what cannot be understood. ``status``: its HTTP status, if any."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class MissingExtraError(GLiClassRerankError, ImportError):

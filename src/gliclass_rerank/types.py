@@ -114,8 +114,8 @@ class ModelInfo:
         revision: hub commit, or a fingerprint of configuration and weights.
         architecture: "uni-encoder", "bi-encoder", "bi-encoder-fused", "encoder-decoder",
             "encoder-decoder-cls" or "decoder-kv".
-        backend: "onnx" or "torch".
-        device: "cpu", "cuda:0", ...
+        backend: "onnx", "torch", or "http" for a service.
+        device: "cpu", "cuda:0", ..., or the URL of the service.
         dtype: "int8", "fp32", "bf16" or "fp16".
         max_length: tokens of one pass, labels and special tokens included.
         direction: which of query and passage this model was trained to read as its text.
@@ -150,7 +150,7 @@ class Scorer(Protocol):
     def score(self, requests: Sequence[ScoreRequest]) -> Sequence[FloatArray]:
         """Return one float32 array of raw logits per request, shape (labels,), in the order of its labels.
 
-        Local scorers return `Logits`, which also tell the windows of a long text.
+        What `load_scorer` gives returns `Logits`, which also tell the windows of a long text.
         """
         ...
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from gliclass_rerank.calibration import read_calibration
 from gliclass_rerank.errors import MissingExtraError, ModelNotFoundError, OptionError, UnsupportedModelError
@@ -20,13 +21,20 @@ from gliclass_rerank.types import ModelInfo, check_choice
 if TYPE_CHECKING:
     import torch
 
+    from gliclass_rerank.scoring.http import HttpScorer
+
+LoadedScorer: TypeAlias = "LocalScorer | HttpScorer"
+"""What `load_scorer` gives: a `Scorer` whose results are `Logits`."""
+
 Backend = Literal["auto", "onnx", "torch"]
 Dtype = Literal["auto", "int8", "fp32", "bf16", "fp16"]
 
 BUNDLED = ("mini",)
+URL = re.compile(r"https?://", re.IGNORECASE)
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 HUB_FILES = ("*.json", "*.safetensors", "*.onnx")
 TORCH_PARTS = ("torch", "transformers", "gliclass")
+TIMEOUT = 60.0  # seconds
 # Measured: on a CPU small batches stay in its caches, on a GPU large ones fill it.
 BATCH_TOKENS = {"onnx": 512, "cpu": 1024, "gpu": 32768}
 
@@ -41,11 +49,14 @@ def load_scorer(
     max_length: int | None = None,
     threads: int | None = None,
     revision: str | None = None,
-) -> LocalScorer:
-    """Load a model and check that it scores.
+    api_key: str | None = None,
+    timeout: float = TIMEOUT,
+) -> LoadedScorer:
+    """Load a model and check that it scores, or connect to a service that has one.
 
     Args:
-        model: "mini" (bundled, offline), a checkpoint folder, or a hub id ("knowledgator/gliclass-edge-v3.0").
+        model: "mini" (bundled, offline), a checkpoint folder, a hub id ("knowledgator/gliclass-edge-v3.0"), or the
+            URL of a running service ("http://host:8000").
             A folder may also hold a LoRA adapter, which is merged into its base. Only a hub id ever causes a
             download; ``HF_HUB_OFFLINE=1`` confines it to what is cached.
         backend: "onnx" (CPU, no torch needed) or "torch"; "auto" takes ONNX where the folder has a graph of
@@ -56,13 +67,26 @@ def load_scorer(
         max_length: tokens of one pass, labels included; by default what the model's positions allow, 1024 at most.
         threads: batches that the ONNX backend runs at a time, or torch's threads; by default the usable cores.
         revision: branch, tag or commit of a hub id.
+        api_key: key of a service; by default the environment's ``GLICLASS_RERANK_API_KEY``.
+        timeout: seconds in which a service has to answer, see `HttpScorer`. It has resolved all other options itself:
+            they are refused beside a URL, as these two are without one.
 
     Raises:
         ModelNotFoundError: no such model, or not in the cache while offline.
         CheckpointError, UnsupportedModelError, NonFiniteError: a folder that is no usable checkpoint.
-        MissingExtraError: the torch backend is needed and not installed.
+        MissingExtraError: the torch backend, or httpx for a service, is needed and not installed.
+        ServiceError: the service cannot be reached, refuses the key, or is none of ours.
         OptionError: an option's value is impossible, alone or for this model.
     """
+    if isinstance(model, str) and URL.match(model):
+        for_models = {"backend": backend, "device": device, "dtype": dtype, "max_batch_tokens": max_batch_tokens}
+        for_models |= {"max_length": max_length, "threads": threads, "revision": revision}
+        _refuse(for_models, "a running service has chosen this itself; leave it out beside a URL")
+        from gliclass_rerank.scoring.http import HttpScorer
+
+        return HttpScorer(model, api_key=api_key, timeout=timeout)
+    for_services = {"api_key": api_key, "timeout": None if timeout == TIMEOUT else timeout}
+    _refuse(for_services, f"only for a service, and {str(model)!r} is no URL; leave it out")
     check_choice(backend, get_args(Backend), "backend")
     check_choice(dtype, get_args(Dtype), "dtype")
     for value, what in ((max_batch_tokens, "max_batch_tokens"), (threads, "threads")):
@@ -87,6 +111,13 @@ def load_scorer(
     return scorer
 
 
+def _refuse(options: Mapping[str, object], why: str) -> None:
+    """Raise `OptionError` for an option that is not left at its default. Its value is not shown: it may be a key."""
+    for name, value in options.items():
+        if value not in (None, "auto"):
+            raise OptionError(f"{name}: {why}")
+
+
 def locate(model: str, *, revision: str | None = None) -> tuple[Path, str | None, str | None]:
     """Find a model: its folder, and its name and revision where these are not for the folder to tell.
 
@@ -101,7 +132,8 @@ def locate(model: str, *, revision: str | None = None) -> tuple[Path, str | None
         folder = _download(model, revision)
         return folder, model, folder.name
     raise ModelNotFoundError(
-        f"model {model!r}: expected {', '.join(map(repr, BUNDLED))}, an existing folder, or a hub id (owner/name)"
+        f"model {model!r}: expected {', '.join(map(repr, BUNDLED))}, an existing folder, a hub id (owner/name), "
+        "or where a service is meant its URL"
     )
 
 

@@ -1,0 +1,110 @@
+"""`/check`: an answer and evidence in, a verdict per claim out."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from pydantic import ConfigDict, Field
+from pydantic.config import JsonDict
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gliclass_rerank import FactChecker, Scorer
+from gliclass_rerank.check import SUPPORTED
+from gliclass_rerank.claims import Verdict
+from gliclass_rerank_service.dialects.common import (
+    Body,
+    Flag,
+    Reply,
+    Share,
+    Usage,
+    request_id,
+    respond,
+    scoring_router,
+    usage_of,
+)
+from gliclass_rerank_service.errors import EmptyError
+from gliclass_rerank_service.record import record_of
+from gliclass_rerank_service.scored import run_scored
+from gliclass_rerank_service.service import service_of
+
+router = scoring_router("check")
+EXAMPLE: JsonDict = {
+    "answer": "The tower is 330 metres tall. It was built in 1999.",
+    "evidence": ["The Eiffel Tower, finished in 1889, is 330 metres tall."],
+    "filter": True,
+}
+
+
+class CheckBody(Body):
+    """What `gliclass_rerank.FactChecker` takes."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
+
+    answer: str = Field(description="Its sentences are the claims.")
+    evidence: str | list[str]
+    threshold: Share | None = Field(default=None, description="Support that a claim needs; 0.5 by default.")
+    refute_threshold: Share | None = Field(default=None, description="The same for refutation.")
+    only_claims: Flag | None = Field(default=None, description="Pass over sentences that claim nothing.")
+    filter: Flag | None = Field(default=None, description="Also return the answer without what is not kept.")
+    keep: list[Verdict] | None = Field(default=None, description='Verdicts to keep; ["supported"] by default.')
+
+
+class Claim(Reply):
+    """A claim; see `gliclass_rerank.ClaimVerdict`."""
+
+    text: str
+    start: int = Field(description="Code points of the answer.")
+    end: int
+    verdict: Verdict
+    support: float
+    refute: float
+    evidence: int = Field(description="Place of the deciding passage.")
+    window: tuple[int, int] | None
+
+
+class CheckReply(Reply):
+    """Verdicts in the order of the answer."""
+
+    id: str
+    model: str
+    supported: float = Field(description="Fraction of the claims that are supported, 1 without claims.")
+    passed: bool
+    claims: list[Claim]
+    filtered: str | None = Field(description="What the filter leaves, if it was asked for.")
+    usage: Usage
+
+
+def checker_of(body: CheckBody, scorer: Scorer) -> FactChecker:
+    """The checker that a body describes."""
+    return FactChecker(
+        scorer,
+        threshold=0.5 if body.threshold is None else body.threshold,
+        refute_threshold=0.5 if body.refute_threshold is None else body.refute_threshold,
+        only_claims=bool(body.only_claims),
+    )
+
+
+@router.post("/check", responses={200: {"model": CheckReply}}, summary="Check an answer by evidence")
+async def check(body: CheckBody, request: Request) -> Response:
+    """Each sentence of the answer is supported, refuted, or there is not enough information."""
+    evidence = [body.evidence] if isinstance(body.evidence, str) else body.evidence
+    if not evidence:
+        raise EmptyError("evidence: expected at least one passage, got none; without any, nothing can be checked")
+    report = await run_scored(
+        request,
+        lambda scorer: checker_of(body, scorer).check(body.answer, evidence),
+        texts=evidence,
+        model=body.model,
+    )
+    filtered = report.filter(body.answer, keep=SUPPORTED if body.keep is None else body.keep) if body.filter else None
+    reply = CheckReply(
+        id=request_id(request),
+        model=service_of(request).scorer.info.name,
+        supported=report.supported,
+        passed=report.passed,
+        claims=[Claim.model_validate(asdict(claim)) for claim in report.claims],
+        filtered=filtered,
+        usage=usage_of(record_of(request.scope)),
+    )
+    return respond(reply)

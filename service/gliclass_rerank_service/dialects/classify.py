@@ -1,0 +1,166 @@
+"""`/classify`: our own shape, and vLLM's for a body with `input`, which needs labels here too."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.config import JsonDict
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gliclass_rerank import Classification, Classifier, InputError, Scorer
+from gliclass_rerank_service.dialects.common import (
+    Body,
+    Flag,
+    LongTextOption,
+    Reply,
+    Share,
+    Usage,
+    request_id,
+    respond,
+    scoring_router,
+    usage_of,
+)
+from gliclass_rerank_service.errors import EmptyError
+from gliclass_rerank_service.record import record_of
+from gliclass_rerank_service.scored import run_scored
+from gliclass_rerank_service.service import service_of
+
+router = scoring_router("classify")
+AnyLabels = list[Any] | dict[str, Any]
+EXAMPLE: JsonDict = {
+    "text": "The parcel came broken.",
+    "labels": {"tone": ["calm", "angry"], "topic": ["delivery", "price"]},
+}
+
+
+class ClassifyBody(Body):
+    """What `gliclass_rerank.Classifier.classify` takes; or vLLM's `input`, with labels."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
+
+    text: str | None = None
+    texts: list[str] | None = None
+    input: str | list[str] | None = Field(default=None, description="vLLM's name for text or texts, and its answer.")
+    labels: AnyLabels | None = Field(
+        default=None, description="Names, or nested objects of names; or a list of such, one a text."
+    )
+    multi_label: Flag | None = Field(
+        default=None, description="Any number of labels may hold (true by default), or exactly one."
+    )
+    threshold: Share | dict[str, Share] | None = Field(default=None, description="0.5 by default, or one a label.")
+    prompt: str | list[str | None] | None = None
+    examples: list[Any] | None = Field(
+        default=None, description='Solved examples {"text", "labels"}, or a list of such a text.'
+    )
+    top_k: int | None = Field(default=None, ge=1)
+    hierarchical: Flag | None = Field(default=None, description="Also put all scores into the nesting of the labels.")
+    aggregate: Literal["max", "mean", "first"] | None = None
+    long_text: LongTextOption = None
+
+
+class LabelFound(Reply):
+    """A label that holds."""
+
+    label: str
+    score: float
+    index: int
+    window: tuple[int, int] | None
+
+
+class Classified(Reply):
+    """What holds for one text, and the scores of all labels in the order given."""
+
+    labels: list[LabelFound]
+    scores: list[float]
+    truncated: bool
+    tree: dict[str, Any] | None
+
+
+class ClassifyReply(Reply):
+    """A result a text, in their order."""
+
+    id: str
+    model: str
+    results: list[Classified]
+    usage: Usage
+
+
+class VllmClass(Reply):
+    """vLLM's result: the best label, and the probabilities of all in the order given; they sum to 1."""
+
+    index: int
+    label: str
+    probs: list[float]
+    num_classes: int
+
+
+class VllmReply(Reply):
+    """vLLM's list of results."""
+
+    id: str
+    object: Literal["list"] = "list"
+    created: int
+    model: str
+    data: list[VllmClass]
+    usage: Usage
+
+
+def classify_texts(
+    body: ClassifyBody, texts: Sequence[str], scorer: Scorer, *, multi_label: bool
+) -> list[Classification]:
+    """Call the library with what the body says."""
+    return Classifier(scorer).classify(
+        texts,
+        body.labels or [],
+        multi_label=multi_label,
+        threshold=0.5 if body.threshold is None else body.threshold,
+        prompt=body.prompt,
+        examples=body.examples,
+        top_k=body.top_k,
+        hierarchical=bool(body.hierarchical),
+        aggregate=body.aggregate or "max",
+        long_text=body.long_text or "window",
+    )
+
+
+def _texts(body: ClassifyBody) -> list[str]:
+    given = [value for value in (body.text, body.texts, body.input) if value is not None]
+    if len(given) != 1:
+        raise InputError(f"expected one of the fields text, texts and input, got {len(given)} of them")
+    texts = [given[0]] if isinstance(given[0], str) else given[0]
+    if not texts:
+        raise EmptyError("texts: expected at least one, got none")
+    if not body.labels:
+        raise InputError("labels: expected at least one; the model has none of its own, it takes them in words")
+    return texts
+
+
+@router.post(
+    "/classify", responses={200: {"model": ClassifyReply | VllmReply}}, summary="Tell which labels hold for texts"
+)
+async def classify(body: ClassifyBody, request: Request) -> Response:
+    """Labels are given in words, flat or nested, for all texts or a text."""
+    texts = _texts(body)
+    from_vllm = body.input is not None
+    multi = body.multi_label if body.multi_label is not None else not from_vllm
+    found = await run_scored(
+        request,
+        lambda scorer: classify_texts(body, texts, scorer, multi_label=multi),
+        texts=texts,
+        model=body.model,
+    )
+    model, usage = service_of(request).scorer.info.name, usage_of(record_of(request.scope))
+    if from_vllm:
+        data = [_vllm(one, i) for i, one in enumerate(found)]
+        return respond(VllmReply(id=request_id(request), created=int(time.time()), model=model, data=data, usage=usage))
+    results = [Classified.model_validate(asdict(one)) for one in found]
+    return respond(ClassifyReply(id=request_id(request), model=model, results=results, usage=usage))
+
+
+def _vllm(found: Classification, index: int) -> VllmClass:
+    return VllmClass(index=index, label=found.labels[0].label, probs=list(found.scores), num_classes=len(found.scores))

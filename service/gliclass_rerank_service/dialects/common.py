@@ -1,0 +1,139 @@
+"""What all dialects share: strict JSON, tolerant fields, documented errors, replies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, WithJsonSchema
+from pydantic_core import from_json
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gliclass_rerank_service.record import RequestRecord, record_of
+
+
+class StrictRequest(Request):
+    """A request whose JSON is checked as the standard has it: no NaN, no lone surrogates, no depth without an end."""
+
+    async def json(self) -> Any:
+        body = await self.body()
+        try:
+            return from_json(body, allow_inf_nan=False)
+        except ValueError as error:
+            raise json.JSONDecodeError(str(error), "", 0) from None
+
+
+class StrictRoute(APIRoute):
+    """A route that reads its body with `StrictRequest`."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The handler of the base class, given another request."""
+        handler = super().get_route_handler()
+
+        async def strict(request: Request) -> Response:
+            return await handler(StrictRequest(request.scope, request.receive))
+
+        return strict
+
+
+class ErrorBody(BaseModel):
+    """What went wrong, in the fields that the clients of all dialects look for."""
+
+    id: str = Field(description="Of the request, as in the header x-request-id.")
+    message: str
+    detail: str
+    error: str
+    error_type: str = Field(description="Validation, Tokenizer, Empty, Overloaded, Unhealthy, Backend, ...")
+
+
+REFUSALS: Mapping[int, str] = {
+    400: "No JSON, or nothing to score.",
+    401: "No valid API key.",
+    404: "Another model was named, and the service is set to refuse that.",
+    408: "The body was sent too slowly.",
+    413: "More bytes, texts or tokens than one request may have; divide it.",
+    422: "A field is missing or has an impossible value, or a text cannot be read.",
+    424: "The model failed.",
+    429: "Too much waits; come again after Retry-After seconds.",
+    503: "The service is starting or ending.",
+    504: "No answer in the time that a request has.",
+}
+RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}}}
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The refusals of an operation, for OpenAPI; all of them without arguments."""
+    told = statuses or tuple(REFUSALS)
+    return {
+        status: {"model": ErrorBody, "description": REFUSALS[status]}
+        | ({"headers": RETRY_AFTER} if status in (429, 503) else {})
+        for status in told
+    }
+
+
+def scoring_router(tag: str) -> APIRouter:
+    """A router of operations that score."""
+    return APIRouter(route_class=StrictRoute, tags=[tag], responses=documented())
+
+
+class Body(BaseModel):
+    """A request's body. Unknown fields are passed over, since clients send what other services know."""
+
+    model_config = ConfigDict(extra="ignore", protected_namespaces=(), allow_inf_nan=False)
+
+    model: str | None = Field(default=None, description="Any name; the answer says which model it was.")
+
+
+class Reply(BaseModel):
+    """A response's body."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+
+class Usage(Reply):
+    """Estimated tokens, labels included."""
+
+    total_tokens: int
+    prompt_tokens: int
+
+
+def usage_of(record: RequestRecord) -> Usage:
+    """What a request has used so far."""
+    return Usage(total_tokens=record.tokens, prompt_tokens=record.tokens)
+
+
+def respond(reply: BaseModel, *, exclude_none: bool = False, status: int = 200) -> Response:
+    """A reply as JSON."""
+    return Response(reply.model_dump_json(exclude_none=exclude_none), status, media_type="application/json")
+
+
+def request_id(request: Request) -> str:
+    """What the request is called."""
+    return record_of(request.scope).id
+
+
+def _flag(value: object) -> object:
+    """RAGFlow and others send booleans as strings."""
+    return {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
+
+
+Flag = Annotated[
+    bool,
+    Strict(),
+    BeforeValidator(_flag),
+    WithJsonSchema({"anyOf": [{"type": "boolean"}, {"type": "string", "enum": ["true", "false"]}]}),
+]
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+LongTextOption = Annotated[
+    Literal["window", "truncate", "error"] | None,
+    Field(
+        description='Ours: what does not fit in one pass is read in windows, of which the best counts ("window", the '
+        'default), or only its beginning ("truncate"), or refused ("error").'
+    ),
+]
+Ignored = Annotated[Any, Field(description="Taken and not used: nothing is cut, long texts are read in windows.")]

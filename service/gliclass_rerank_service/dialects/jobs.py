@@ -1,0 +1,127 @@
+"""Jobs: `/predict` with `labels`, `/jobs/rerank`, and `/result/{task_id}`; `/predict` without labels is TEI's.
+
+A job is accepted with 202 and says where it runs. Its result is fetched: 202 while it is worked on, then 200, whether
+it was completed or has failed; `status` tells which. Jobs that were never there, and those whose result has expired,
+are 404.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import ConfigDict, Field, JsonValue
+from pydantic.config import JsonDict
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gliclass_rerank import InputError
+from gliclass_rerank_service.dialects.common import ErrorBody, Ignored, Reply, respond, scoring_router
+from gliclass_rerank_service.dialects.rerank import RerankBody, call_of
+from gliclass_rerank_service.dialects.score import PredictBody, PredictReply, predict
+from gliclass_rerank_service.errors import NotFoundError
+from gliclass_rerank_service.service import Service, service_of
+
+if TYPE_CHECKING:
+    from gliclass_rerank_service.job_work import JobKind, JobStatus
+    from gliclass_rerank_service.jobs import Executor
+
+router = scoring_router("jobs")
+EXAMPLE: JsonDict = {
+    "inputs": ["The parcel came broken."],
+    "labels": ["complaint", "praise"],
+    "classification_type": "multi-label",
+}
+
+
+class AnyPredictBody(PredictBody):
+    """With labels a job, without them TEI's."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE, {"inputs": ["a query", "a text"]}]})
+
+    labels: list[str] | None = Field(default=None, description="What to classify the inputs by; makes it a job.")
+    classification_type: Literal["single-label", "multi-label"] | None = None
+    batch_size: Ignored = None
+    threshold: float | None = Field(default=None, ge=0, le=1, description="What a score must reach to be told.")
+
+
+class Accepted(Reply):
+    """A job that waits or is worked on."""
+
+    task_id: str
+    status: Literal["Processing"] = "Processing"
+    executor: Literal["in-process", "celery"]
+
+
+class Finished(Reply):
+    """A job that has ended."""
+
+    task_id: str
+    status: Literal["Completed", "Failed"]
+    executor: Literal["in-process", "celery"]
+    result: JsonValue = Field(default=None, description="Of a completed one: predictions or a ranking.")
+    error: str | None = Field(default=None, description="Of a failed one.")
+
+
+ACCEPTED: dict[int | str, dict[str, Any]] = {202: {"model": Accepted, "description": "The job is accepted."}}
+NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": ErrorBody, "description": "No such job, or not any more."}}
+
+
+@router.post(
+    "/predict", responses=ACCEPTED | {200: {"model": PredictReply}}, summary="Classify as a job; or TEI's pairs"
+)
+async def predict_or_submit(body: AnyPredictBody, request: Request) -> Response:
+    """With `labels` a job, whose result is fetched from `/result/{task_id}`; else TEI's scores of pairs, at once."""
+    if body.labels is None:
+        return await predict(body, request)
+    wanted = {"inputs", "labels", "classification_type", "batch_size", "threshold"}
+    return await _submit(request, "predict", body.model_dump(include=wanted, exclude_none=True), body.model)
+
+
+@router.post("/jobs/rerank", status_code=202, responses=ACCEPTED, summary="Rank documents as a job")
+async def submit_rerank(body: RerankBody, request: Request) -> Response:
+    """The body of `/rerank`, for more documents than one request may have; documents come back as at `/v1/rerank`."""
+    call = call_of(body)
+    if call.spans is not None and call.spans.wanted:
+        raise InputError("relevant_spans: expected none in a job, got some; ask /v2/rerank for the best documents")
+    payload: dict[str, JsonValue] = {"query": call.query, "documents": list(call.passages)}
+    if call.top_n is not None:
+        payload["top_n"] = call.top_n
+    if call.long_text != "window":
+        payload["long_text"] = call.long_text
+    payload |= {name: True for name in ("return_documents", "raw_scores") if getattr(body, name)}
+    return await _submit(request, "rerank", payload, body.model)
+
+
+@router.get(
+    "/result/{task_id}", responses=ACCEPTED | {200: {"model": Finished}} | NOT_FOUND, summary="The result of a job"
+)
+async def result(task_id: str, request: Request) -> Response:
+    """202 while the job is worked on; then 200 with what it has made, or why it failed."""
+    service = service_of(request)
+    executor, status = await asyncio.to_thread(_status, service, task_id)
+    if status.state == "processing":
+        return respond(Accepted(task_id=task_id, executor=executor), status=202)
+    if status.state == "failed":
+        return respond(Finished(task_id=task_id, status="Failed", executor=executor, error=status.error))
+    return respond(Finished(task_id=task_id, status="Completed", executor=executor, result=status.result))
+
+
+async def _submit(request: Request, kind: JobKind, payload: dict[str, JsonValue], model: str | None) -> Response:
+    service = service_of(request)
+    service.check_model(model)
+    executor, task_id = await asyncio.to_thread(_submitted, service, kind, payload)  # it may go to a broker
+    return respond(Accepted(task_id=task_id, executor=executor), status=202)
+
+
+def _submitted(service: Service, kind: JobKind, payload: dict[str, JsonValue]) -> tuple[Executor, str]:
+    return service.jobs.executor, service.jobs.submit(kind, payload)
+
+
+def _status(service: Service, task_id: str) -> tuple[Executor, JobStatus]:
+    from gliclass_rerank_service.jobs import UnknownJobError
+
+    try:
+        return service.jobs.executor, service.jobs.status(task_id)
+    except UnknownJobError as error:
+        raise NotFoundError(str(error)) from error

@@ -1,0 +1,177 @@
+"""`/logits` and `/info`: the service as a `Scorer`, for our own client `HttpScorer`; `/info` has TEI's keys too."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+import gliclass_rerank
+from gliclass_rerank import Example, Logits, ModelInfo, NonFiniteError, ScoreRequest
+from gliclass_rerank.types import FloatArray
+from gliclass_rerank_service.dialects.common import (
+    Reply,
+    documented,
+    respond,
+    scoring_router,
+)
+from gliclass_rerank_service.errors import EmptyError
+from gliclass_rerank_service.scored import run_scored
+from gliclass_rerank_service.service import service_of
+
+router = scoring_router("logits")
+info_router = APIRouter(tags=["operations"], responses=documented(401, 429, 503))
+
+Window = Annotated[list[int], Field(min_length=2, max_length=2)]
+
+
+class ExampleBody(BaseModel):
+    """A solved example."""
+
+    text: str
+    labels: list[str]
+
+
+class ScoreBody(BaseModel):
+    """A text and the labels to score against it; see `gliclass_rerank.ScoreRequest`."""
+
+    text: str
+    labels: list[str]
+    prompt: str = ""
+    examples: list[ExampleBody] = []
+    long_text: Literal["window", "truncate", "error"] = "window"
+
+    def request(self) -> ScoreRequest:
+        """The same for a scorer; raises `InputError` as it does."""
+        examples = tuple(Example(one.text, tuple(one.labels)) for one in self.examples)
+        return ScoreRequest(self.text, tuple(self.labels), self.prompt, examples, self.long_text)
+
+
+class LogitsBody(BaseModel):
+    """Requests for raw logits."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"requests": [{"text": "The invoice is wrong.", "labels": ["billing", "tech"]}]}]
+        }
+    )
+
+    requests: list[ScoreBody]
+
+
+class LogitsResult(Reply):
+    """Raw logits of one request, float32 values as JSON writes them exactly."""
+
+    logits: list[float] = Field(description="One a label, in their order.")
+    spans: list[Window] = Field(description="Code points of each window of the text.")
+    per_window: list[list[float]] | None = Field(default=None, description="Where there are several windows.")
+    truncated: bool
+
+
+class LogitsReply(Reply):
+    """Results in the order of the requests."""
+
+    model: str
+    revision: str
+    results: list[LogitsResult]
+
+
+class ModelType(Reply):
+    """What TEI calls the model's type."""
+
+    reranker: dict[str, dict[str, Any]]
+
+
+class GliclassInfo(Reply):
+    """What a client needs to use the service as it uses a model: the fields of `ModelInfo`, and calibration."""
+
+    name: str
+    revision: str
+    architecture: str
+    backend: str
+    device: str
+    dtype: str
+    max_length: int
+    direction: str
+    prior_weight: float | None
+    calibrated: bool
+    calibration: dict[str, dict[str, Any]]
+    version: str
+
+
+class InfoReply(Reply):
+    """TEI's keys, and ours below `gliclass`."""
+
+    model_id: str
+    model_sha: str
+    model_dtype: str
+    served_model_name: str
+    model_type: ModelType
+    max_concurrent_requests: int
+    max_input_length: int
+    max_batch_tokens: int
+    max_batch_requests: int | None
+    max_client_batch_size: int
+    auto_truncate: bool
+    tokenization_workers: int
+    version: str
+    gliclass: GliclassInfo
+
+
+@router.post("/logits", responses={200: {"model": LogitsReply}}, summary="Raw logits of texts and labels")
+async def logits(body: LogitsBody, request: Request) -> Response:
+    """What a scorer gives, unchanged: nothing is calibrated, sorted or left out."""
+    service = service_of(request)
+    if not body.requests:
+        raise EmptyError("requests: expected at least one, got none")
+    texts = [one.text for one in body.requests]
+    rows = await run_scored(request, lambda scorer: scorer.score([one.request() for one in body.requests]), texts=texts)
+    info = service.scorer.info
+    reply = LogitsReply(model=info.name, revision=info.revision, results=[_result(row) for row in rows])
+    return respond(reply, exclude_none=True)
+
+
+def _result(row: FloatArray) -> LogitsResult:
+    if not np.isfinite(row).all():
+        raise NonFiniteError("the scorer gave scores that are not finite; its model is broken")
+    if not isinstance(row, Logits):
+        return LogitsResult(logits=row.tolist(), spans=[], truncated=False)
+    windows = row.per_window.tolist() if len(row.spans) > 1 else None
+    spans = [list(span) for span in row.spans]
+    return LogitsResult(logits=row.tolist(), spans=spans, per_window=windows, truncated=row.truncated)
+
+
+@info_router.get("/info", responses={200: {"model": InfoReply}}, summary="The model and the limits")
+async def info(request: Request) -> Response:
+    """What is served here."""
+    service = service_of(request)
+    model, settings = service.scorer.info, service.settings
+    return respond(
+        InfoReply(
+            model_id=model.name,
+            model_sha=model.revision,
+            model_dtype=model.dtype,
+            served_model_name=model.name,
+            model_type=ModelType(reranker={"id2label": {"0": "relevant"}, "label2id": {"relevant": 0}}),
+            max_concurrent_requests=settings.max_concurrent_requests,
+            max_input_length=model.max_length,
+            max_batch_tokens=settings.max_batch_tokens,
+            max_batch_requests=None,
+            max_client_batch_size=settings.max_passages,
+            auto_truncate=False,
+            tokenization_workers=1,
+            version=gliclass_rerank.__version__,
+            gliclass=_gliclass(model),
+        )
+    )
+
+
+def _gliclass(model: ModelInfo) -> GliclassInfo:
+    calibration = {task: calibrator.as_dict() for task, calibrator in model.calibration.items()}
+    fields = asdict(model) | {"calibrated": model.calibrated, "calibration": calibration}
+    return GliclassInfo(**fields, version=gliclass_rerank.__version__)

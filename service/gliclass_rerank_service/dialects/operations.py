@@ -1,0 +1,50 @@
+"""`/health`, `/ping`, `/ready` and `/metrics`: open to all, and cheap."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gliclass_rerank_service.dialects.common import Reply, documented, request_id, respond
+from gliclass_rerank_service.errors import error_response
+from gliclass_rerank_service.service import service_of
+
+router = APIRouter(tags=["operations"])
+
+
+class Alive(Reply):
+    """The process answers."""
+
+    status: str = "ok"
+
+
+@router.get("/health", responses={200: {"model": Alive}}, summary="Whether the process is alive")
+@router.get("/ping", responses={200: {"model": Alive}}, summary="Whether the process is alive")
+async def health() -> Response:
+    """Alive, also while it starts or ends; see `/ready`."""
+    return respond(Alive())
+
+
+@router.get(
+    "/ready",
+    responses={200: {"model": Alive}, 503: documented(503)[503]},
+    summary="Whether requests should be sent here",
+)
+async def ready(request: Request) -> Response:
+    """Ready once the model has answered, until the service begins to end."""
+    if service_of(request).ready:
+        return respond(Alive(status="ready"))
+    return error_response(503, "the service is starting or ending", request_id(request), headers={"Retry-After": "1"})
+
+
+@router.get(
+    "/metrics",
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    response_class=Response,
+    summary="Prometheus metrics",
+)
+async def metrics(request: Request) -> Response:
+    """All counters of this process."""
+    return Response(service_of(request).metrics.text(), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,280 @@
+"""`/rerank`, `/v1/rerank`, `/v2/rerank`: Cohere v1 and v2, Jina, vLLM, infinity, Voyage and TEI.
+
+One body takes what all of them send, and one kind of ranking is told in three ways:
+
+- "tei": a bare list. To `/rerank` with `texts`; unless `model` and `top_n` are there without `return_text`, since that
+  is Dify, which reads an object.
+- "voyage": an object whose list is called `data` as well as `results`. To a body with `top_k` or `truncation`.
+- "object": an object with `results`, for all others.
+
+A document comes back if it is asked for, and to vLLM (`top_n: 0`, `truncate_prompt_tokens`) always: as `{"text": ...}`
+below `/v1` and `/v2`, as a string at the bare `/rerank`, where infinity's clients read it, and to Voyage's.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import ConfigDict, Field, JsonValue, RootModel
+from pydantic.config import JsonDict
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gliclass_rerank import InputError, Ranked, Reranker, Scorer
+from gliclass_rerank.types import LongText
+from gliclass_rerank_service.dialects.common import (
+    Body,
+    Count,
+    Flag,
+    Ignored,
+    LongTextOption,
+    Reply,
+    Usage,
+    request_id,
+    respond,
+    scoring_router,
+    usage_of,
+)
+from gliclass_rerank_service.dialects.spans import RelevantSpan, SpanOptions, find_spans
+from gliclass_rerank_service.errors import EmptyError
+from gliclass_rerank_service.record import record_of
+from gliclass_rerank_service.scored import run_scored
+from gliclass_rerank_service.service import service_of
+
+router = scoring_router("rerank")
+Dialect = Literal["tei", "voyage", "object"]
+EXAMPLE: JsonDict = {
+    "query": "how do I reset my password?",
+    "documents": ["Invoices are sent on the first of each month.", "A new password is sent from the login page."],
+    "top_n": 1,
+}
+
+
+class RerankBody(Body):
+    """What the clients of all dialects send."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
+
+    query: str
+    documents: list[str | dict[str, JsonValue]] | None = Field(
+        default=None, description="Texts, or objects whose rank_fields are read."
+    )
+    texts: list[str] | None = Field(default=None, description="TEI's name for documents.")
+    top_n: Count | None = Field(default=None, description="How many to return; 0 or null for all.")
+    top_k: Count | None = Field(default=None, description="Voyage's name for top_n.")
+    return_documents: Flag | None = None
+    return_text: Flag | None = Field(default=None, description="TEI's name for return_documents.")
+    raw_scores: Flag | None = Field(default=None, description="Raw logits instead of scores in [0, 1].")
+    rank_fields: list[str] | None = Field(default=None, description="Fields of documents to read; by default text.")
+    relevant_spans: SpanOptions | None = None
+    long_text: LongTextOption = None
+    truncate: Ignored = None
+    truncation: Ignored = None
+    truncation_direction: Ignored = None
+    truncate_prompt_tokens: Ignored = None
+    max_tokens_per_doc: Ignored = None
+    max_chunks_per_doc: Ignored = None
+    priority: Ignored = None
+
+
+class Document(Reply):
+    """A document that was asked for."""
+
+    text: str
+
+
+class Result(Reply):
+    """One document of a ranking."""
+
+    index: int = Field(description="Its place in the request.")
+    relevance_score: float = Field(description="In [0, 1], unless raw scores were asked for.")
+    document: Document | str | None = None
+    relevant_spans: list[RelevantSpan] | None = None
+
+
+class Meta(Reply):
+    """Cohere's way to tell usage."""
+
+    api_version: dict[str, str]
+    billed_units: dict[str, int]
+    tokens: dict[str, int]
+    warnings: list[str] | None = None
+
+
+class RerankReply(Reply):
+    """A ranking, best first."""
+
+    id: str
+    object: Literal["rerank", "list"]
+    created: int
+    model: str
+    results: list[Result]
+    data: list[Result] | None = Field(default=None, description="Voyage's name for results.")
+    usage: Usage
+    meta: Meta
+
+
+class TeiRank(Reply):
+    """One text of TEI's ranking."""
+
+    index: int
+    score: float
+    text: str | None = None
+
+
+class TeiReply(RootModel[list[TeiRank]]):
+    """TEI's ranking, best first."""
+
+
+@dataclass(frozen=True, slots=True)
+class RankCall:
+    """A request for a ranking, whatever dialect it came in."""
+
+    query: str
+    passages: Sequence[str]
+    top_n: int | None = None
+    long_text: LongText = "window"
+    spans: SpanOptions | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """A ranking, and the relevant spans of each of its passages if they were asked for."""
+
+    ranked: Sequence[Ranked]
+    spans: Sequence[Sequence[RelevantSpan]] | None = None
+
+
+def rank(call: RankCall, scorer: Scorer) -> Ranking:
+    """What all dialects do."""
+    reranker = Reranker(scorer)
+    ranked = reranker.rank(call.query, call.passages, top_n=call.top_n, long_text=call.long_text)
+    if call.spans is None or not call.spans.wanted:
+        return Ranking(ranked)
+    texts = [call.passages[one.index] for one in ranked]
+    return Ranking(ranked, find_spans(reranker, call.query, texts, call.spans))
+
+
+def call_of(body: RerankBody) -> RankCall:
+    """Read a body.
+
+    Raises:
+        EmptyError: no documents.
+        InputError: documents twice, or one without a text.
+    """
+    if body.documents is not None and body.texts is not None:
+        raise InputError("expected documents or texts, got both; leave one out")
+    documents: Sequence[str | dict[str, JsonValue]] | None = body.texts if body.documents is None else body.documents
+    if not documents:
+        raise EmptyError("documents: expected at least one, got none")
+    passages = [
+        document if isinstance(document, str) else _text_of(document, body.rank_fields, i)
+        for i, document in enumerate(documents)
+    ]
+    wanted = body.top_n or body.top_k
+    return RankCall(
+        query=body.query,
+        passages=passages,
+        top_n=min(wanted, len(passages)) if wanted else None,
+        long_text=body.long_text or "window",
+        spans=body.relevant_spans,
+    )
+
+
+def dialect_of(body: RerankBody, *, bare: bool) -> Dialect:
+    """Which of the ways to tell a ranking the client reads; ``bare`` if it called `/rerank`."""
+    given = {name for name in body.model_fields_set if getattr(body, name) is not None}
+    if bare and body.texts is not None:
+        return "object" if {"model", "top_n"} <= given and "return_text" not in given else "tei"
+    return "voyage" if {"top_k", "truncation"} & body.model_fields_set else "object"
+
+
+def _text_of(document: dict[str, JsonValue], rank_fields: Sequence[str] | None, place: int) -> str:
+    """The fields of a document object that are read, in the order of ``rank_fields``, a line each."""
+    found = [document[name] for name in rank_fields or ("text",) if document.get(name) is not None]
+    if not found:
+        wanted = ", ".join(map(repr, rank_fields or ("text",)))
+        raise InputError(
+            f"document {place}: expected one of the fields {wanted:.80}, and there is none; set rank_fields"
+        )
+    return "\n".join(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in found)
+
+
+def _wants_documents(body: RerankBody) -> bool:
+    from_vllm = body.top_n == 0 or "truncate_prompt_tokens" in body.model_fields_set
+    asked = body.return_documents if body.return_documents is not None else body.return_text
+    return from_vllm if asked is None else asked
+
+
+def _shown(text: str, *, plain: bool) -> Document | str:
+    return text if plain else Document(text=text)
+
+
+async def answer(body: RerankBody, request: Request, *, bare: bool, version: str) -> Response:
+    """Rank, and tell the ranking in the client's dialect."""
+    call = call_of(body)
+    ranking = await run_scored(request, lambda scorer: rank(call, scorer), texts=call.passages, model=body.model)
+    scores = [one.logit if body.raw_scores else one.score for one in ranking.ranked]
+    texts = [call.passages[one.index] for one in ranking.ranked] if _wants_documents(body) else None
+    dialect = dialect_of(body, bare=bare)
+    if dialect == "tei":
+        told = [
+            TeiRank(index=one.index, score=score, text=texts[i] if texts else None)
+            for i, (one, score) in enumerate(zip(ranking.ranked, scores, strict=True))
+        ]
+        return respond(TeiReply(told), exclude_none=True)
+    results = [
+        Result(
+            index=one.index,
+            relevance_score=score,
+            document=_shown(texts[i], plain=bare or dialect == "voyage") if texts else None,
+            relevant_spans=(list(ranking.spans[i]) or None) if ranking.spans else None,
+        )
+        for i, (one, score) in enumerate(zip(ranking.ranked, scores, strict=True))
+    ]
+    usage = usage_of(record_of(request.scope))
+    reply = RerankReply(
+        id=request_id(request),
+        object="list" if dialect == "voyage" else "rerank",
+        created=int(time.time()),
+        model=service_of(request).scorer.info.name,
+        results=results,
+        data=results if dialect == "voyage" else None,
+        usage=usage,
+        meta=Meta(
+            api_version={"version": version},
+            billed_units={"search_units": 1},
+            tokens={"input_tokens": usage.total_tokens, "output_tokens": 0},
+            warnings=_warnings(body),
+        ),
+    )
+    return respond(reply, exclude_none=True)
+
+
+def _warnings(body: RerankBody) -> list[str] | None:
+    """What was asked for and not done, where doing it would lose text."""
+    limits = [name for name in ("max_tokens_per_doc", "max_chunks_per_doc", "truncate_prompt_tokens")
+              if getattr(body, name) is not None]  # fmt: skip
+    return [f"{name}: not applied; documents are read to their end, in windows" for name in limits] or None
+
+
+@router.post("/rerank", responses={200: {"model": TeiReply | RerankReply}}, summary="Rank documents by a query")
+async def rerank(body: RerankBody, request: Request) -> Response:
+    """TEI's dialect for `texts`, infinity's, Voyage's and Dify's for `documents`."""
+    return await answer(body, request, bare=True, version="2")
+
+
+@router.post("/v1/rerank", responses={200: {"model": RerankReply}}, summary="Rank documents by a query")
+async def rerank_v1(body: RerankBody, request: Request) -> Response:
+    """The dialects of Cohere v1, Jina, vLLM, and of Voyage for `top_k`."""
+    return await answer(body, request, bare=False, version="1")
+
+
+@router.post("/v2/rerank", responses={200: {"model": RerankReply}}, summary="Rank documents by a query")
+async def rerank_v2(body: RerankBody, request: Request) -> Response:
+    """The dialects of Cohere v2, with relevant spans, and of vLLM."""
+    return await answer(body, request, bare=False, version="2")

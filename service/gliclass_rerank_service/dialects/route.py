@@ -1,0 +1,114 @@
+"""`/route`: queries and routes in words in, a decision each out."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gliclass_rerank import InputError, Route, Router, Scorer
+from gliclass_rerank_service.dialects.common import (
+    Body,
+    Flag,
+    Reply,
+    Share,
+    Usage,
+    request_id,
+    respond,
+    scoring_router,
+    usage_of,
+)
+from gliclass_rerank_service.errors import EmptyError
+from gliclass_rerank_service.record import record_of
+from gliclass_rerank_service.scored import run_scored
+from gliclass_rerank_service.service import service_of
+
+router = scoring_router("route")
+EXAMPLE: JsonDict = {
+    "query": "why was I charged twice?",
+    "routes": {"billing": "questions about invoices and refunds", "tech": "errors, crashes and configuration"},
+}
+
+
+class RouteEntry(BaseModel):
+    """A route; see `gliclass_rerank.Route`."""
+
+    name: str
+    description: str = ""
+    examples: list[str] = []
+
+
+class RouteBody(Body):
+    """What `gliclass_rerank.Router` takes."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
+
+    query: str | None = None
+    queries: list[str] | None = None
+    routes: dict[str, str] | list[RouteEntry] = Field(description="Descriptions by name, or routes with examples.")
+    threshold: Share | None = Field(
+        default=None, description="Probability that a route must reach; else the fallback is taken."
+    )
+    fallback: str | None = None
+    multi: Flag | None = Field(default=None, description="Several routes may hold.")
+    examples: Literal["nearest", "prompt", "off"] | None = Field(default=None, description="How examples are used.")
+
+
+class Decision(Reply):
+    """Where a query goes; see `gliclass_rerank.RouteDecision`."""
+
+    name: str | None
+    score: float
+    scores: dict[str, float]
+    names: list[str]
+    abstained: bool
+
+
+class RouteReply(Reply):
+    """A decision a query, in their order."""
+
+    id: str
+    model: str
+    results: list[Decision]
+    usage: Usage
+
+
+def router_of(body: RouteBody, scorer: Scorer) -> Router:
+    """The router that a body describes."""
+    if isinstance(body.routes, dict):
+        routes = [Route(name, description) for name, description in body.routes.items()]
+    else:
+        routes = [Route(one.name, one.description, tuple(one.examples)) for one in body.routes]
+    return Router(routes, scorer, threshold=body.threshold, fallback=body.fallback, examples=body.examples or "nearest")
+
+
+def _queries(body: RouteBody) -> list[str]:
+    if (body.query is None) == (body.queries is None):
+        raise InputError("expected either query or queries")
+    queries = [body.query] if body.query is not None else body.queries
+    if not queries:
+        raise EmptyError("queries: expected at least one, got none")
+    return queries
+
+
+@router.post("/route", responses={200: {"model": RouteReply}}, summary="Choose routes for queries")
+async def route(body: RouteBody, request: Request) -> Response:
+    """Routes are described in words; a query is read once with all of them."""
+    queries = _queries(body)
+    decisions = await run_scored(
+        request,
+        lambda scorer: router_of(body, scorer).route_many(queries, multi=bool(body.multi)),
+        texts=queries,
+        model=body.model,
+    )
+    results = [
+        Decision(
+            name=one.name, score=one.score, scores=dict(one.scores), names=list(one.names), abstained=one.abstained
+        )
+        for one in decisions
+    ]
+    model, usage = service_of(request).scorer.info.name, usage_of(record_of(request.scope))
+    return respond(RouteReply(id=request_id(request), model=model, results=results, usage=usage))

@@ -1,0 +1,164 @@
+"""`/score` (vLLM) and TEI's `/predict`: texts in pairs, scored in their order, not ranked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import ConfigDict, Field, RootModel
+from pydantic.config import JsonDict
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gliclass_rerank import InputError, Ranked, Reranker, Scorer
+from gliclass_rerank_service.dialects.common import (
+    Body,
+    Flag,
+    Ignored,
+    Reply,
+    Usage,
+    request_id,
+    respond,
+    scoring_router,
+    usage_of,
+)
+from gliclass_rerank_service.errors import EmptyError
+from gliclass_rerank_service.record import record_of
+from gliclass_rerank_service.scored import run_scored
+from gliclass_rerank_service.service import service_of
+
+router = scoring_router("score")
+TextOrTexts = str | list[str]
+Pair = tuple[str, str]
+LABEL = "relevant"
+EXAMPLE: JsonDict = {"queries": "who rises early?", "documents": ["Bakers do.", "It rains."]}
+
+
+class ScoreBody(Body):
+    """Queries and documents: one of each, one query for many documents, or as many of both."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"queries": "who rises early?", "documents": ["Bakers do.", "It rains."]}]}
+    )
+
+    queries: TextOrTexts | None = None
+    documents: TextOrTexts | None = None
+    text_1: TextOrTexts | None = Field(default=None, description="The older name of queries.")
+    text_2: TextOrTexts | None = Field(default=None, description="The older name of documents.")
+    truncate_prompt_tokens: Ignored = None
+
+
+class PairScore(Reply):
+    """The score of one pair, in [0, 1]."""
+
+    index: int
+    object: Literal["score"] = "score"
+    score: float
+
+
+class ScoreReply(Reply):
+    """Scores in the order of the pairs."""
+
+    id: str
+    object: Literal["list"] = "list"
+    created: int
+    model: str
+    data: list[PairScore]
+    usage: Usage
+
+
+class PredictBody(Body):
+    """TEI's body: a pair, or a list of pairs. With ``labels`` it is a job's."""
+
+    inputs: str | list[str | list[str]]
+    raw_scores: Flag | None = None
+    truncate: Ignored = None
+    truncation_direction: Ignored = None
+
+
+class Prediction(Reply):
+    """A label and its score."""
+
+    score: float
+    label: str
+
+
+class PredictReply(RootModel[list[Prediction] | list[list[Prediction]]]):
+    """Of one pair its predictions, of a batch a list of those."""
+
+
+def pairs_of(body: ScoreBody) -> list[Pair]:
+    """Read a body of `/score`.
+
+    Raises:
+        EmptyError: no queries or no documents.
+        InputError: one side is missing, or the sides do not fit.
+    """
+    queries = _side(body.queries, body.text_1, "queries", "text_1")
+    documents = _side(body.documents, body.text_2, "documents", "text_2")
+    if len(queries) == 1:
+        queries = [queries[0]] * len(documents)
+    if len(queries) != len(documents):
+        raise InputError(
+            f"expected one query, or one for each of the {len(documents)} documents, got {len(queries)} queries"
+        )
+    return list(zip(queries, documents, strict=True))
+
+
+def _side(value: TextOrTexts | None, older: TextOrTexts | None, name: str, older_name: str) -> Sequence[str]:
+    given = older if value is None else value
+    if given is None:
+        raise InputError(f"expected the field {name} or {older_name}, and there is neither")
+    if not given and not isinstance(given, str):
+        raise EmptyError(f"{name}: expected at least one, got none")
+    return [given] if isinstance(given, str) else given
+
+
+def score_pairs(pairs: Sequence[Pair], scorer: Scorer) -> list[Ranked]:
+    """Judge each pair as a ranking of one passage; in their order."""
+    return [ranking[0] for ranking in Reranker(scorer).rank_many([(query, [text]) for query, text in pairs])]
+
+
+@router.post("/score", responses={200: {"model": ScoreReply}}, summary="Score pairs of texts")
+async def score(body: ScoreBody, request: Request) -> Response:
+    """The dialect of vLLM; scores are those of `/rerank`."""
+    pairs = pairs_of(body)
+    texts = [text for _, text in pairs]
+    found = await run_scored(request, lambda scorer: score_pairs(pairs, scorer), texts=texts, model=body.model)
+    reply = ScoreReply(
+        id=request_id(request),
+        created=int(time.time()),
+        model=service_of(request).scorer.info.name,
+        data=[PairScore(index=i, score=one.score) for i, one in enumerate(found)],
+        usage=usage_of(record_of(request.scope)),
+    )
+    return respond(reply)
+
+
+async def predict(body: PredictBody, request: Request) -> Response:
+    """TEI's `/predict` for a model that judges pairs."""
+    pairs, alone = _predict_pairs(body.inputs)
+    texts = [text for _, text in pairs]
+    found = await run_scored(request, lambda scorer: score_pairs(pairs, scorer), texts=texts, model=body.model)
+    told = [Prediction(score=one.logit if body.raw_scores else one.score, label=LABEL) for one in found]
+    return respond(PredictReply(told if alone else [[one] for one in told]))
+
+
+def _predict_pairs(inputs: str | list[str | list[str]]) -> tuple[list[Pair], bool]:
+    """The pairs, and whether it is one pair alone and no batch."""
+    if isinstance(inputs, list) and not inputs:
+        raise EmptyError("inputs: expected at least one, got none")
+    alone = isinstance(inputs, list) and all(isinstance(item, str) for item in inputs)
+    batch = [inputs] if alone or isinstance(inputs, str) else inputs
+    return [_pair(item, i) for i, item in enumerate(batch)], alone
+
+
+def _pair(item: object, place: int) -> Pair:
+    match item:
+        case [str(query), str(text)]:
+            return query, text
+    got = f"a list of {len(item)}" if isinstance(item, list) else type(item).__name__
+    raise InputError(
+        f"inputs, {place}: expected a pair [query, text], got {got}; to classify single texts send labels as well"
+    )

@@ -1,0 +1,53 @@
+"""Cohere's `relevant_spans`: the sentences of a document that answer the query, in code points.
+
+Each sentence of each returned document is scored alone, as further passages of the same request, in one more batch.
+Its score is that of a passage of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from gliclass_rerank import Reranker
+from gliclass_rerank.sentences import split_sentences
+from gliclass_rerank_service.dialects.common import Count, Reply, Share
+
+
+class SpanOptions(BaseModel):
+    """Which spans are returned."""
+
+    mode: Literal["enabled", "disabled"]
+    threshold: Share | None = Field(default=None, description="Least score of a span; 0.1 by default.")
+    max_spans: Count | None = Field(default=None, description="How many a document, the best; all by default.")
+
+    @property
+    def wanted(self) -> bool:
+        """Whether any are."""
+        return self.mode == "enabled"
+
+
+class RelevantSpan(Reply):
+    """A sentence of a document: its code points, end exclusive, and its score in [0, 1]."""
+
+    start: int
+    end: int
+    score: float
+
+
+DEFAULT_THRESHOLD = 0.1  # Cohere's
+
+
+def find_spans(reranker: Reranker, query: str, texts: Sequence[str], options: SpanOptions) -> list[list[RelevantSpan]]:
+    """The relevant spans of each text, best first; none where nothing is relevant."""
+    sentences = [split_sentences(text) for text in texts]
+    pieces = [[text[one.start : one.end] for one in own] for text, own in zip(texts, sentences, strict=True)]
+    threshold = DEFAULT_THRESHOLD if options.threshold is None else options.threshold
+    rankings = reranker.rank_many([(query, own) for own in pieces], threshold=threshold)
+    return [
+        [RelevantSpan(start=own[one.index].start, end=own[one.index].end, score=one.score) for one in ranked]
+        [: options.max_spans]
+        for own, ranked in zip(sentences, rankings, strict=True)
+    ]  # fmt: skip

@@ -1,0 +1,145 @@
+"""run_scored: the library's tasks on an event loop, without a thread that waits for each.
+
+A task is pure, asks its scorer once or a few times, and is pure again. So it is run with a scorer that notes the first
+question and stops it; the loop awaits the answer; the task is run again and given the answer. What runs twice is the
+cheap part. A hundred waiting requests are a hundred futures, and no threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+
+from gliclass_rerank import GLiClassRerankError, ModelInfo, Scorer, ScoreRequest
+from gliclass_rerank.types import FloatArray
+from gliclass_rerank_service.batching import DeadlineExceededError, estimate_tokens
+from gliclass_rerank_service.errors import BackendError, ClientGoneError, TooLargeError
+from gliclass_rerank_service.record import RequestRecord, record_of
+from gliclass_rerank_service.service import Service, logger, service_of
+
+T = TypeVar("T")
+INLINE_CHARACTERS = 65_536  # of a request that is prepared on the loop, in a millisecond or so; larger ones on a thread
+
+
+class _AsksError(BaseException):
+    """Stops a task at a question that has no answer yet. No `Exception`, so that no task takes it for a failure."""
+
+    def __init__(self, requests: Sequence[ScoreRequest]) -> None:
+        super().__init__()
+        self.requests = tuple(requests)
+
+
+@dataclass(slots=True)
+class _Replayed:
+    """A `Scorer` that knows the answers to the first questions, and stops at the next."""
+
+    info: ModelInfo
+    answers: Sequence[Sequence[FloatArray]]
+    asked: int = 0
+
+    def score(self, requests: Sequence[ScoreRequest]) -> Sequence[FloatArray]:
+        if not requests:
+            return []
+        if self.asked == len(self.answers):
+            raise _AsksError(requests)
+        self.asked += 1
+        return self.answers[self.asked - 1]
+
+
+async def run_scored(
+    request: Request, work: Callable[[Scorer], T], *, texts: Sequence[str], model: str | None = None
+) -> T:
+    """Run ``work`` for a request; what it scores is batched with what others score.
+
+    Args:
+        request: whose deadline counts, and whose client must stay: if it leaves, nothing more is computed for it.
+        work: pure but for its scorer; it may be called several times.
+        texts: what it handles, for the limit on their number; many characters are handled on a thread.
+        model: what the client calls the model.
+
+    Raises:
+        NotFoundError: another model is wanted, and that matters.
+        ClientGoneError: the client has left.
+        DeadlineExceededError, OverloadedError, ClosedError: it was not computed.
+        TooLargeError: it asks for more than one request may.
+        GLiClassRerankError: whatever ``work`` raises.
+    """
+    service, record = service_of(request), record_of(request.scope)
+    service.check_model(model)
+    service.check_passages(len(texts))
+    on_thread = sum(map(len, texts)) > INLINE_CHARACTERS
+    answers: list[Sequence[FloatArray]] = []
+    while True:
+        scorer = _Replayed(service.scorer.info, answers)
+        outcome = await _attempt(service, work, scorer, on_thread=on_thread)
+        if not isinstance(outcome, _AsksError):
+            return outcome
+        answers.append(await _answer(request, service, record, outcome.requests))
+
+
+async def _attempt(service: Service, work: Callable[[Scorer], T], scorer: Scorer, *, on_thread: bool) -> T | _AsksError:
+    def attempt() -> T | _AsksError:
+        try:
+            return work(scorer)
+        except _AsksError as asked:
+            return asked
+
+    return await asyncio.get_running_loop().run_in_executor(service.threads, attempt) if on_thread else attempt()
+
+
+async def _answer(
+    request: Request, service: Service, record: RequestRecord, requests: Sequence[ScoreRequest]
+) -> Sequence[FloatArray]:
+    """Submit, and wait for the first of: the answer, the deadline, the client's leaving."""
+    left = record.started + service.settings.timeout_seconds - time.monotonic()
+    _charge(requests, service, record)
+    submission = service.scorer.submit(requests, deadline=left)
+    answer, gone = asyncio.wrap_future(submission), asyncio.ensure_future(_disconnected(request))
+    waiting: set[asyncio.Future[Any]] = {answer, gone}
+    try:
+        await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        if answer.done():
+            return _result(answer)
+        if gone.done():
+            raise ClientGoneError("the client has left")
+        limit = service.settings.timeout_seconds
+        raise DeadlineExceededError(
+            f"expected an answer within {limit:g} s, and there is none yet; send less at a time"
+        )
+    finally:
+        gone.cancel()
+        answer.cancel()  # and with it the submission; nothing happens if it is done
+        record.queue_seconds += submission.queue_seconds
+        record.inference_seconds += submission.inference_seconds
+
+
+def _charge(requests: Sequence[ScoreRequest], service: Service, record: RequestRecord) -> None:
+    """Count what a request asks for, before it is queued."""
+    record.passages += len(requests)
+    record.tokens += sum(map(estimate_tokens, requests))
+    if record.tokens > service.settings.max_request_tokens:
+        raise TooLargeError(
+            f"expected at most {service.settings.max_request_tokens} tokens a request, got about {record.tokens}; "
+            "divide it"
+        )
+
+
+def _result(answer: asyncio.Future[list[FloatArray]]) -> list[FloatArray]:
+    error = answer.exception()
+    if error is None:
+        return answer.result()
+    if isinstance(error, GLiClassRerankError):
+        raise error
+    logger.error("the model failed", exc_info=error)
+    raise BackendError(f"the model failed ({type(error).__name__}); the service's log has more") from None
+
+
+async def _disconnected(request: Request) -> None:
+    """Return when the client has left."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,145 @@
+"""Service: what all requests of one app share. Everything is scored by its one `BatchingScorer`."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from starlette.requests import Request
+
+from gliclass_rerank import ModelInfo, Scorer, ScoreRequest
+from gliclass_rerank.types import FloatArray
+from gliclass_rerank_service.batching import BatchingScorer
+from gliclass_rerank_service.errors import NotFoundError, TooLargeError
+from gliclass_rerank_service.metrics import Metrics
+from gliclass_rerank_service.settings import Settings, read_keys
+from gliclass_rerank_service.tracing import Tracing, open_tracing
+
+if TYPE_CHECKING:
+    from gliclass_rerank_service.jobs import Jobs
+
+PREPARING_THREADS = 4  # they only build requests and read logits; nothing waits on them
+
+logger = logging.getLogger("gliclass_rerank.service")
+
+
+class Service:
+    """A scorer, its settings, and what is counted.
+
+    Args:
+        scorer: a `BatchingScorer`, or what becomes one.
+        settings: how to run.
+
+    Attributes:
+        draining: nothing new is accepted any more.
+        in_flight: requests that were accepted and are not answered yet.
+
+    Raises:
+        OptionError: a file of keys that cannot be read.
+        MissingExtraError: traces are wanted and OpenTelemetry is not installed.
+    """
+
+    def __init__(self, scorer: Scorer, settings: Settings) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.tracing: Tracing | None = open_tracing(settings.otlp_endpoint)
+        self.threads = ThreadPoolExecutor(PREPARING_THREADS, thread_name_prefix="gliclass-preparing")
+        self.draining = False
+        self.in_flight = 0
+        self._opening = Lock()
+        self._jobs: Jobs | None = None
+        self._keys = read_keys(settings)
+        self.scorer = scorer if isinstance(scorer, BatchingScorer) else self._batching(scorer)
+        self.metrics.watch(self.scorer)
+
+    def _batching(self, scorer: Scorer) -> BatchingScorer:
+        return BatchingScorer(
+            _MeasuredScorer(scorer, self.metrics),
+            max_batch_tokens=self.settings.max_batch_tokens,
+            max_queue_tokens=self.settings.max_queue_tokens,
+        )
+
+    @property
+    def ready(self) -> bool:
+        """Whether the model has answered once, and requests are accepted."""
+        return not self.draining and self.scorer.stats().batches > 0
+
+    @property
+    def jobs(self) -> Jobs:
+        """Where jobs go; opened when the first one comes.
+
+        Raises:
+            MissingExtraError: a broker is set, and what talks to it is not installed.
+        """
+        from gliclass_rerank_service.jobs import open_jobs
+
+        with self._opening:
+            if self._jobs is None:
+                self._jobs = open_jobs(self.settings, self.scorer)
+        return self._jobs
+
+    def admits(self, authorization: str | None) -> bool:
+        """Whether a header ``Authorization`` holds a key: "Bearer KEY", or "KEY" as some clients send it."""
+        if not self._keys:
+            return True
+        scheme, _, rest = (authorization or "").partition(" ")
+        shown = (rest if scheme.lower() == "bearer" else authorization or "").strip().encode("utf-8", "replace")
+        admitted = False
+        for key in self._keys:  # all of them, so that the time taken tells nothing
+            admitted |= hmac.compare_digest(shown, key)
+        return admitted
+
+    def check_passages(self, count: int) -> None:
+        """Raise `TooLargeError` if one request may not hold so many texts."""
+        if count > self.settings.max_passages:
+            raise TooLargeError(
+                f"expected at most {self.settings.max_passages} texts a request, got {count}; divide it"
+            )
+
+    def check_model(self, name: str | None) -> None:
+        """Raise `NotFoundError` if another model is wanted, and that matters."""
+        if self.settings.strict_model and name and name != self.scorer.info.name:
+            raise NotFoundError(f"expected the model {self.scorer.info.name!r}, got {name!r:.80}; there is no other")
+
+    def warm(self) -> None:
+        """Let the model answer once, so that the first client does not wait for what is loaded late."""
+        self.scorer.score([ScoreRequest("What is this passage about?", ("a test of the model",))])
+
+    def close(self) -> None:
+        """Compute what was accepted, as long as settings allow, and stop."""
+        self.draining = True
+        if self._jobs is not None:
+            self._jobs.close()
+        self.scorer.close(drain=True, timeout=self.settings.drain_seconds)
+        self.threads.shutdown(wait=False)
+        if self.tracing:
+            self.tracing.close()
+
+
+class _MeasuredScorer:
+    """A `Scorer` that counts its batches."""
+
+    def __init__(self, scorer: Scorer, metrics: Metrics) -> None:
+        self._scorer = scorer
+        self._metrics = metrics
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._scorer.info
+
+    def score(self, requests: Sequence[ScoreRequest]) -> Sequence[FloatArray]:
+        started = time.monotonic()
+        rows = self._scorer.score(requests)
+        self._metrics.count_batch(requests, time.monotonic() - started)
+        return rows
+
+
+def service_of(request: Request) -> Service:
+    """The service of the app that a request came to."""
+    service: Service = request.app.state.service
+    return service

@@ -1,0 +1,159 @@
+"""What an operator may set: flags before environment (`GLICLASS_RERANK_...`) before a TOML file before defaults."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from gliclass_rerank.errors import OptionError
+
+PREFIX = "GLICLASS_RERANK_"
+CONFIG_VARIABLE = f"{PREFIX}CONFIG"
+"""Names the TOML file for processes that get no flags, such as a worker's."""
+
+KEY_VARIABLES = (f"{PREFIX}API_KEYS", f"{PREFIX}API_KEY")
+
+
+class Settings(BaseSettings):
+    """How the service runs. Each field is a flag, ``GLICLASS_RERANK_FIELD`` in the environment, a key of the file."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", populate_by_name=True, frozen=True)
+
+    model: str = Field(default="mini", description='"mini", a checkpoint folder, a hub id, or the URL of a service.')
+    backend: Literal["auto", "onnx", "torch"] = "auto"
+    device: str = "auto"
+    dtype: Literal["auto", "int8", "fp32", "bf16", "fp16"] = "auto"
+    workers: int | None = Field(
+        default=None,
+        ge=1,
+        description="Batches of the model that are computed at a time; the usable cores by default. One process holds "
+        "one model on one device: for more processes start more services.",
+    )
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        default=(),
+        validation_alias=AliasChoices(*KEY_VARIABLES),
+        description="Keys, separated by commas in the environment; without any, and without a file, all may call.",
+    )
+    api_key_file: Path | None = Field(default=None, description="One key a line; # begins a comment line.")
+
+    max_body_bytes: int = Field(default=16 * 2**20, ge=1024, description="Of one request; 413 beyond it.")
+    max_passages: int = Field(default=2048, ge=1, description="Texts of one request; 413 beyond it.")
+    max_request_tokens: int = Field(default=262_144, ge=1, description="Estimated, of one request; 413 beyond it.")
+    max_concurrent_requests: int = Field(default=1024, ge=1, description="Requests held at a time; 429 beyond it.")
+    max_queue_tokens: int = Field(default=262_144, ge=1, description="Estimated tokens that wait; 429 beyond it.")
+    max_batch_tokens: int = Field(default=8192, ge=1, description="Estimated tokens of one batch over all callers.")
+    timeout_seconds: float = Field(default=60.0, gt=0, le=86_400, description="For one request and its body; then 504.")
+    drain_seconds: float = Field(default=30.0, ge=0, le=86_400, description="For the accepted requests at the end.")
+    strict_model: bool = Field(default=False, description="Refuse requests that name another model, with 404.")
+
+    broker_url: str | None = Field(default=None, description="Redis for jobs; without one they run in this process.")
+    result_url: str | None = Field(default=None, description="Redis for the results of jobs; the broker's by default.")
+    job_ttl_seconds: float = Field(default=3600.0, gt=0, description="How long the result of a job is kept.")
+    job_visibility_seconds: float = Field(
+        default=300.0, gt=0, description="After so long a job whose worker has died is given to another one."
+    )
+    max_jobs: int = Field(default=100, ge=1, description="Jobs that wait in this process; 429 beyond it.")
+
+    ray_min_replicas: int = Field(default=1, ge=1, description="Of the model, each a process, under Ray Serve.")
+    ray_max_replicas: int = Field(default=2, ge=1, description="Of the model, under Ray Serve.")
+    ray_target_ongoing_requests: float = Field(
+        default=2.0, gt=0, description="Parts of batches for each replica, above which Ray Serve adds one."
+    )
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    otlp_endpoint: str | None = Field(
+        default=None,
+        description="OpenTelemetry traces go to it, to http://localhost:4318/v1/traces say.",
+    )
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _divided(cls, value: object) -> object:
+        """Keys of one string, as the environment has them."""
+        return [key for key in (part.strip() for part in value.split(",")) if key] if isinstance(value, str) else value
+
+    @field_validator("broker_url", "result_url", "otlp_endpoint", "api_key_file", mode="before")
+    @classmethod
+    def _none_if_empty(cls, value: object) -> object:
+        """An empty variable unsets; compose files cannot leave one out."""
+        return None if value == "" else value
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Settings:
+        if self.ray_min_replicas > self.ray_max_replicas:
+            raise ValueError(f"ray_max_replicas: expected at least {self.ray_min_replicas}, as ray_min_replicas is")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Where values come from, the first that has one counts."""
+        file = settings_cls.model_config.get("toml_file") or os.environ.get(CONFIG_VARIABLE)
+        sources: tuple[PydanticBaseSettingsSource, ...] = (init_settings, env_settings)
+        return (*sources, TomlConfigSettingsSource(settings_cls, toml_file=file)) if file else sources
+
+
+def read_settings(file: str | Path | None = None, flags: Mapping[str, object] | None = None) -> Settings:
+    """Put settings together.
+
+    Args:
+        file: a TOML file with fields of `Settings`; by default what ``GLICLASS_RERANK_CONFIG`` names, if anything.
+        flags: fields that go before all others; those that are None count as not given.
+
+    Raises:
+        OptionError: no such file, one that is no TOML, an unknown field or an impossible value.
+    """
+    named = file or os.environ.get(CONFIG_VARIABLE)
+    if named and not Path(named).is_file():
+        raise OptionError(f"{named}: expected a TOML file with settings, and there is none")
+
+    class FromFile(Settings):
+        model_config = SettingsConfigDict(toml_file=named)
+
+    given = {name: value for name, value in (flags or {}).items() if value is not None}
+    try:
+        return FromFile(**given)  # type: ignore[arg-type]
+    except ValidationError as error:  # its own message would print values, keys among them
+        wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:5])
+        raise OptionError(f"settings: {wrong}; flags, {PREFIX}... and {named or 'no file'} were read") from None
+    except (ValueError, UnicodeDecodeError) as error:
+        raise OptionError(f"{named}: not readable as TOML: {error}") from error
+
+
+def read_keys(settings: Settings) -> tuple[bytes, ...]:
+    """API keys of the settings and of their file; none means that all may call.
+
+    Raises:
+        OptionError: the file cannot be read, or holds no key.
+    """
+    keys = [key.get_secret_value() for key in settings.api_keys]
+    if settings.api_key_file is not None:
+        try:
+            lines = [line.strip() for line in settings.api_key_file.read_text("utf-8").splitlines()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise OptionError(f"api_key_file {settings.api_key_file}: cannot be read: {error}") from error
+        found = [line for line in lines if line and not line.startswith("#")]
+        if not found:
+            raise OptionError(f"api_key_file {settings.api_key_file}: expected a key a line, got none")
+        keys += found
+    return tuple(key.encode() for key in keys)

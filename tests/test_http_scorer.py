@@ -1,0 +1,606 @@
+"""HttpScorer: a service scores as the model in it does, and whatever it does wrong is waited out or told."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import uvicorn
+from conftest import MINI, needs_mini
+from fakes import INFO, OverlapScorer, windows
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from gliclass_rerank_langchain import GLiClassRerank as LangChainRerank
+from gliclass_rerank_llama_index import GLiClassRerank as LlamaIndexRerank
+from gliclass_rerank_service import BatchingScorer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from langchain_core.documents import Document
+from llama_index.core.schema import NodeWithScore, TextNode
+
+from gliclass_rerank import (
+    Example,
+    FactChecker,
+    GLiClassRerankError,
+    InputError,
+    Logits,
+    ModelInfo,
+    OptionError,
+    Reranker,
+    Route,
+    Router,
+    Scorer,
+    ScoreRequest,
+    ServiceError,
+    load_scorer,
+)
+from gliclass_rerank.calibration import IsotonicCalibrator, PlattCalibrator
+from gliclass_rerank.cli import main
+from gliclass_rerank.scoring.http import HttpScorer
+from gliclass_rerank.types import FloatArray
+
+KEY = "a-key-of-the-test"
+CALIBRATED = replace(
+    INFO,
+    prior_weight=0.25,
+    direction="passage-as-label",
+    calibration={"relevance": PlattCalibrator(0.7, -0.3), "labels": IsotonicCalibrator((-1.0, 0.5), (-2.0, 1.5))},
+)
+REQUEST = ScoreRequest("salt comes from the sea", ("sea salt", "bread"))
+
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=30).filter(
+    lambda text: bool(text.strip())
+)
+requests = st.builds(
+    ScoreRequest,
+    texts,
+    st.lists(texts, min_size=1, max_size=3).map(tuple),
+    prompt=texts | st.just(""),
+    examples=st.lists(st.builds(Example, texts, st.lists(texts, max_size=2).map(tuple)), max_size=2).map(tuple),
+    long_text=st.sampled_from(["window", "truncate"]),
+)
+
+
+class NoisyScorer:
+    """Logits that depend on every part of a request and use all bits of a float32, in windows of three words.
+
+    Attributes:
+        asked: the requests of each call.
+    """
+
+    info: ModelInfo = CALIBRATED
+
+    def __init__(self) -> None:
+        self.asked: list[list[ScoreRequest]] = []
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[FloatArray]:
+        self.asked.append(list(requests))
+        return [self._score(request) for request in requests]
+
+    def _score(self, request: ScoreRequest) -> Logits:
+        spans = windows(request.text, 3)
+        read = spans[:1] if request.long_text == "truncate" else spans
+        seed = np.frombuffer(repr(request).encode(), np.uint8)
+        rows = np.random.default_rng(seed).normal(size=(len(read), len(request.labels))).astype(np.float32)
+        return Logits.over_windows(rows, read, truncated=len(read) < len(spans))
+
+
+Fault = Callable[[Request], "Response | None"]
+
+
+class Service:
+    """``/info`` and ``/logits`` as the service has them; each request first suffers the next fault, if one is left.
+
+    Attributes:
+        faults: what happens to the next requests; None lets one through.
+        times: when requests came, monotonic clock.
+        sizes: of each answered call of ``/logits``, how many requests it had.
+    """
+
+    def __init__(self, scorer: Scorer, *, max_client_batch_size: int = 64) -> None:
+        self.scorer = scorer
+        self.info: dict[str, Any] = {
+            "model_id": scorer.info.name,
+            "max_client_batch_size": max_client_batch_size,
+            "gliclass": {
+                **asdict(replace(scorer.info, calibration={})),
+                "calibration": {task: made.as_dict() for task, made in scorer.info.calibration.items()},
+                "version": "0",
+            },
+        }
+        self.faults: list[Fault | None] = []
+        self.always: Fault | None = None
+        self.times: list[float] = []
+        self.sizes: list[int] = []
+        self.app = FastAPI()
+        self.app.get("/info")(self._info)
+        self.app.post("/logits")(self._logits)
+
+    def _fault(self, request: Request) -> Response | None:
+        self.times.append(time.monotonic())
+        fault = self.faults.pop(0) if self.faults else self.always
+        return fault(request) if fault else None
+
+    def _info(self, request: Request) -> Response:
+        return self._fault(request) or JSONResponse(self.info)
+
+    async def _logits(self, request: Request) -> Response:
+        if failed := self._fault(request):
+            return failed
+        body = await request.json()
+        asked = [
+            ScoreRequest(
+                one["text"],
+                one["labels"],
+                prompt=one.get("prompt", ""),
+                examples=tuple(one.get("examples", ())),
+                long_text=one.get("long_text", "window"),
+            )
+            for one in body["requests"]
+        ]
+        rows = await asyncio.to_thread(self.scorer.score, asked)
+        self.sizes.append(len(asked))
+        info = self.scorer.info
+        return JSONResponse({"model": info.name, "revision": info.revision, "results": [*map(_result, rows)]})
+
+
+def _result(row: FloatArray) -> dict[str, object]:
+    result: dict[str, object] = {"logits": row.tolist(), "spans": [], "truncated": False}
+    if isinstance(row, Logits):
+        result |= {"spans": row.spans, "truncated": row.truncated}
+        if len(row.spans) > 1:
+            result["per_window"] = row.per_window.tolist()
+    return result
+
+
+def says(status: int, message: str = "no", **headers: str) -> Fault:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return lambda _: JSONResponse({"message": message, "error": message}, status, named)
+
+
+def drops(_: Request) -> Response:
+    """Close the connection in the middle of an answer."""
+    return PlainTextResponse("{", headers={"content-length": "1000"})
+
+
+def sleeps(_: Request) -> Response | None:
+    time.sleep(0.6)
+    return None
+
+
+def needs_key(request: Request) -> Response | None:
+    return None if request.headers.get("authorization") == f"Bearer {KEY}" else JSONResponse({"message": "key"}, 401)
+
+
+@contextmanager
+def serving(app: Any) -> Iterator[str]:
+    """The URL of an app on a server of its own."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", lifespan="on"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.005)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture
+def service() -> Service:
+    return Service(NoisyScorer(), max_client_batch_size=3)
+
+
+@pytest.fixture
+def url(service: Service) -> Iterator[str]:
+    with serving(service.app) as url:
+        yield url
+
+
+@pytest.fixture
+def scorer(url: str) -> Iterator[HttpScorer]:
+    with HttpScorer(url, timeout=20) as scorer:
+        yield scorer
+
+
+@pytest.fixture(scope="module")
+def steady() -> Iterator[HttpScorer]:
+    with serving(Service(NoisyScorer(), max_client_batch_size=3).app) as url, HttpScorer(url) as scorer:
+        yield scorer
+
+
+def assert_same(got: Sequence[FloatArray], expected: Sequence[FloatArray]) -> None:
+    """Equal bits, and equal memory of the windows."""
+    assert len(got) == len(expected)
+    for ours, theirs in zip(got, expected, strict=True):
+        assert isinstance(ours, Logits)
+        assert isinstance(theirs, Logits)
+        assert ours.dtype == np.float32
+        assert ours.tobytes() == theirs.tobytes()
+        assert ours.per_window.tobytes() == theirs.per_window.tobytes()
+        assert ours.per_window.shape == theirs.per_window.shape
+        assert (ours.spans, ours.truncated) == (theirs.spans, theirs.truncated)
+
+
+@settings(max_examples=40)
+@given(batch=st.lists(requests, max_size=11))
+def test_a_service_scores_as_its_model(steady: HttpScorer, batch: list[ScoreRequest]) -> None:
+    assert_same(steady.score(batch), NoisyScorer().score(batch))
+
+
+def test_it_says_what_its_model_says(scorer: HttpScorer, url: str) -> None:
+    assert scorer.info == replace(CALIBRATED, backend="http", device=url)
+    assert scorer.info.calibrated
+
+
+def test_scores_without_windows_stay_without() -> None:
+    with serving(Service(OverlapScorer()).app) as url, HttpScorer(url) as scorer:
+        (row,) = scorer.score([REQUEST])
+        assert row.tolist() == [1.0, -3.0]
+        assert row.spans == ()
+
+
+def test_many_requests_go_in_chunks_that_the_service_takes(scorer: HttpScorer, service: Service) -> None:
+    assert scorer.score([]) == []
+    assert service.sizes == []
+    scorer.score([replace(REQUEST, text=f"text {i}") for i in range(20)])
+    assert sorted(service.sizes) == [2, 3, 3, 3, 3, 3, 3]
+
+
+def test_few_chunks_are_under_way_at_a_time() -> None:
+    lock, now, most = threading.Lock(), 0, 0
+
+    class Counting(NoisyScorer):
+        def score(self, requests: Sequence[ScoreRequest]) -> list[FloatArray]:
+            nonlocal now, most
+            with lock:
+                now += 1
+                most = max(most, now)
+            time.sleep(0.02)
+            with lock:
+                now -= 1
+            return super().score(requests)
+
+    with serving(Service(Counting(), max_client_batch_size=1).app) as url, HttpScorer(url) as scorer:
+        scorer.score([REQUEST] * 24)
+    assert 1 < most <= 4
+
+
+def test_what_is_too_large_is_halved(scorer: HttpScorer, service: Service) -> None:
+    service.always = lambda request: (
+        JSONResponse({"message": "too large"}, 413) if int(request.headers["content-length"]) > 250 else None
+    )
+    batch = [replace(REQUEST, text=f"text {i}") for i in range(6)]
+    assert_same(scorer.score(batch), NoisyScorer().score(batch))
+    assert sum(service.sizes) == 6
+    with pytest.raises(InputError, match="too large"):
+        scorer.score([replace(REQUEST, text="long " * 100)])
+
+
+def test_threads_may_share_one(scorer: HttpScorer) -> None:
+    batches = [[replace(REQUEST, text=f"{n} {i}") for i in range(n)] for n in range(1, 13)]
+    with ThreadPoolExecutor(12) as pool:
+        for batch, got in zip(batches, pool.map(scorer.score, batches), strict=True):
+            assert_same(got, NoisyScorer().score(batch))
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_an_overloaded_service_is_asked_again_when_it_says(status: int, scorer: HttpScorer, service: Service) -> None:
+    service.times.clear()
+    service.faults = [says(status, retry_after="1"), says(status), None]
+    assert_same(scorer.score([REQUEST]), NoisyScorer().score([REQUEST]))
+    assert len(service.times) == 3
+    assert service.times[1] - service.times[0] >= 1.0  # it was told to stay away so long
+
+
+def test_a_retry_after_may_be_a_date(scorer: HttpScorer, service: Service) -> None:
+    service.times.clear()
+    # HTTP dates have whole seconds.
+    service.faults = [lambda _: JSONResponse({}, 503, {"retry-after": formatdate(time.time() + 2, usegmt=True)})]
+    scorer.score([REQUEST])
+    assert service.times[1] - service.times[0] >= 0.9
+
+
+@pytest.mark.parametrize("retry_after", ["soon", "-5", "0", ""])
+def test_a_retry_after_that_says_nothing_is_passed_over(retry_after: str, scorer: HttpScorer, service: Service) -> None:
+    service.faults = [says(429, retry_after=retry_after)]
+    assert len(scorer.score([REQUEST])) == 1
+
+
+def test_a_service_that_stays_overloaded_is_given_up(url: str, service: Service) -> None:
+    with HttpScorer(url, timeout=1.5) as scorer:
+        service.times.clear()
+        service.always = says(429, "come later")
+        with pytest.raises(ServiceError, match=r"429, come later.*overloaded") as raised:
+            scorer.score([REQUEST])
+        assert raised.value.status == 429
+        assert 2 < len(service.times) <= 8
+        service.times.clear()
+        service.always = says(429, retry_after="3600")
+        with pytest.raises(ServiceError, match="overloaded"):
+            scorer.score([REQUEST])
+        assert len(service.times) == 1  # it said when: later than anybody waits here
+
+
+@pytest.mark.slow
+def test_attempts_are_bounded(scorer: HttpScorer, service: Service) -> None:
+    service.times.clear()
+    service.always = says(503)
+    with pytest.raises(ServiceError, match="503"):
+        scorer.score([REQUEST])
+    assert len(service.times) == 8
+
+
+def test_a_dropped_connection_is_made_again(scorer: HttpScorer, service: Service) -> None:
+    service.faults = [drops, drops, None]
+    assert_same(scorer.score([REQUEST]), NoisyScorer().score([REQUEST]))
+
+
+def test_a_service_that_restarts_is_found_again() -> None:
+    service = Service(NoisyScorer())
+    with serving(service.app) as url:
+        scorer = HttpScorer(url)
+        port = int(url.rpartition(":")[2])
+    started = threading.Event()
+
+    def restart() -> None:
+        started.wait()
+        time.sleep(0.3)
+        server.run()
+
+    server = uvicorn.Server(uvicorn.Config(service.app, port=port, log_level="critical"))
+    thread = threading.Thread(target=restart)
+    thread.start()
+    started.set()
+    try:
+        assert_same(scorer.score([REQUEST]), NoisyScorer().score([REQUEST]))
+    finally:
+        server.should_exit = True
+        thread.join()
+        scorer.close()
+
+
+def test_a_slow_service_is_not_waited_for_longer_than_the_timeout(url: str, service: Service) -> None:
+    with HttpScorer(url, timeout=0.3) as scorer:
+        service.always = sleeps
+        with pytest.raises(ServiceError, match=r"does not answer.*timeout="):
+            scorer.score([REQUEST])
+    with HttpScorer(url, timeout=5) as scorer:
+        assert len(scorer.score([REQUEST])) == 1
+
+
+def test_nobody_at_the_url_is_a_clear_error() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        with pytest.raises(ServiceError, match=rf"{url} does not answer.*check that the service runs"):
+            load_scorer(url, timeout=1)
+
+
+def test_keys(url: str, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    service.always = needs_key
+    with pytest.raises(ServiceError, match=r"401.*api_key=") as raised:
+        load_scorer(url)
+    assert raised.value.status == 401
+    with pytest.raises(ServiceError) as raised:
+        load_scorer(url, api_key="a wrong one")
+    assert "a wrong one" not in str(raised.value)
+    assert load_scorer(url, api_key=KEY).score([REQUEST])
+    monkeypatch.setenv("GLICLASS_RERANK_API_KEY", KEY)
+    assert load_scorer(url).score([REQUEST])
+    with pytest.raises(ServiceError, match="401"):  # what is passed counts
+        load_scorer(url, api_key="another")
+
+
+def test_what_the_service_refuses_is_an_input_error(scorer: HttpScorer, service: Service) -> None:
+    service.always = says(422, "label 'x': 900 tokens, shorten it")
+    with pytest.raises(InputError, match="900 tokens, shorten it"):
+        scorer.score([REQUEST])
+    service.faults = [says(422, "this one")]
+    service.always = None
+    with pytest.raises(InputError, match=r"requests [036] to [257] of the call"):
+        scorer.score([REQUEST] * 8)
+    assert len(scorer.score([REQUEST] * 8)) == 8  # it goes on
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"[]",
+        b"not json",
+        b'{"revision": "1"}',
+        b'{"revision": "1", "results": []}',
+        b'{"revision": "1", "results": [{"logits": [1.0], "spans": [], "truncated": false}]}',
+        b'{"revision": "1", "results": [{"logits": [1.0, NaN], "spans": [], "truncated": false}]}',
+        b'{"revision": "1", "results": [{"logits": [1.0, 1e39], "spans": [], "truncated": false}]}',
+        b'{"revision": "1", "results": [{"logits": [1.0, 2.0], "spans": [[0, 1], [1, 2]], "truncated": false}]}',
+        b'{"revision": "1", "results": [{"logits": "no", "spans": 1}]}',
+    ],
+)
+def test_an_answer_that_is_none_is_told(answer: bytes, scorer: HttpScorer, service: Service) -> None:
+    service.always = lambda _: Response(answer)
+    with pytest.raises(ServiceError, match=r"/logits: expected|changed its model"):
+        scorer.score([REQUEST])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"gliclass": None},
+        {"gliclass": {}},
+        {"max_client_batch_size": "many"},
+        {"gliclass": {"direction": "sideways"}},
+    ],
+)
+def test_a_service_of_others_is_refused(change: dict[str, Any], url: str, service: Service) -> None:
+    service.info |= change
+    with pytest.raises(ServiceError, match=r"/info: expected what gliclass-rerank says"):
+        load_scorer(url)
+
+
+def test_a_bad_calibration_is_told(url: str, service: Service) -> None:
+    service.info["gliclass"]["calibration"] = {"labels": {"kind": "guess"}}
+    with pytest.raises(ServiceError, match="labels"):
+        load_scorer(url)
+
+
+def test_other_failures_are_told_with_their_status(url: str, service: Service) -> None:
+    with pytest.raises(ServiceError, match=r"404.*expected a gliclass-rerank service"):
+        load_scorer(f"{url}/elsewhere")
+    service.always = says(500, "broken")
+    with pytest.raises(ServiceError, match="500, broken") as raised:
+        load_scorer(url)
+    assert raised.value.status == 500
+    assert len(service.times) == 1  # nothing says that a second attempt would fare better
+
+
+def test_another_model_is_not_read_with_the_calibration_of_the_first(scorer: HttpScorer, service: Service) -> None:
+    service.scorer.info = replace(CALIBRATED, revision="2")  # type: ignore[misc]
+    with pytest.raises(ServiceError, match=r"changed its model.*revision 1.*at 2; load the scorer again"):
+        scorer.score([REQUEST])
+
+
+@pytest.mark.parametrize(
+    "bad", ["http://", "http://:80", "http://host:port", "http://user:secret@host", "http://host?a=b", "http://a b"]
+)
+def test_a_url_that_names_no_service_is_refused(bad: str) -> None:
+    with pytest.raises(OptionError, match="expected http://host:port") as raised:
+        load_scorer(bad)
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"backend": "onnx"}, {"device": "cpu"}, {"dtype": "fp32"}, {"threads": 1}, {"revision": "main"},
+        {"max_length": 99}, {"max_batch_tokens": 99}, {"timeout": 0}, {"timeout": float("nan")}, {"api_key": "a\nb"},
+    ],
+)  # fmt: skip
+def test_options_that_a_service_cannot_have_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match=next(iter(options))):
+        load_scorer("http://localhost:1", **options)
+
+
+@pytest.mark.parametrize("options", [{"api_key": "secret"}, {"timeout": 7.0}])
+def test_options_of_services_are_refused_for_models(options: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match=f"{next(iter(options))}: only for a service") as raised:
+        load_scorer("mini", **options)
+    assert "secret" not in str(raised.value)
+
+
+def test_a_closed_one_ends_its_threads(url: str) -> None:
+    def working() -> set[threading.Thread]:
+        return {thread for thread in threading.enumerate() if thread.name.startswith("gliclass-http")}
+
+    before = working()
+    with HttpScorer(url) as scorer:
+        scorer.score([REQUEST] * 9)
+        assert working() - before
+    assert not working() - before
+
+
+def test_httpx_is_imported_when_a_service_is_meant() -> None:
+    code = "import sys, gliclass_rerank, gliclass_rerank.scoring.http; print('httpx' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"
+
+
+def test_without_httpx_the_error_names_the_extra() -> None:
+    code = """
+import importlib.util
+real = importlib.util.find_spec
+importlib.util.find_spec = lambda name, package=None: None if name == "httpx" else real(name, package)
+from gliclass_rerank import MissingExtraError, load_scorer
+try:
+    load_scorer("http://localhost:1")
+except MissingExtraError as error:
+    print(error)
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "pip install 'gliclass-rerank[http]'" in found.stdout
+
+
+# Every door takes a URL where it takes a model.
+
+QUERY = "how is bread made?"
+PASSAGES = ["The sea is salt.", "Bread rises because yeast turns sugar into gas.", "Bread is made of flour and water."]
+
+
+@pytest.fixture(scope="module")
+def overlap_url() -> Iterator[str]:
+    with serving(Service(OverlapScorer(window=3)).app) as url:
+        yield url
+
+
+def test_tasks_take_a_url(overlap_url: str) -> None:
+    local = OverlapScorer(window=3)
+    assert Reranker(overlap_url).rank(QUERY, PASSAGES) == Reranker(local).rank(QUERY, PASSAGES)
+    routes = [Route("bake", "bread and flour"), Route("swim", "sea and salt")]
+    assert Router(routes, overlap_url).route(QUERY) == Router(routes, local).route(QUERY)
+    assert FactChecker(overlap_url).check(PASSAGES[0], PASSAGES) == FactChecker(local).check(PASSAGES[0], PASSAGES)
+
+
+def test_adapters_take_a_url(overlap_url: str) -> None:
+    expected = [PASSAGES[ranked.index] for ranked in Reranker(OverlapScorer(window=3)).rank(QUERY, PASSAGES, top_n=2)]
+    nodes = [NodeWithScore(node=TextNode(text=passage)) for passage in PASSAGES]
+    reordered = LlamaIndexRerank(model=overlap_url, top_n=2).postprocess_nodes(nodes, query_str=QUERY)
+    assert [node.get_content() for node in reordered] == expected
+    documents = [Document(passage) for passage in PASSAGES]
+    kept = LangChainRerank(model=overlap_url, top_n=2).compress_documents(documents, QUERY)
+    assert [document.page_content for document in kept] == expected
+
+
+def test_the_command_line_takes_a_url(overlap_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for i, passage in enumerate(PASSAGES):
+        (tmp_path / f"{i}.txt").write_text(passage)
+    with pytest.raises(SystemExit) as ended:
+        main(["rerank", QUERY, str(tmp_path), "--model", overlap_url, "--top-n", "1"])
+    assert ended.value.code == 0
+    assert "flour" in capsys.readouterr().out
+
+
+# The real service.
+
+
+@needs_mini
+@pytest.mark.parametrize("max_passages", [2048, 4])
+def test_the_real_service_scores_as_its_model(max_passages: int) -> None:
+    from gliclass_rerank_service.app import create_app
+    from gliclass_rerank_service.settings import read_settings
+
+    local = load_scorer(MINI)
+    batch = [
+        ScoreRequest("Bread rises because yeast turns sugar into gas.", ("how bread rises", "the sea", "the sea")),
+        ScoreRequest("The sea is salt. " * 300, ("what the sea is made of",)),
+        ScoreRequest("The sea is salt. " * 300, ("what the sea is made of", "bread"), long_text="truncate"),
+        ScoreRequest("Ein “Zitat” – 🍞 und <<LABEL>>.", ("quote", "bread"), prompt="What is it about?"),
+        ScoreRequest("Was it good?", ("yes", "no"), examples=(Example("It was bad.", ("no",)),)),
+        *[ScoreRequest(passage, (QUERY,)) for passage in PASSAGES],
+    ]
+    app = create_app(BatchingScorer(local), read_settings(flags={"max_passages": max_passages}))
+    with serving(app) as url, HttpScorer(url) as scorer:
+        assert scorer.info == replace(local.info, backend="http", device=url)
+        assert_same(scorer.score(batch), local.score(batch))
+        assert Reranker(scorer).rank(QUERY, PASSAGES) == Reranker(local).rank(QUERY, PASSAGES)
+        with pytest.raises(InputError, match="labels are never cut"):
+            scorer.score([ScoreRequest("Bread.", ("word " * 5000,))])
+
+
+def test_every_error_is_of_our_tree() -> None:
+    assert issubclass(ServiceError, GLiClassRerankError)
