@@ -22,7 +22,7 @@ from python_docs import documents, mean_ndcg, vectors
 
 from gliclass_rerank import Route, load_scorer
 
-FOUND = 30
+FOUND = 20
 # A model that makes something up, always the same; a real one: ChatOpenAI(model="...").
 llm = FakeListChatModel(responses=["shutil.copy copies a file. It also sends you a postcard."])
 

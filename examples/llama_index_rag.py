@@ -26,7 +26,7 @@ from python_docs import documents, mean_ndcg, vectors
 
 from gliclass_rerank import load_scorer
 
-FOUND = 30
+FOUND = 20
 llm = MockLLM()  # a real one: llm = OpenAI(model="...")
 
 

@@ -16,7 +16,7 @@ PROMISED = {
     "route.py": "fitted on 12 questions",
     "check.py": "supported: ",
     "classify.py": "exactly one: technology",
-    "langgraph_router.py": "checked by 2 of what was found: 100% supported",
+    "langgraph_router.py": "checked by 2 of what was found",
 }
 # With parts of others, which warn, over a collection: most of a minute each.
 PIPELINES = {

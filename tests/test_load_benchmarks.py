@@ -79,7 +79,7 @@ def run(name: str, *options: str) -> subprocess.CompletedProcess[str]:
     return done
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_load_runs_and_every_answer_is_right(exported: Exported, tmp_path: Path) -> None:
     pytest.importorskip("locust")
     options = ["--model", str(exported("bert-simple")), "--rates", "5,20", "--users", "20", "--seconds", "4"]
