@@ -97,9 +97,7 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="mini")
     parser.add_argument("--url", help="a running service; its key is taken from GLICLASS_RERANK_API_KEY")
-    parser.add_argument(
-        "--rates", type=lambda text: [float(rate) for rate in text.split(",")], help="requests a second"
-    )
+    parser.add_argument("--rates", type=numbers, help="requests a second, such as 1,2")
     parser.add_argument("--users", type=int, default=200, help="that share a rate; as many requests may be out")
     parser.add_argument("--seconds", type=int, default=30, help="of each step")
     parser.add_argument("--no-write", action="store_true", help="no files")
@@ -108,6 +106,7 @@ def parse_options() -> argparse.Namespace:
 
 
 def numbers(text: str) -> list[float]:
+    """Numbers between commas."""
     return [float(number) for number in text.split(",")]
 
 

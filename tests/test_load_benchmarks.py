@@ -97,7 +97,7 @@ def test_load_runs_and_every_answer_is_right(exported: Exported, tmp_path: Path)
 
 
 @needs_mini
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_checks_of_the_service_run(tmp_path: Path) -> None:
     pytest.importorskip("psutil")
     assert "ratio" in run("service", "--quick", "--out", str(tmp_path)).stdout

@@ -1,0 +1,59 @@
+"""A virtual environment for each group of clients that get along. The three need three versions of cohere."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """Distributions at known versions, and the scripts in `clients/` that run with them."""
+
+    requirements: tuple[str, ...]
+    scripts: tuple[str, ...]
+
+
+ENVIRONMENTS = {
+    "cohere": Environment(
+        ("cohere==7.3.1", "rerankers==0.10.0", "requests==2.34.2"),
+        ("cohere_v2", "cohere_v1", "rerankers_api"),
+    ),
+    "langchain": Environment(
+        (
+            "cohere==5.21.1",
+            "langchain-cohere==0.6.0",
+            "langchain-community==0.4.2",
+            "infinity-client==0.0.78",
+            "voyageai==0.5.0",
+        ),
+        ("langchain_cohere_rerank", "langchain_infinity", "langchain_jina", "voyage"),
+    ),
+    "llama-index": Environment(
+        (
+            "cohere==6.1.0",
+            "llama-index-postprocessor-cohere-rerank==0.10.0",
+            "llama-index-postprocessor-tei-rerank==0.6.0",
+            "llama-index-postprocessor-jinaai-rerank==0.6.0",
+            "llama-index-postprocessor-xinference-rerank==0.5.0",
+        ),
+        ("llama_index_rerank",),
+    ),
+    "plain": Environment((), ("plain_http",)),
+}
+
+
+def python_of(name: str, folder: Path) -> Path:
+    """The interpreter of an environment, which is made below ``folder`` unless it is there already."""
+    requirements = ENVIRONMENTS[name].requirements
+    home, wanted = folder / name, "\n".join(requirements)
+    made = home / "requirements.txt"
+    if not (made.is_file() and made.read_text() == wanted):
+        subprocess.run([sys.executable, "-m", "venv", "--clear", home], check=True)
+        if requirements:
+            install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements]
+            subprocess.run([home / "bin" / "python", *install], check=True, stdin=subprocess.DEVNULL)
+        made.write_text(wanted)
+    return home / "bin" / "python"

@@ -1,0 +1,146 @@
+"""What was found of each client: checked against the library, and told as JSON and as a table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from asked import DOCUMENTS, QUERY
+
+from gliclass_rerank import Ranked, Reranker
+from gliclass_rerank.sentences import split_sentences
+
+TOLERANCE = 1e-6
+BEGIN, END = "<!-- clients -->", "<!-- /clients -->"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One client.
+
+    Attributes:
+        versions: of its distributions.
+        setup: what its users write.
+        calls: routes that it called.
+        rankings: ways to ask whose rankings were compared.
+        difference: largest between a score over HTTP and the library's.
+        refusals: what its user sees, by case.
+        problems: what is not as it should be; none if the client works.
+    """
+
+    client: str
+    versions: dict[str, str]
+    setup: str
+    calls: list[str]
+    rankings: list[str]
+    difference: float
+    refusals: dict[str, str]
+    problems: list[str]
+
+
+class Judge:
+    """Compares rankings with the library's own."""
+
+    def __init__(self, reranker: Reranker) -> None:
+        self._reranker = reranker
+        self._expected = reranker.rank(QUERY, DOCUMENTS)
+
+    def row(self, report: dict[str, Any]) -> Row:
+        """Read a line that a script wrote."""
+        problems, differences = list(report["problems"]), [0.0]
+        for name, hits in report["rankings"].items():
+            expected = self._expected[: _count(name)]
+            problems += [f"{name}: {problem}" for problem in self._problems(hits, expected)]
+            differences += [abs(hit["score"] - one.score) for hit, one in zip(hits, expected, strict=False)]
+        if max(differences) > TOLERANCE:
+            problems.append(f"scores differ by up to {max(differences):g}")
+        return Row(
+            report["client"], report["versions"], report["setup"], report["calls"], list(report["rankings"]),
+            max(differences), report["refusals"], problems,
+        )  # fmt: skip
+
+    def _problems(self, hits: Sequence[dict[str, Any]], expected: Sequence[Ranked]) -> list[str]:
+        got, wanted = [hit["index"] for hit in hits], [one.index for one in expected]
+        if got != wanted:
+            return [f"expected the order {wanted}, got {got}"]
+        texts = [hit for hit in hits if hit["text"] is not None and hit["text"] != DOCUMENTS[hit["index"]]]
+        problems = [f"document {hit['index']}: expected its text, got {hit['text']!r:.80}" for hit in texts]
+        for hit in hits:
+            if hit["spans"] is not None:
+                problems += self._span_problems(DOCUMENTS[hit["index"]], hit["spans"])
+        return problems
+
+    def _span_problems(self, document: str, spans: Sequence[tuple[int, int, float]]) -> list[str]:
+        """The spans are the document's two best sentences, scored as passages are."""
+        sentences = [document[one.start : one.end] for one in split_sentences(document)]
+        best = self._reranker.rank(QUERY, sentences, top_n=min(2, len(sentences)))
+        expected = [(sentences[one.index], one.score) for one in best]
+        got = [(document[start:end], score) for start, end, score in spans]
+        same = [text for text, _ in got] == [text for text, _ in expected] and all(
+            abs(one - other) <= TOLERANCE for (_, one), (_, other) in zip(got, expected, strict=True)
+        )
+        return [] if same else [f"expected the spans {expected}, got {got}"]
+
+
+def _count(ranking: str) -> int:
+    """How many documents a ranking has, by its name: "top 3" or else all."""
+    return int(ranking.removeprefix("top ")) if ranking.startswith("top ") else len(DOCUMENTS)
+
+
+def table(rows: Sequence[Row], date: str) -> str:
+    """The rows in Markdown: a table of the clients that are installed, a sentence of what is plain HTTP."""
+    lines = ["| client | set up with | calls | wrong key | busy (429) |", "|---|---|---|---|---|"]
+    for row in rows:
+        if row.versions:
+            versions = ", ".join(f"{name} {version}" for name, version in row.versions.items())
+            refusals = [_refusal(row.refusals.get(case)) for case in ("wrong key", "busy")]
+            told = [f"{row.client}<br>{versions}", f"`{row.setup}`", _calls(row), *refusals]
+            lines.append(f"| {' | '.join(told)} |")
+    plain = ", ".join(f"{row.client} ({_calls(row)})" for row in rows if not row.versions)
+    difference = max(row.difference for row in rows)
+    scores = f"scores within {difference:.0e} of its own" if difference else "its very scores"
+    lines += [
+        "",
+        f"Run on {date} by `make conformance`: each gave the library's own order of {len(DOCUMENTS)} passages, equal "
+        f"and long ones\namong them, and {scores}. `URL` is the service's. The last two columns are what users of the "
+        "client see; errors\nlike `KeyError` are of clients that look at no status. Requests of others, sent as plain "
+        f"HTTP, were answered\nlikewise: {plain}.",
+    ]
+    return "\n".join(lines)
+
+
+def _calls(row: Row) -> str:
+    return ", ".join(f"`{call}`" for call in row.calls)
+
+
+def _refusal(refusal: str | None) -> str:
+    if refusal is None:
+        return "sends no key"
+    return refusal if " " in refusal else f"`{refusal}`"
+
+
+def put_into(readme: Path, text: str) -> bool:
+    """Put a table between its marks; False if there are none."""
+    old = readme.read_text("utf-8")
+    if BEGIN not in old or END not in old:
+        return False
+    head, tail = old.split(BEGIN)[0], old.split(END)[1]
+    readme.write_text(f"{head}{BEGIN}\n{text}\n{END}{tail}", "utf-8")
+    return True
+
+
+def save(path: Path, rows: Sequence[Row], about: Mapping[str, str]) -> None:
+    """Write rows, and what else is to be known of a run, as JSON."""
+    found = {**about, "passages": len(DOCUMENTS), "clients": [asdict(row) for row in rows]}
+    path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def is_saved(path: Path, rows: Sequence[Row]) -> bool:
+    """Whether a file has these very rows, whatever the last digits of their scores."""
+    if not path.is_file():
+        return False
+    saved = [Row(**one) for one in json.loads(path.read_text("utf-8"))["clients"]]
+    return [replace(row, difference=0.0) for row in saved] == [replace(row, difference=0.0) for row in rows]

@@ -1,0 +1,107 @@
+"""Call the real service with the real clients, and compare what they get with the library in this process.
+
+    python tests/conformance/run.py [--write] [ENVIRONMENT ...]
+
+The environments of the clients are made below build/conformance once. With ``--write`` and all environments, what was
+found goes into matrix.json beside this file and into the README; without, it is compared with that file. Exits 1 if a
+client does not work, or works otherwise than that file says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from asked import DOCUMENTS, QUERY
+from environments import ENVIRONMENTS, python_of
+from matrix import Judge, Row, is_saved, put_into, save, table
+from services import LOCAL, ROOT, service
+
+import gliclass_rerank
+from gliclass_rerank import Reranker, load_scorer
+
+HERE = Path(__file__).parent
+MATRIX = HERE / "matrix.json"
+BUILD = ROOT / "build" / "conformance"
+KEY = "sk-conformance"
+PATIENCE = 900.0  # seconds of one script
+
+
+def main() -> None:
+    """Try the clients of some environments, by default of all."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("environments", nargs="*", metavar="ENVIRONMENT", help=", ".join(ENVIRONMENTS))
+    parser.add_argument("--write", action="store_true", help="matrix.json and the README's table")
+    options = parser.parse_args()
+    names = options.environments or list(ENVIRONMENTS)
+    if unknown := set(names) - set(ENVIRONMENTS):
+        parser.error(f"expected some of {', '.join(ENVIRONMENTS)}, got {', '.join(unknown)}")
+    if options.write and set(names) != set(ENVIRONMENTS):
+        parser.error("--write wants all environments, or the table would lose rows")
+    pythons = {name: python_of(name, BUILD) for name in names}
+    judge, rows = Judge(Reranker("mini")), []
+    for report in reports(pythons):
+        rows.append(judge.row(report))
+        tell(rows[-1])
+    if any(row.problems for row in rows):
+        sys.exit(1)
+    if options.write:
+        write(rows)
+    elif len(names) == len(ENVIRONMENTS) and not is_saved(MATRIX, rows):
+        sys.exit(f"{MATRIX.name} and the README tell something else; run `make conformance`")
+
+
+def reports(pythons: dict[str, Path]) -> Iterator[dict[str, Any]]:
+    """What the scripts write, a client each."""
+    with ExitStack() as running:
+        locked = running.enter_context(service(BUILD / "locked.log", {"api_key": KEY}))
+        single = running.enter_context(service(BUILD / "single.log", {"max_concurrent_requests": "1"}))
+        for name, python in pythons.items():
+            for script in ENVIRONMENTS[name].scripts:
+                yield from run_script(python, script, (locked, KEY, single))
+
+
+def run_script(python: Path, script: str, arguments: Sequence[str]) -> list[dict[str, Any]]:
+    """Run a script in its environment. One that fails leaves a report that says so."""
+    done = subprocess.run(
+        [python, HERE / "clients" / f"{script}.py", *arguments],
+        input=json.dumps({"query": QUERY, "documents": DOCUMENTS}),
+        env=os.environ | LOCAL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    found: list[dict[str, Any]] = [json.loads(line) for line in done.stdout.splitlines()]
+    if done.returncode:
+        failed = {"client": script, "versions": {}, "setup": "", "calls": [], "rankings": {}, "refusals": {}}
+        found.append(failed | {"problems": [f"the script failed:\n{done.stderr[-2000:]}"]})
+    return found
+
+
+def tell(row: Row) -> None:
+    """Say how a client did."""
+    sys.stdout.write(f"{'fails' if row.problems else 'works'}  {row.client}  {', '.join(row.calls)}\n")
+    sys.stdout.writelines(f"    {problem}\n" for problem in row.problems)
+    sys.stdout.flush()
+
+
+def write(rows: Sequence[Row]) -> None:
+    """Keep what was found."""
+    info, date = load_scorer("mini").info, datetime.now(timezone.utc).date().isoformat()
+    about = {"date": date, "gliclass_rerank": gliclass_rerank.__version__, "model": f"{info.name} {info.revision}"}
+    save(MATRIX, rows, about | {"python": platform.python_version()})
+    if not put_into(ROOT / "README.md", table(rows, date)):
+        sys.stdout.write(f"README.md has no marks for the table:\n\n{table(rows, date)}\n")
+
+
+if __name__ == "__main__":
+    main()
