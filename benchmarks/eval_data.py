@@ -180,6 +180,15 @@ def read_labels(folder: Path, at_most: int) -> LabelSet:
     )
 
 
+def read_examples(folder: Path, each: int) -> dict[str, tuple[str, ...]]:
+    """So many texts for each label of a set, from its training split."""
+    texts: dict[str, list[str]] = {}
+    for record in read_lines(folder / "train.jsonl.gz"):
+        if legible(record["text"]):
+            texts.setdefault(record["label"], []).append(record["text"])
+    return {label: tuple(sample(of, each, f"{folder.name} {label}")) for label, of in texts.items()}
+
+
 def sample(items: Sequence[Item], at_most: int, name: str) -> list[Item]:
     """At most so many items in their order, drawn without replacement; the same ones for the same name."""
     drawn = random.Random(f"{SEED} {name}").sample(range(len(items)), min(at_most, len(items)))

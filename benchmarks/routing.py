@@ -2,8 +2,8 @@
 
     gliclass-rerank bench routing --data DATA/eval/routing [--labels DATA/eval/labels] [--model mini --model FOLDER]
 
-A model reads the query once, with all label names as its labels (the scorer divides what does not fit in one pass);
-the highest score wins. Functions are labels too: name, colon, description. Abstention is told by the highest score:
+A model reads the query as `Router` does: with all label names as its labels, and of more than 32 the likeliest again,
+one by one; the highest score wins. Functions are labels too: name, colon, description. Abstention is told by the highest score:
 the area under the ROC curve, queries that have a label against queries that have none. Where a set has no such
 queries, half of its labels are left out, and the queries of these have none. The baseline is the label nearest to
 the query by cosine of all-MiniLM-L6-v2. With --labels, sets of texts and labels are classified in the same way.
@@ -35,11 +35,13 @@ from eval_data import (
 )
 from machine import cpu
 from measures import auroc_if_both
+from numpy.typing import NDArray
 from report import draw, evaluation_parser, header, load_models, table, write
 from rich.console import Console
 
-from gliclass_rerank import Scorer, ScoreRequest
+from gliclass_rerank import Scorer
 from gliclass_rerank.progress import ProgressScorer
+from gliclass_rerank.route_scores import label_logits
 from gliclass_rerank.training.metrics import classification_report
 from gliclass_rerank.types import FloatArray
 
@@ -78,7 +80,8 @@ class Outcome:
     texts_per_second: float | None
 
 
-Contestant = Callable[[Task], Sequence[FloatArray]]
+Scores = FloatArray | NDArray[np.float64]
+Contestant = Callable[[Task], Sequence[Scores]]
 """From a task to the scores of each text's labels."""
 
 
@@ -154,15 +157,18 @@ def as_label(function: Passage) -> str:
 
 
 def by_model(name: str, scorer: Scorer) -> Contestant:
-    def scores(task: Task) -> Sequence[FloatArray]:
+    def scores(task: Task) -> Sequence[Scores]:
         shown = ProgressScorer(scorer, Console(stderr=True), f"{task.name}, {name}")
-        return shown.score([ScoreRequest(*pair) for pair in zip(task.texts, task.labels, strict=True)])
+        if len(set(task.labels)) == 1:
+            return list(label_logits(shown, task.texts, task.labels[0]))
+        pairs = zip(task.texts, task.labels, strict=True)
+        return [label_logits(shown, [text], labels)[0] for text, labels in pairs]
 
     return scores
 
 
 def by_cosine(encoder: SentenceEncoder) -> Contestant:
-    def scores(task: Task) -> Sequence[FloatArray]:
+    def scores(task: Task) -> Sequence[Scores]:
         texts = list(dict.fromkeys((*task.texts, *(label for labels in task.labels for label in labels))))
         vectors = dict(zip(texts, encoder.encode(texts, task.name.removesuffix(HALF)), strict=True))
         pairs = zip(task.texts, task.labels, strict=True)

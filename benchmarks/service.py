@@ -115,14 +115,14 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="mini")
     parser.add_argument("--requests", type=int, help="of one caller, 100 by default")
-    parser.add_argument("--rounds", type=int, help="of the throughput, 5 by default")
-    parser.add_argument("--busy-requests", type=int, help="of the 64 callers in each round, 256 by default")
+    parser.add_argument("--rounds", type=int, help="of the throughput, 3 by default")
+    parser.add_argument("--busy-requests", type=int, help="of the 64 callers in each round, 128 by default")
     parser.add_argument("--seconds", type=float, help="of the overload, 60 by default")
     parser.add_argument("--quick", action="store_true", help="little of all, and no files unless --out")
     parser.add_argument("--out", type=Path, help="folder of the results")
     options = parser.parse_args()
     quick = {"requests": 5, "rounds": 1, "busy_requests": 16, "seconds": 0.5}
-    full = {"requests": 100, "rounds": 5, "busy_requests": 4 * CALLERS, "seconds": 60.0}
+    full = {"requests": 100, "rounds": 3, "busy_requests": 2 * CALLERS, "seconds": 60.0}
     for name, value in (quick if options.quick else full).items():
         setattr(options, name, getattr(options, name) or value)
     return options
@@ -140,6 +140,14 @@ def post(client: Client, ask: Ask) -> list[tuple[int, float]]:
     if status != 200:
         raise SystemExit(f"expected 200, got {status}: {answer}")
     return [(one["index"], one["relevance_score"]) for one in answer["results"]]
+
+
+def answers(service: LocalService, asked: Sequence[Ask]) -> list[list[tuple[int, float]]]:
+    """Ask by a new connection, since the service closes those that were idle for seconds."""
+    client = service.client()
+    rankings = [post(client, ask) for ask in asked]
+    client.close()
+    return rankings
 
 
 def body_of(ask: Ask) -> dict[str, object]:
@@ -204,12 +212,10 @@ def check_overload(service: LocalService, busy: Busy, seconds: float) -> Overloa
     """Ten times as many requests as can be answered."""
     offered = TIMES_CAPACITY * median(busy.http) / PASSAGES
     probes = asks(PROBES, SEED + 2)
-    client = service.client()
-    before, rss_before = [post(client, ask) for ask in probes], rss(service)
+    before, rss_before = answers(service, probes), rss(service)
     outcomes = asyncio.run(flood(service.url, asks(CALLERS, SEED + 3), offered, seconds))
     rss_after = rss(service)
-    after = [post(client, ask) for ask in probes]
-    client.close()
+    after = answers(service, probes)
     accepted = [taken for status, taken in outcomes if status == "200"]
     p99 = percentile(accepted, 99)
     return Overload(

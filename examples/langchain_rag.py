@@ -1,5 +1,7 @@
 """LangChain over Python's documentation: FAISS finds, GLiClass reranks; a router, and a fact-checked answer.
 
+    python examples/langchain_rag.py [FOLDER]    # a collection of yours in BEIR's layout instead
+
 Needs `pip install "gliclass-rerank[examples]"`; nothing else is downloaded.
 """
 
@@ -11,6 +13,8 @@ from gliclass_rerank_langchain import GLiClassFactCheck, GLiClassRetriever, GLiC
 from langchain_classic.retrievers import EnsembleRetriever
 from langchain_community.retrievers import BM25Retriever
 from langchain_community.vectorstores import FAISS
+from langchain_community.vectorstores.utils import DistanceStrategy
+from langchain_core.callbacks import CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.language_models import FakeListChatModel
@@ -18,7 +22,7 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnableLambda, RunnablePassthrough
-from python_docs import documents, mean_ndcg, vectors
+from collection import documents, mean_ndcg, questions, vectors
 
 from gliclass_rerank import Route, load_scorer
 
@@ -37,8 +41,18 @@ class MiniLM(Embeddings):
         return vectors([text])[0]
 
 
+class Dense(BaseRetriever):
+    """A vector store that leaves its cosine in the metadata, for `prior_key`."""
+
+    store: FAISS
+
+    def _get_relevant_documents(self, query: str, *, run_manager: CallbackManagerForRetrieverRun) -> list[Document]:
+        found = self.store.similarity_search_with_score(query, k=FOUND)
+        return [Document(one.page_content, metadata={**one.metadata, "cosine": float(score)}) for one, score in found]
+
+
 passages = [Document(text, metadata={"name": name}) for name, text in documents().items()]
-dense = FAISS.from_documents(passages, MiniLM()).as_retriever(search_kwargs={"k": FOUND})
+dense = Dense(store=FAISS.from_documents(passages, MiniLM(), distance_strategy=DistanceStrategy.MAX_INNER_PRODUCT))
 hybrid = EnsembleRetriever(retrievers=[dense, BM25Retriever.from_documents(passages, k=FOUND)], weights=[0.5, 0.5])
 
 scorer = load_scorer("mini")  # one model for all that follows
@@ -48,9 +62,9 @@ def names(retriever: BaseRetriever, query: str) -> list[str]:
     return [document.metadata["name"] for document in retriever.invoke(query)]
 
 
-print(f"{len(passages)} passages, nDCG@10 of 30 questions")
-for name, retriever in (("FAISS", dense), ("FAISS and BM25", hybrid)):
-    reranked = GLiClassRetriever(retriever=retriever, fetch_k=FOUND, k=10, scorer=scorer)
+print(f"{len(passages)} passages, nDCG@10 of {len(questions())} questions")
+for name, retriever, prior_key in (("FAISS", dense, "cosine"), ("FAISS and BM25", hybrid, None)):
+    reranked = GLiClassRetriever(retriever=retriever, fetch_k=FOUND, k=10, prior_key=prior_key, scorer=scorer)
     before, after = mean_ndcg(partial(names, retriever)), mean_ndcg(partial(names, reranked))
     print(f"{name:15} {before:.3f}  reranked {after:.3f}")
 

@@ -1,5 +1,7 @@
 """LlamaIndex over Python's documentation: FAISS finds, GLiClass reranks; a router, and a fact-checked answer.
 
+    python examples/llama_index_rag.py [FOLDER]    # a collection of yours in BEIR's layout instead
+
 Needs `pip install "gliclass-rerank[examples]"`; nothing else is downloaded.
 """
 
@@ -22,7 +24,7 @@ from llama_index.core.schema import BaseNode, TextNode
 from llama_index.core.tools import QueryEngineTool
 from llama_index.retrievers.bm25 import BM25Retriever
 from llama_index.vector_stores.faiss import FaissVectorStore
-from python_docs import documents, mean_ndcg, vectors
+from collection import documents, mean_ndcg, questions, vectors
 
 from gliclass_rerank import load_scorer
 
@@ -77,7 +79,7 @@ def names(retriever: BaseRetriever, postprocessors: list[BaseNodePostprocessor],
     return [node.node_id for node in found]
 
 
-print(f"{len(nodes)} passages, nDCG@10 of 30 questions")
+print(f"{len(nodes)} passages, nDCG@10 of {len(questions())} questions")
 for name, retriever in (("FAISS", dense), ("FAISS and BM25", hybrid)):
     before, after = mean_ndcg(partial(names, retriever, [])), mean_ndcg(partial(names, retriever, [rerank]))
     print(f"{name:15} {before:.3f}  reranked {after:.3f}")

@@ -332,6 +332,26 @@ def test_beyond_the_bound_submissions_are_refused_at_once() -> None:
         assert batching.stats().queue_tokens == 0
 
 
+def test_what_would_be_late_is_refused_at_once() -> None:
+    """Half of the deadline is what a submission may be expected to take."""
+    scorer = SteppedScorer()
+    with BatchingScorer(scorer, cost=words) as batching:
+        scorer.step()
+        batching.score(of_size("first", [50]))
+        scorer.wait_for_a_call()
+        batching.submit(of_size("plug", [1]))
+        scorer.wait_for_a_call()
+        assert len(batching.submit(of_size("alone", [90]), deadline=1e-9).requests) == 1  # nothing else waits
+        rate = batching.stats().tokens_per_second
+        assert rate is not None
+        expected = 100 / rate
+        with pytest.raises(OverloadedError, match="expected an answer within .* and what waits takes") as refusal:
+            batching.submit(of_size("late", [10]), deadline=1.9 * expected)
+        assert refusal.value.retry_after == pytest.approx(0.05 * expected)
+        batching.submit(of_size("in time", [10]), deadline=2.1 * expected)
+        scorer.step(10)
+
+
 def test_retry_after_follows_the_measured_throughput() -> None:
     scorer = SteppedScorer()
     with BatchingScorer(scorer, max_queue_tokens=100, cost=words) as batching:

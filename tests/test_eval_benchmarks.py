@@ -13,11 +13,13 @@ from typing import Any
 
 import eval_data
 import fact_check
+import frameworks
 import label_order
 import mini_judge
 import numpy as np
 import pytest
 import retrieval
+import route_examples
 import routing
 from baselines import SentenceEncoder, word_overlap
 from conftest import Exported, Tiny
@@ -84,6 +86,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     stray = {"text": "hello there", "label": eval_data.OUT_OF_SCOPE}
     write_labels(root / "eval/routing/open", [*labels, eval_data.OUT_OF_SCOPE], [*texts, stray])
     write_labels(root / "eval/routing/whole", labels, texts)
+    for name in ("open", "whole"):
+        write_lines(root / "eval/routing" / name / "train.jsonl.gz", [*texts, *texts, stray])
     write_labels(root / "eval/labels/topics", labels, texts)
     return root
 
@@ -148,6 +152,25 @@ def test_routing_measures_accuracy_and_abstention(run: Run, data: Path) -> None:
     assert 0 <= outcomes["whole, half of its labels"]["abstention_auroc"] <= 1
     assert report["tasks"]["open"]["without a label"] == 1
     assert report["tasks"]["whole, half of its labels"]["without a label"] == 2
+
+
+def test_the_uses_of_examples_are_compared(run: Run) -> None:
+    report = run(route_examples, "eval/routing", "--no-dense", "--each", "1")
+    rows = report["accuracy"]
+    assert set(rows) == {"open", "whole"}
+    assert set(rows["open"]) == {"router, nearest", "router, prompt", "router, off"}
+    assert all(0 <= value <= 1 for row in rows.values() for value in row.values())
+
+
+@needs_dense
+@pytest.mark.slow
+def test_pipelines_of_both_frameworks_find_and_rank_alike(run: Run) -> None:
+    report = run(frameworks, "eval/retrieval")
+    for name in ("{}", "{}, reranked"):
+        assert report["queries"][name.format("LlamaIndex")] == report["queries"][name.format("LangChain")]
+    assert set(report["queries"]["LangChain"]) == {"first", "second"}  # those that are searched as a whole
+    assert report["means"]["LangChain"]["first"] == 1.0
+    assert set(report["p of the gain"]) == {"LlamaIndex", "LangChain"}
 
 
 def test_the_data_folder_is_the_option_or_the_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ PIPELINES = {
     "llama_index_rag.py": "'house' fits the query",
     "langchain_rag.py": "-> 30 days a year.",
 }
-SHARED = {"python_docs.py"}  # imported by these
+SHARED = {"collection.py"}  # imported by these
 
 
 @needs_mini

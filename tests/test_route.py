@@ -35,6 +35,7 @@ from gliclass_rerank import (
 from gliclass_rerank.calibration import IsotonicCalibrator, PlattCalibrator, expected_calibration_error, sigmoid
 from gliclass_rerank.route import ExampleUse, Route, RouteDecision, Router, Scores, combined
 from gliclass_rerank.route_fit import RouterReport, best_accuracy, best_f1
+from gliclass_rerank.route_scores import SHARED, label_logits
 from gliclass_rerank.types import FloatArray
 
 BILLING = Route("billing", "questions about an invoice or a refund", examples=("why was i charged twice",))
@@ -145,6 +146,18 @@ class PlaceScorer(OverlapScorer):
         return super()._logits(text, labels) + np.linspace(0, 1, len(labels), dtype=np.float32)
 
 
+class HarshScorer:
+    """Thinks far less of a label that is alone; otherwise the later the better."""
+
+    info = INFO
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[FloatArray]:
+        return [
+            np.array([int(label[1:]) - 100 * (len(request.labels) == 1) for label in request.labels], np.float32)
+            for request in requests
+        ]
+
+
 @given(route_lists(), text, st.randoms(), st.sampled_from(["nearest", "prompt", "off"]))
 def test_the_order_changes_nothing_even_where_labels_influence_each_other(
     routes: list[Route], query: str, random: Any, use: ExampleUse
@@ -237,11 +250,36 @@ def test_the_models_calibration_of_labels_is_used_and_reorders_nothing() -> None
         assert decision.score == pytest.approx(sigmoid(calibrator.log_odds(2 * 4 - 3)))
 
 
-def test_five_hundred_routes_are_one_request() -> None:
+def test_of_five_hundred_routes_the_likeliest_are_read_again_alone() -> None:
     scorer = RecordingScorer()
     decision = Router([Route(f"route {i}", f"word{i}") for i in range(500)], scorer).route("word321 route")
     assert decision.name == "route 321"
-    assert (scorer.calls, len(scorer.requests[0].labels), len(decision.scores)) == ([1], 500, 500)
+    assert (scorer.calls, len(scorer.requests[0].labels), len(decision.scores)) == ([1, SHARED], 500, 500)
+    assert all(len(request.labels) == 1 for request in scorer.requests[1:])
+
+
+def test_routes_that_one_pass_may_hold_are_read_once() -> None:
+    scorer = RecordingScorer()
+    Router(plain(SHARED), scorer).route_many(["one", "two"])
+    assert scorer.calls == [2]
+
+
+@given(st.integers(SHARED + 1, 3 * SHARED), st.randoms())
+def test_many_routes_do_not_decide_by_what_stands_beside_them(count: int, random: Any) -> None:
+    """The favourite's place moves with the other routes; what it gets does not."""
+    routes = [Route(f"r{i}", "word " * (i % 3)) for i in range(count)] + [Route("favourite", "refund of an invoice")]
+    whole = Router(routes, PlaceScorer()).route("refund of an invoice")
+    fewer = Router(random.sample(routes[:-1], SHARED) + routes[-1:], PlaceScorer()).route("refund of an invoice")
+    assert whole.name == fewer.name == "favourite"
+    assert whole.score == fewer.score
+
+
+def test_what_is_not_read_again_is_never_above_what_is() -> None:
+    logits = label_logits(HarshScorer(), ["x"], [f"r{i:03}" for i in range(100)])
+    finalists = set(np.argsort(-np.arange(100))[:SHARED].tolist())
+    lowest = min(logits[0, i] for i in finalists)
+    assert all(logits[0, i] <= lowest for i in set(range(100)) - finalists)
+    assert logits[0, 99] == -100 + 99
 
 
 def test_scores_are_read_only_and_travel() -> None:

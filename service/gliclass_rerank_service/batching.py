@@ -1,7 +1,7 @@
 """Batching across callers: many threads ask, one worker scores in batches that are shared fairly.
 
     GLiClassRerankError
-    ├── OverloadedError                                 the queue is full; says when to come again
+    ├── OverloadedError                                 the queue is too full; says when to come again
     ├── DeadlineExceededError (TimeoutError)            no answer in the time that the caller gave
     ├── SubmissionCancelledError                        cancelled before it was answered
     └── ClosedError                                     the scorer is shut down
@@ -28,10 +28,11 @@ from gliclass_rerank.types import FloatArray, check_number
 TURNS_PER_BATCH = 4  # callers that meet in a batch, at least, if so many wait; an ordinary request fits in one turn
 MEMORY = 0.9  # weight of the past, a batch, in the mean throughput
 UNKNOWN_WAIT = 1.0  # seconds; said before any throughput has been measured
+IN_TIME = 0.5  # share of its deadline that a submission may be expected to take; what is late costs twice
 
 
 class OverloadedError(GLiClassRerankError):
-    """The queue is full. ``retry_after`` is the estimated time until it is worked off, in seconds."""
+    """The queue is too full. ``retry_after`` is the estimated time until there is room, in seconds."""
 
     def __init__(self, message: str, retry_after: float = UNKNOWN_WAIT) -> None:
         super().__init__(message)
@@ -321,7 +322,8 @@ class BatchingScorer:
                 will be.
 
         Raises:
-            OverloadedError: the queue is full; its ``retry_after`` says when it should be worked off.
+            OverloadedError: the queue is full, or so long that half of the deadline would probably pass; its
+                ``retry_after`` says when there should be room. By itself, in an empty queue, all is accepted.
             ClosedError: the scorer is closed.
             OptionError: a deadline that is not a finite number.
         """
@@ -329,7 +331,7 @@ class BatchingScorer:
             check_number(deadline, "deadline")
         submission = Submission(requests, [max(1, self._cost(request)) for request in requests], deadline=deadline)
         with self._changed:
-            self._check_open(sum(submission.costs))
+            self._check_open(sum(submission.costs), deadline)
             if submission.requests:
                 self._queue.put(submission)
                 self._changed.notify()
@@ -382,15 +384,24 @@ class BatchingScorer:
         """Close; after an error without computing what waits."""
         self.close(drain=error is None)
 
-    def _check_open(self, tokens: int) -> None:
-        """Raise unless so many tokens can be accepted now."""
+    def _check_open(self, tokens: int, deadline: float | None) -> None:
+        """Raise unless so many tokens can be accepted now, and probably answered in time."""
         if self._closed:
             raise ClosedError("the scorer is closed and accepts nothing more; send the requests elsewhere")
+        pace = self._recent_seconds / self._recent_tokens if self._batches else None  # seconds a token
         if not self._queue.fits(tokens):
-            charged = self._queue.charged
-            wait = charged * self._recent_seconds / self._recent_tokens if self._batches else UNKNOWN_WAIT
+            wait = UNKNOWN_WAIT if pace is None else pace * self._queue.charged
             raise OverloadedError(
                 f"expected room for {tokens} tokens, and the queue is full; retry in {wait:.1f} s", wait
+            )
+        if pace is None or deadline is None or not self._queue:
+            return
+        taken, allowed = pace * (self._queue.charged + tokens), IN_TIME * deadline
+        if taken > allowed:
+            raise OverloadedError(
+                f"expected an answer within {deadline:g} s, and what waits takes {taken:.1f} s; "
+                f"retry in {taken - allowed:.1f} s",
+                taken - allowed,
             )
 
     def _leave(self, submission: Future[list[FloatArray]]) -> None:

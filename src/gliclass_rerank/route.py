@@ -10,7 +10,7 @@ from typing import Any, Literal, NoReturn, get_args
 import numpy as np
 
 from gliclass_rerank.calibration import Calibrator
-from gliclass_rerank.errors import CheckpointError, InputError, NonFiniteError
+from gliclass_rerank.errors import CheckpointError, InputError
 from gliclass_rerank.route_file import CORRECT, FILE_VERSION, fitted_as_dict, read_file, read_fitted, write_file
 from gliclass_rerank.route_fit import (
     MULTI_THRESHOLD,
@@ -23,8 +23,9 @@ from gliclass_rerank.route_fit import (
     learn,
     route_probabilities,
 )
+from gliclass_rerank.route_scores import label_logits
 from gliclass_rerank.scoring.load import load_scorer
-from gliclass_rerank.types import Example, Scorer, ScoreRequest, check_choice, check_number, check_text
+from gliclass_rerank.types import Example, Scorer, check_choice, check_number, check_text
 
 ExampleUse = Literal["nearest", "prompt", "off"]
 
@@ -97,6 +98,9 @@ class RouteDecision:
 
 class Router:
     """Sends queries to routes that are described in words; a query is read once, with all routes as its labels.
+
+    Of more than 32 labels the 32 likeliest are read again, one by one: hundreds of routes take several passes, and a
+    decision should not depend on how they were divided.
 
     A route's probability is the sigmoid of its logit: of the log-odds that its calibration makes of it, where `fit`
     has learned one, or else where the model has one for the task "labels". Safe to use from many threads, also while
@@ -238,19 +242,13 @@ class Router:
         return self.scorer.info.name, self.scorer.info.revision
 
     def _logits(self, queries: Sequence[str]) -> Floats:
-        """Raw logits, shape (queries, routes), of one call of the scorer."""
+        """Raw logits, shape (queries, routes)."""
         labels, owners = labels_of(self.routes, with_examples=self._examples == "nearest")
         solved = self.routes if self._examples == "prompt" else ()
         shown = {Example(text, (route.label,)) for route in solved for text in route.examples}
-        # Labels that share a pass influence each other. In an order of their own, each once, the order of the routes
-        # changes nothing, and routes that read alike score alike.
-        distinct, places = np.unique(np.array(labels, dtype=object), return_inverse=True)
+        # Sorted, so that their order changes nothing either.
         examples = sorted(shown, key=lambda example: (example.text, example.labels))
-        requests = [ScoreRequest(query, tuple(distinct), examples=tuple(examples)) for query in queries]
-        rows = [np.asarray(row, np.float64)[places] for row in self.scorer.score(requests)] if requests else []
-        logits = np.array(rows).reshape(len(queries), len(labels))
-        if not np.isfinite(logits).all():
-            raise NonFiniteError("the scorer gave scores that are not finite; its model is broken")
+        logits = label_logits(self.scorer, queries, labels, examples)
         return combined(logits, owners, len(self.routes))
 
     def _calibrator(self, fitted: Fitted | None) -> Calibrator | None:
