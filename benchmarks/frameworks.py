@@ -11,7 +11,6 @@ queries. Needs the extras [bench] and [examples].
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from statistics import fmean
 
 import faiss
@@ -40,6 +39,7 @@ from gliclass_rerank.metrics import ndcg_at
 
 FOUND = 30  # passages of a query that FAISS finds
 COUNTED = 10
+RERANKED = ", reranked"
 
 Search = Callable[[str], Sequence[int]]
 """Places of the passages that are found for a query, best first."""
@@ -107,7 +107,7 @@ def main() -> None:
                 values.setdefault(name, {})[collection.name] = found
     means = {name: {key: fmean(row) for key, row in sets.items()} for name, sets in values.items()}
     shown = {name: {**row, "mean": fmean(row.values())} for name, row in means.items()}
-    tests = {name: gain_p(values[name], values[f"{name}, reranked"]) for name in values if f"{name}, reranked" in values}
+    tests = {name: gain_p(values[name], values[name + RERANKED]) for name in ("LlamaIndex", "LangChain")}
     columns = list(next(iter(shown.values())))
     rows = {name: [row[column] for column in columns] for name, row in shown.items()}
     Console().print(table(f"nDCG@10 of FAISS's {FOUND}, {model[0]}", columns, rows))
@@ -140,7 +140,8 @@ def llama_index(texts: Sequence[str], encode: Encode, scorer: Scorer) -> dict[st
     nodes = [TextNode(id_=str(place), text=text) for place, text in enumerate(texts)]
     vectors = LlamaIndexVectors(encode)
     store = FaissVectorStore(faiss_index=faiss.IndexFlatIP(len(encode(texts[:1])[0])))
-    index = VectorStoreIndex(nodes, StorageContext.from_defaults(vector_store=store), embed_model=vectors)
+    storage = StorageContext.from_defaults(vector_store=store)
+    index = VectorStoreIndex(nodes, storage_context=storage, embed_model=vectors)
     retriever = index.as_retriever(similarity_top_k=FOUND)
     rerank = GLiClassRerank(scorer=scorer, use_retrieval_score=True)
 
@@ -149,7 +150,7 @@ def llama_index(texts: Sequence[str], encode: Encode, scorer: Scorer) -> dict[st
 
     return {
         "LlamaIndex": lambda query: places(retriever.retrieve(query)),
-        "LlamaIndex, reranked": lambda query: places(
+        "LlamaIndex" + RERANKED: lambda query: places(
             rerank.postprocess_nodes(retriever.retrieve(query), query_str=query)
         ),
     }
@@ -169,7 +170,7 @@ def langchain(texts: Sequence[str], encode: Encode, scorer: Scorer) -> dict[str,
 
     return {
         "LangChain": lambda query: places(retriever.invoke(query)),
-        "LangChain, reranked": lambda query: places(reranked.invoke(query)),
+        "LangChain" + RERANKED: lambda query: places(reranked.invoke(query)),
     }
 
 
@@ -178,7 +179,7 @@ def ndcg(query: Query, found: Sequence[int]) -> float:
 
 
 def gain_p(before: dict[str, list[float]], after: dict[str, list[float]]) -> float:
-    """p of the difference over the queries of all sets."""
+    """The p of the difference over the queries of all sets."""
     pairs = [zip(after[name], before[name], strict=True) for name in before]
     return permutation_p([new - old for pair in pairs for new, old in pair])
 

@@ -10,7 +10,6 @@ beside that of the nearest of the same names and examples by cosine of all-MiniL
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import get_args
 
 import numpy as np

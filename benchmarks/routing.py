@@ -3,10 +3,10 @@
     gliclass-rerank bench routing --data DATA/eval/routing [--labels DATA/eval/labels] [--model mini --model FOLDER]
 
 A model reads the query as `Router` does: with all label names as its labels, and of more than 32 the likeliest again,
-one by one; the highest score wins. Functions are labels too: name, colon, description. Abstention is told by the highest score:
-the area under the ROC curve, queries that have a label against queries that have none. Where a set has no such
-queries, half of its labels are left out, and the queries of these have none. The baseline is the label nearest to
-the query by cosine of all-MiniLM-L6-v2. With --labels, sets of texts and labels are classified in the same way.
+one by one; the highest score wins. Functions are labels too: name, colon, description. Abstention is told by the
+highest score: the area under the ROC curve, queries that have a label against queries that have none. Where a set has
+no such queries, half of its labels are left out, and the queries of these have none. The baseline is the label nearest
+to the query by cosine of all-MiniLM-L6-v2. With --labels, sets of texts and labels are classified in the same way.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from collection import documents, mean_ndcg, questions, vectors
 from gliclass_rerank_langchain import GLiClassFactCheck, GLiClassRetriever, GLiClassRouter
 from langchain_classic.retrievers import EnsembleRetriever
 from langchain_community.retrievers import BM25Retriever
@@ -22,7 +23,6 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnableLambda, RunnablePassthrough
-from collection import documents, mean_ndcg, questions, vectors
 
 from gliclass_rerank import Route, load_scorer
 

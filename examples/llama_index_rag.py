@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import partial
 
 import faiss
+from collection import documents, mean_ndcg, questions, vectors
 from gliclass_rerank_llama_index import FactCheckedQueryEngine, GLiClassRerank, GLiClassSelector
 from llama_index.core import StorageContext, VectorStoreIndex, get_response_synthesizer
 from llama_index.core.base.base_retriever import BaseRetriever
@@ -24,7 +25,6 @@ from llama_index.core.schema import BaseNode, TextNode
 from llama_index.core.tools import QueryEngineTool
 from llama_index.retrievers.bm25 import BM25Retriever
 from llama_index.vector_stores.faiss import FaissVectorStore
-from collection import documents, mean_ndcg, questions, vectors
 
 from gliclass_rerank import load_scorer
 

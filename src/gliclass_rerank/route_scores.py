@@ -31,7 +31,7 @@ def label_logits(
     logits = _scored(scorer, requests).reshape(len(queries), len(distinct))
     if len(distinct) > SHARED and len(queries):
         finalists = np.argsort(-logits, axis=1, kind="stable")[:, :SHARED]
-        alone = _scored(scorer, _alone(queries, distinct, finalists, examples)).reshape(finalists.shape)
+        alone = _scored(scorer, _alone(queries, distinct.tolist(), finalists, examples)).reshape(finalists.shape)
         logits = np.minimum(logits, alone.min(axis=1, keepdims=True))
         np.put_along_axis(logits, finalists, alone, axis=1)
     return logits[:, places]
