@@ -97,6 +97,8 @@ def main() -> None:
     parser = evaluation_parser(__doc__)
     parser.add_argument("--queries", type=int, default=20, help="of each set, at most; 20 by default")
     options = parser.parse_args()
+    if options.no_dense or len(options.model or ()) > 1:
+        parser.error("expected one model at most, and sentence vectors, which FAISS searches")
     (model,) = load_models(options.model or ["mini"], options.threads).items()
     encoder = SentenceEncoder(options.cache)
     values: dict[str, dict[str, list[float]]] = {}
@@ -105,6 +107,8 @@ def main() -> None:
         if not collection.reranking:
             for name, found in measured(collection, encoder, model[1]).items():
                 values.setdefault(name, {})[collection.name] = found
+    if not values:
+        parser.error("expected collections that are searched as a whole, got only those with candidates of their own")
     means = {name: {key: fmean(row) for key, row in sets.items()} for name, sets in values.items()}
     shown = {name: {**row, "mean": fmean(row.values())} for name, row in means.items()}
     tests = {name: gain_p(values[name], values[name + RERANKED]) for name in ("LlamaIndex", "LangChain")}

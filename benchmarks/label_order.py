@@ -5,8 +5,7 @@
 Labels of a pass read each other, so a probability moves a little with their order and with what else is asked. Told
 are, for texts with all labels of their set put in random orders: the mean and the largest change of a probability, and
 how many likeliest labels change. Then a `Router` with 500 routes, the intents of the sets and functions, more than a
-pass holds: how many decisions change with the order of the routes, and when 50 routes that no query takes are left out,
-so that the others are divided otherwise.
+pass holds: how many decisions change with the order of the routes, and when 50 routes that no query takes are left out.
 """
 
 from __future__ import annotations
@@ -37,6 +36,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder of the sets, or of all data (GLICLASS_RERANK_DATA)")
     parser.add_argument("--model", default="mini")
     parser.add_argument("--queries", type=int, default=100, help="of each set, at most; 100 by default")
+    parser.add_argument(
+        "--routed", type=int, default=10, help="of these, to 500 routes, which takes time; 10 by default"
+    )
     parser.add_argument("--threads", type=int, default=usable_cores(), help="all cores by default")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     options = parser.parse_args()
@@ -46,7 +48,7 @@ def main() -> None:
     sets = [read_labels(folder, options.queries) for folder in folders if layout(folder) == "labels"]
     tools = [tool for folder in folders if layout(folder) == "collection" for tool in functions(folder)]
     shuffled = {labelled.name: by_order(shown, labelled) for labelled in sets}
-    routed = with_many_routes(shown, sets, tools)
+    routed = with_many_routes(shown, sets, tools, options.routed)
     Console().print(table("Labels in another order", columns(shuffled), rows(shuffled), digits=4))
     Console().print(table(f"{ROUTES} routes", list(routed), {"decisions that change": list(routed.values())}, digits=4))
     report = header({scorer.info.name: scorer}) | {"seed": SEED, "queries of a set": options.queries}
@@ -84,14 +86,14 @@ def promised(scorer: Scorer, texts: Sequence[str], names: Sequence[str]) -> Floa
     return probabilities(scorer, "labels", logits)
 
 
-def with_many_routes(scorer: Scorer, sets: Sequence[LabelSet], tools: Sequence[str]) -> dict[str, float]:
-    """Shares of decisions that change with the order of the routes, and with how they are divided."""
+def with_many_routes(scorer: Scorer, sets: Sequence[LabelSet], tools: Sequence[str], at_most: int) -> dict[str, float]:
+    """Shares of decisions, of so many queries a set, that change with the order and the number of the routes."""
     rng = random.Random(f"{SEED} routes")
     intents = dict.fromkeys(name for labelled in sets for name in labelled.labels if name != OUT_OF_SCOPE)
     names = list(dict.fromkeys([*intents, *tools]))[:ROUTES]
     if len(names) < ROUTES:
         raise SystemExit(f"expected at least {ROUTES} labels and functions in all, found {len(names)}")
-    queries = [text for labelled in sets for text in labelled.texts]
+    queries = [text for labelled in sets for text in labelled.texts[:at_most]]
 
     def decide(chosen: Sequence[str]) -> list[str | None]:
         return [decision.name for decision in Router([Route(name) for name in chosen], scorer).route_many(queries)]

@@ -31,6 +31,8 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=60, help="of each set, at most; 60 by default")
     parser.add_argument("--each", type=int, default=3, help="examples of each label; 3 by default")
     options = parser.parse_args()
+    if len(options.model or ()) > 1:
+        parser.error("expected one model at most")
     ((name, scorer),) = load_models(options.model or ["mini"], options.threads).items()
     shown = ProgressScorer(scorer, Console(stderr=True), "routing")
     encoder = None if options.no_dense else SentenceEncoder(options.cache)

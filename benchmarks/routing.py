@@ -2,8 +2,8 @@
 
     gliclass-rerank bench routing --data DATA/eval/routing [--labels DATA/eval/labels] [--model mini --model FOLDER]
 
-A model reads the query as `Router` does: with all label names as its labels, and of more than 32 the likeliest again,
-one by one; the highest score wins. Functions are labels too: name, colon, description. Abstention is told by the
+A model reads the query as `Router` does: with all label names as its labels where they fit one pass, else one by one;
+the highest score wins. Functions are labels too: name, colon, description. Abstention is told by the
 highest score: the area under the ROC curve, queries that have a label against queries that have none. Where a set has
 no such queries, half of its labels are left out, and the queries of these have none. The baseline is the label nearest
 to the query by cosine of all-MiniLM-L6-v2. With --labels, sets of texts and labels are classified in the same way.
@@ -71,7 +71,8 @@ class Outcome:
         accuracy: of the texts that have a label.
         macro_f1: of the same, where all texts have the same labels.
         abstention_auroc: the highest score of texts that have a label against that of texts that have none.
-        texts_per_second: end to end; None for the baseline, whose vectors may be kept from an earlier run.
+        texts_per_second: end to end, in one batch, or one by one where each has its own labels; None for the baseline,
+            whose vectors may be kept from an earlier run.
     """
 
     accuracy: float

@@ -1,7 +1,7 @@
 """What llama_index_rag.py and langchain_rag.py search: pieces of Python's documentation, with judged questions.
 
-Or a collection of yours, if the example is given its folder, in the layout of BEIR: corpus.jsonl, queries.jsonl and
-qrels.tsv (or qrels.test.tsv); the first two may be gzipped.
+Or a collection of yours, if the example is given its folder, in the layout of BEIR: corpus.jsonl and queries.jsonl,
+which may be gzipped, and qrels/test.tsv (or qrels.tsv, qrels.test.tsv).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from gliclass_rerank.demo.questions import judge, load_questions
 from gliclass_rerank.metrics import ndcg_at
 
 FOLDER = Path(sys.argv[1]) if len(sys.argv) > 1 else None
+QRELS = ("qrels/test.tsv", "qrels.tsv", "qrels.test.tsv")
 EVERY = 8  # of Python's documentation, besides what answers a question
 ASKED = 30  # questions of a collection of yours, at most
 
@@ -53,7 +54,9 @@ def questions() -> dict[str, dict[str, int]]:
 
 def grades(folder: Path) -> dict[str, dict[str, int]]:
     """Grades above 0 by query and passage."""
-    file = next(folder / name for name in ("qrels.tsv", "qrels.test.tsv") if (folder / name).is_file())
+    file = next((folder / name for name in QRELS if (folder / name).is_file()), None)
+    if file is None:
+        raise SystemExit(f"{folder}: expected judgements in {', '.join(QRELS)}, and there are none of these")
     found: dict[str, dict[str, int]] = {}
     for query, passage, grade in list(csv.reader(file.open(encoding="utf-8"), delimiter="\t"))[1:]:
         if int(grade) > 0:
@@ -63,8 +66,8 @@ def grades(folder: Path) -> dict[str, dict[str, int]]:
 
 def lines(folder: Path, name: str) -> Iterator[dict[str, str]]:
     """Records of a file of JSON lines; a name may be "id" as well as "_id", and a title missing."""
-    packed = folder / f"{name}.gz"
-    with gzip.open(packed, "rt", encoding="utf-8") if packed.is_file() else (folder / name).open() as text:
+    plain, packed = folder / name, folder / f"{name}.gz"
+    with gzip.open(packed, "rt", encoding="utf-8") if packed.is_file() else plain.open(encoding="utf-8") as text:
         for line in map(json.loads, text):
             yield {"_id": line.get("id", ""), "title": "", **line}
 

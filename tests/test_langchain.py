@@ -45,6 +45,7 @@ from langchain_core.runnables import (
     RunnableLambda,
     RunnablePassthrough,
 )
+from langchain_core.runnables.configurable import DynamicRunnable
 from langchain_core.vectorstores import InMemoryVectorStore
 from pydantic import ValidationError
 
@@ -59,6 +60,7 @@ from gliclass_rerank import (
     Router,
     Scorer,
     ScoreRequest,
+    load_scorer,
 )
 from gliclass_rerank.types import FloatArray
 
@@ -332,8 +334,11 @@ def test_the_base_retrievers_run_is_a_child(invoke: Callable[..., list[Document]
 
 
 def test_k_must_be_positive() -> None:
-    with pytest.raises(OptionError, match="expected a positive number"):
-        retrieving(ListRetriever(documents=documents())).invoke(QUERY, k=0)
+    for k in (0, "5", True):
+        with pytest.raises(OptionError, match="k: expected a number from 1 on"):
+            retrieving(ListRetriever(documents=[])).invoke(QUERY, k=k)
+    with pytest.raises(OptionError, match="fetch_k: expected a number from 1 on, got 0"):
+        retrieving(ListRetriever(documents=documents())).invoke(QUERY, fetch_k=0)
     with pytest.raises(ValidationError):
         retrieving(ListRetriever(documents=documents()), k=0)
     with pytest.raises(TypeError, match="top_k"):
@@ -675,15 +680,29 @@ def test_nothing_is_supported_by_no_documents(context: Any) -> None:
         ({"answer": ANSWER}, "expected the key 'context', got 'answer'; set context_key="),
         ({"context": SOURCES}, "expected the key 'answer', got 'context'; set answer_key="),
         ({**STATE, "answer": 3}, "answer: expected a string or a message"),
-        ({**STATE, "answer": ""}, "answer: expected some text"),
         ({**STATE, "context": 3}, "context: expected documents or strings, got int"),
         ({**STATE, "context": ["a", 3]}, "context 1: expected a document or a string, got int"),
-        ({**STATE, "context": ["a", ""]}, "evidence 1: expected some text"),
     ],
 )
 def test_what_cannot_be_checked_is_refused(state: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         checking().invoke(state)
+
+
+def test_blank_sources_say_nothing_and_keep_their_places() -> None:
+    straight = checking().invoke(STATE)
+    shifted = checking().invoke({**STATE, "context": ["", *STATE["context"], Document(" ")]})
+    assert [claim["evidence"] + 1 for claim in straight["fact_check"]] == [
+        claim["evidence"] for claim in shifted["fact_check"]
+    ]
+    assert shifted["supported"] == straight["supported"]
+
+
+@pytest.mark.parametrize("answer", ["", AIMessage(" ")])
+def test_a_blank_answer_claims_nothing_and_stays(answer: Any) -> None:
+    state = {**STATE, "answer": answer}
+    for mode in ("annotate", "filter"):
+        assert checking(mode=mode).invoke(state) == {**state, "fact_check": [], "supported": 1.0}
 
 
 @pytest.mark.parametrize("how", ["batch", "abatch"])
@@ -755,17 +774,33 @@ def test_copies_do_the_same(copied: Callable[[Any], Any]) -> None:
     assert copied(part).compress_documents(documents(), QUERY) == part.compress_documents(documents(), QUERY)
 
 
-def test_pickles_do_the_same() -> None:
-    part = GLiClassRerank(scorer=OverlapScorer(), top_n=3)
-    assert pickle.loads(pickle.dumps(part)).compress_documents(documents(), QUERY) == part.compress_documents(
-        documents(), QUERY
-    )
+@needs_mini
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda part: pickle.loads(pickle.dumps(part))])
+def test_parts_with_a_loaded_model_are_copied_and_pickled(copied: Callable[[Any], Any]) -> None:
+    part = GLiClassRerank(scorer=load_scorer("mini"), top_n=3)
+    assert copied(part).compress_documents(documents(), QUERY) == part.compress_documents(documents(), QUERY)
+
+
+def test_what_is_restored_reads_the_same_model_or_fails() -> None:
+    part = GLiClassRerank(scorer=OverlapScorer())
+    assert GLiClassRerank(**part.model_dump()).model == part.model == "overlap"
+
+
+def test_a_configured_call_finds_the_model_again() -> None:
+    part = GLiClassFactCheck(model="some/folder").configurable_fields(threshold=ConfigurableField(id="t"))
+    assert isinstance(part, DynamicRunnable)
+    one, other = (part.prepare({"configurable": {"t": t}})[0] for t in (0.5, 0.7))
+    assert isinstance(one, GLiClassFactCheck)
+    assert isinstance(other, GLiClassFactCheck)
+    assert (one.threshold, other.threshold) == (0.5, 0.7)
+    assert one._scorer() is other._scorer()
+    assert GLiClassRerank(model="another/folder")._scorer() is not one._scorer()
 
 
 def test_langchain_may_write_the_fact_check_down() -> None:
     written = dumpd(checking(mode="filter", threshold=0.25))
     assert written["type"] == "constructor"
-    assert GLiClassFactCheck(**written["kwargs"]) == GLiClassFactCheck(mode="filter", threshold=0.25)
+    assert GLiClassFactCheck(**written["kwargs"]) == GLiClassFactCheck(mode="filter", threshold=0.25, model="overlap")
     assert "OverlapScorer" not in dumps(checking())
 
 

@@ -695,6 +695,17 @@ def test_filtering_is_the_checkers(answer: list[str], sources: list[str], lenien
     assert ask(engine, False).response == FactChecker(OverlapScorer()).filter(" ".join(answer), sources, keep=keep)
 
 
+@pytest.mark.parametrize("sources", [[], [""]])
+def test_an_answer_without_sources_stays_where_that_is_kept(sources: list[str]) -> None:
+    engine = FactCheckedQueryEngine(
+        FixedEngine(CLAIM, sources=sources),
+        scorer=OverlapScorer(),
+        keep=("supported", "not_enough_info"),
+        metadata_mode=MetadataMode.NONE,
+    )
+    assert ask(engine, False).response == CLAIM
+
+
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_an_answer_of_which_nothing_is_left_is_a_sentence_of_ones_choice(asynchronous: bool) -> None:
     for sources in ([UNRELATED], [""], []):

@@ -179,6 +179,12 @@ def test_a_prior_that_says_nothing_changes_nothing(options: dict[str, Any]) -> N
     assert reranker.rank(QUERY, PASSAGES, **options) == reranker.rank(QUERY, PASSAGES)
 
 
+@pytest.mark.parametrize("score", [0.1, 0.83, 1e-300])  # whose mean need not be itself
+def test_equal_priors_change_nothing(score: float) -> None:
+    reranker = Reranker(OverlapScorer())
+    assert reranker.rank(QUERY, PASSAGES, prior=[score] * len(PASSAGES)) == reranker.rank(QUERY, PASSAGES)
+
+
 def test_a_prior_is_standardised_and_added_to_the_logits() -> None:
     prior = np.array([3.0, 1.0, 4.0, 1.0, 5.0, 9.0])
     z = (prior - prior.mean()) / prior.std()
@@ -382,6 +388,12 @@ def test_bad_options(options: dict[str, Any], error: type[Exception], message: s
 def test_options_of_another_type_are_our_error_too(options: dict[str, Any]) -> None:
     with pytest.raises(GLiClassRerankError):
         Reranker(OverlapScorer()).rank(QUERY, PASSAGES, **options)
+
+
+@pytest.mark.parametrize("pair", [("q",), ("q", ["a"], 1), 5, "qp"])
+def test_what_is_no_pair_is_refused(pair: Any) -> None:
+    with pytest.raises(InputError, match=r"pairs: expected \(query, passages\) each, got"):
+        Reranker(OverlapScorer()).rank_many([pair])
 
 
 def test_priors_are_one_for_each_query() -> None:

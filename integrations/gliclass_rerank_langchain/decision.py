@@ -22,7 +22,8 @@ class RouteOptions(ModelOptions):
         routes: where inputs may go.
         router: a `Router` that was fitted or loaded, instead of routes, threshold, model and scorer. It is left out
             when this is serialised.
-        key: where in an input that is a mapping the query is; or what makes a query of an input.
+        key: where in an input that is a mapping the query is; or a function that makes a query of an
+            input, which JSON cannot hold.
         multi: several routes may hold at once.
         threshold: see `Router`.
         fallback: name to take where no route is likely enough.

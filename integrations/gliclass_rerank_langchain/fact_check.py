@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -14,7 +14,6 @@ from pydantic import AfterValidator, ConfigDict, Field
 
 from gliclass_rerank import FactChecker, FactReport, InputError
 from gliclass_rerank.claims import Verdict
-from gliclass_rerank.types import check_text
 from gliclass_rerank_langchain.model import ModelOptions, each
 
 State = dict[str, Any]
@@ -29,7 +28,8 @@ class GLiClassFactCheck(ModelOptions, RunnableSerializable[State, State]):
     Takes a dict and returns a new one with two keys more: "fact_check", a list with a dict for each claim (the fields
     of `ClaimVerdict`, with code points of the answer as it came, and the index of the deciding document), and
     "supported", the fraction of claims that are. With no documents at all there are no verdicts, 0 is supported,
-    and filtering treats each claim as "not_enough_info". A batch is scored as one.
+    and filtering treats each claim as "not_enough_info". Blank sources support and refute nothing; a blank answer, as
+    that of a message with tool calls, claims nothing and stays. A batch is scored as one.
 
     Args:
         answer_key: where the answer is: a string, or a message whose content is one.
@@ -41,7 +41,7 @@ class GLiClassFactCheck(ModelOptions, RunnableSerializable[State, State]):
         model, scorer: see `ModelOptions`.
 
     Raises:
-        InputError: when invoked: no such keys, an answer or sources of another type, or empty.
+        InputError: when invoked: no such keys, an answer or sources of another type.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -99,21 +99,30 @@ class GLiClassFactCheck(ModelOptions, RunnableSerializable[State, State]):
             only_claims=self.only_claims,
         )
         jobs = [self._job(state) for state in states]
-        reports = iter(checker.check_many([job for job in jobs if job[1]]))
+        reports = iter(checker.check_many([(answer, texts) for answer, texts, _ in jobs if answer.strip() and texts]))
         return [
-            self._checked(state, answer, next(reports) if evidence else None)
-            for state, (answer, evidence) in zip(states, jobs, strict=True)
+            self._checked(state, answer, self._report(answer, places, reports))
+            for state, (answer, _, places) in zip(states, jobs, strict=True)
         ]
 
-    def _job(self, state: State) -> tuple[str, list[str]]:
-        """The answer and its evidence as texts."""
+    @staticmethod
+    def _report(answer: str, places: Sequence[int], reports: Iterator[FactReport]) -> FactReport | None:
+        """The next report; none without evidence. An answer that says nothing claims nothing."""
+        if not answer.strip():
+            return FactReport(())
+        return next(reports).renumbered(places) if places else None
+
+    def _job(self, state: State) -> tuple[str, list[str], list[int]]:
+        """The answer, the texts of the sources that say something, and their places among all sources."""
         if not isinstance(state, Mapping):
             raise InputError(f"input: expected a dict, got {type(state).__name__}")
         for key, option in ((self.answer_key, "answer_key"), (self.context_key, "context_key")):
             if key not in state:
                 known = ", ".join(map(repr, state))
                 raise InputError(f"input: expected the key {key!r}, got {known:.80}; set {option}=")
-        return _answer(state[self.answer_key]), _evidence(state[self.context_key])
+        sources = _evidence(state[self.context_key])
+        places = [i for i, text in enumerate(sources) if text.strip()]
+        return _answer(state[self.answer_key]), [sources[i] for i in places], places
 
     def _checked(self, state: State, answer: str, report: FactReport | None) -> State:
         claims = report.claims if report else ()
@@ -121,7 +130,7 @@ class GLiClassFactCheck(ModelOptions, RunnableSerializable[State, State]):
             "fact_check": [asdict(claim) for claim in claims],
             "supported": report.supported if report else 0.0,
         }
-        if self.mode == "filter":
+        if self.mode == "filter" and answer.strip():
             kept = report.filter(answer, keep=self.keep) if report else answer if "not_enough_info" in self.keep else ""
             says_something = any(map(str.isalnum, kept))
             added[self.answer_key] = _replaced(state[self.answer_key], kept if says_something else self.empty_answer)
@@ -135,7 +144,7 @@ def _answer(answer: object) -> str:
             f"answer: expected a string or a message whose content is one, got {type(answer).__name__} of "
             f"{type(text).__name__}; put a StrOutputParser before this step"
         )
-    return check_text(text, "answer")
+    return text
 
 
 def _replaced(answer: str | BaseMessage, text: str) -> str | BaseMessage:
@@ -143,10 +152,9 @@ def _replaced(answer: str | BaseMessage, text: str) -> str | BaseMessage:
 
 
 def _evidence(context: object) -> list[str]:
-    """The texts of the sources; none for a blank string, which is what joining no documents gives."""
+    """The texts of the sources."""
     if isinstance(context, str | Document):
-        text = _source(context, 0)
-        return [text] if text.strip() else []
+        return [_source(context, 0)]
     if not isinstance(context, Sequence):
         raise InputError(f"context: expected documents or strings, got {type(context).__name__}")
     return [_source(source, i) for i, source in enumerate(context)]

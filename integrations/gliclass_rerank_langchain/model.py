@@ -2,46 +2,47 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
+from threading import Lock
 from typing import Annotated, TypeVar
+from weakref import WeakValueDictionary
 
-from pydantic import BaseModel, Field, PlainValidator, PrivateAttr
+from pydantic import BaseModel, Field, PlainValidator, model_validator
 
-from gliclass_rerank import GLiClassRerankError, Scorer
+from gliclass_rerank import GLiClassRerankError, OptionError, Scorer
 from gliclass_rerank.scoring.lazy import LazyScorer
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-class LazyScorers:
-    """A `LazyScorer` for each model: a part's model may be configured from call to call.
+KEPT = 2  # models that stay loaded although no part is left that names them
 
-    Copies of a part share what is loaded. A pickle leaves it out and loads it again.
+_named: WeakValueDictionary[str, LazyScorer] = WeakValueDictionary()
+_recent: deque[LazyScorer] = deque(maxlen=KEPT)
+_lock = Lock()
+
+
+def scorer_of(model: str) -> LazyScorer:
+    """The scorer of a model, loaded at its first use and shared by all parts that name it.
+
+    LangChain makes a part anew for each call that configures it, so a part cannot hold its model by itself.
     """
-
-    def __init__(self) -> None:
-        self._scorers: dict[str, LazyScorer] = {}
-
-    def get(self, model: str) -> LazyScorer:
-        """Return the scorer of a model, the same one in every thread."""
-        return self._scorers.setdefault(model, LazyScorer(model))
-
-    def __eq__(self, other: object) -> bool:
-        # What is loaded already makes no difference between two parts with the same options.
-        return isinstance(other, LazyScorers)
-
-    def __deepcopy__(self, memo: object) -> LazyScorers:
-        return self
-
-    def __reduce__(self) -> tuple[type[LazyScorers], tuple[()]]:
-        return LazyScorers, ()
-
-
-def _checked(scorer: object) -> object:
-    if scorer is None or callable(getattr(scorer, "score", None)):
+    with _lock:
+        scorer = _named.setdefault(model, LazyScorer(model))
+        if scorer not in _recent:
+            _recent.append(scorer)
         return scorer
-    raise ValueError(f"expected a Scorer, as load_scorer gives, got {scorer!r:.60}; the name of a model goes to model=")
+
+
+def _checked(scorer: object) -> LazyScorer | None:
+    if scorer is None or isinstance(scorer, LazyScorer):
+        return scorer
+    try:
+        return LazyScorer("", scorer)  # type: ignore[arg-type]  # which it checks itself
+    except OptionError as error:
+        raise ValueError(f"{error}") from error
 
 
 class ModelOptions(BaseModel):
@@ -49,16 +50,24 @@ class ModelOptions(BaseModel):
 
     Args:
         model: what `load_scorer` takes: "mini", a folder, a hub id or a service's URL. Loaded at the first use.
-        scorer: used instead of ``model``, if given. It is left out when the part is serialised.
+        scorer: a loaded model instead; its name then counts as ``model``. It is left out when the part is serialised.
     """
 
     model: str = "mini"
-    # A Protocol cannot be checked by isinstance, so the one method that counts is looked for.
     scorer: Annotated[Scorer | None, PlainValidator(_checked)] = Field(default=None, exclude=True, repr=False)
-    _scorers: LazyScorers = PrivateAttr(default_factory=LazyScorers)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_model(cls, data: object) -> object:
+        """What is restored from a part with a scorer reads the same model, or fails; never another one."""
+        given = data.get("scorer") if isinstance(data, dict) else None
+        if not isinstance(data, dict) or not callable(getattr(given, "score", None)):
+            return data
+        shared = _checked(given)
+        return data if shared is None else {**data, "scorer": shared, "model": shared.model}
 
     def _scorer(self) -> Scorer:
-        return self._scorers.get(self.model) if self.scorer is None else self.scorer
+        return scorer_of(self.model) if self.scorer is None else self.scorer
 
 
 def each(many: Callable[[list[T]], list[R]], items: Sequence[T], *, return_exceptions: bool) -> list[R | Exception]:

@@ -8,6 +8,7 @@ from langchain_core.retrievers import BaseRetriever, RetrieverLike
 from langchain_core.runnables import run_in_executor
 from pydantic import ConfigDict, Field
 
+from gliclass_rerank import OptionError
 from gliclass_rerank_langchain.rerank import RerankOptions
 
 MMR_FETCH = 20  # what LangChain's vector stores choose from in an MMR search unless told
@@ -31,7 +32,8 @@ class GLiClassRetriever(RerankOptions, BaseRetriever):
         threshold, score_key, prior_key, prior_weight: see `RerankOptions`.
 
     Raises:
-        InputError: when invoked: an empty query or document, a document without its prior, ``k`` below 1.
+        InputError: when invoked: an empty query or document, a document without its prior.
+        OptionError: when invoked: ``k`` or ``fetch_k`` below 1.
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
@@ -48,7 +50,7 @@ class GLiClassRetriever(RerankOptions, BaseRetriever):
         k: int | None = None,
         fetch_k: int | None = None,
     ) -> list[Document]:
-        k = self.k if k is None else k
+        k = _at_least_1("k", self.k if k is None else k)
         documents = self._first_stage(k, fetch_k).invoke(query, {"callbacks": run_manager.get_child()})
         return self._reranked(documents, query, k)
 
@@ -60,7 +62,7 @@ class GLiClassRetriever(RerankOptions, BaseRetriever):
         k: int | None = None,
         fetch_k: int | None = None,
     ) -> list[Document]:
-        k = self.k if k is None else k
+        k = _at_least_1("k", self.k if k is None else k)
         documents = await self._first_stage(k, fetch_k).ainvoke(query, {"callbacks": run_manager.get_child()})
         return await run_in_executor(None, self._reranked, documents, query, k)
 
@@ -69,7 +71,7 @@ class GLiClassRetriever(RerankOptions, BaseRetriever):
         base, wanted = self.retriever, self.fetch_k if fetch_k is None else fetch_k
         if wanted is None or not isinstance(base, BaseRetriever):
             return base
-        wanted = max(wanted, k)
+        wanted = max(_at_least_1("fetch_k", wanted), k)
         changed: dict[str, object] = {}
         if isinstance(search := getattr(base, "search_kwargs", None), dict):
             # An MMR search never gives more than it chooses from.
@@ -79,3 +81,9 @@ class GLiClassRetriever(RerankOptions, BaseRetriever):
         if "k" in type(base).model_fields:
             changed["k"] = wanted
         return base.model_copy(update=changed) if changed else base
+
+
+def _at_least_1(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise OptionError(f"{name}: expected a number from 1 on, got {value!r:.60}")
+    return value

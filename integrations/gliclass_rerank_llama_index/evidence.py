@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from gliclass_rerank import FactChecker, FactReport
 
@@ -18,5 +17,4 @@ def check_by(checker: FactChecker, answer: str, texts: Sequence[str]) -> FactRep
     Blank ones support and refute nothing. ``evidence`` of each claim is an index into all texts.
     """
     places = [i for i, text in enumerate(texts) if text.strip()]
-    report = checker.check(answer, [texts[i] for i in places])
-    return FactReport(tuple(replace(claim, evidence=places[claim.evidence]) for claim in report.claims))
+    return checker.check(answer, [texts[i] for i in places]).renumbered(places)

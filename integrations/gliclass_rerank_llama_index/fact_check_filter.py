@@ -9,6 +9,7 @@ from llama_index.core.schema import NodeWithScore
 
 from gliclass_rerank import FactChecker, FactReport, InputError
 from gliclass_rerank.claims import Verdict
+from gliclass_rerank.types import check_text
 from gliclass_rerank_llama_index.postprocessor import ScoringPostprocessor
 
 
@@ -40,7 +41,8 @@ class GLiClassFactCheckFilter(ScoringPostprocessor):
 
     def _rescored(self, query: str, nodes: list[NodeWithScore]) -> list[NodeWithScore]:
         checker = FactChecker(self._scorer, threshold=self.threshold, refute_threshold=self.refute_threshold)
-        reports = checker.check_many([(query, text) for text in self._texts(nodes)])
+        texts = [check_text(text, f"node {i}") for i, text in enumerate(self._texts(nodes))]
+        reports = checker.check_many([(query, text) for text in texts])
         wanted = {"support": ("supported",), "refute": ("refuted",), "either": ("supported", "refuted")}[self.keep]
         kept = []
         for found, report in zip(nodes, reports, strict=True):

@@ -116,7 +116,7 @@ class FactCheckedQueryEngine(BaseQueryEngine):
     def _left(self, answer: str, report: FactReport | None) -> str:
         """What the report leaves of an answer."""
         if report is None:
-            return self._empty_answer
+            return answer if "not_enough_info" in self._keep else self._empty_answer
         removed = {claim.start for claim in report.claims if claim.verdict not in self._keep}
         if removed and len(removed) == len(report.claims):
             return self._empty_answer  # a greeting that claims nothing is no answer

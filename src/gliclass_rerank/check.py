@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
@@ -70,6 +70,10 @@ class FactReport:
     def passed(self) -> bool:
         """Whether every claim is supported; true of an answer that claims nothing."""
         return all(claim.verdict == "supported" for claim in self.claims)
+
+    def renumbered(self, places: Sequence[int]) -> FactReport:
+        """The same report for a longer list of evidence, in which passage i has the place ``places[i]``."""
+        return FactReport(tuple(replace(claim, evidence=places[claim.evidence]) for claim in self.claims))
 
     def filter(self, answer: str, *, keep: Collection[Verdict] = SUPPORTED) -> str:
         """What `FactChecker.filter` leaves of the answer that this report is of, without judging it again.

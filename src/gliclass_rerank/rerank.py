@@ -134,7 +134,7 @@ class Reranker:
             priors = [None] * len(jobs)
         if len(priors) != len(jobs):
             raise InputError(f"priors: expected one for each of the {len(jobs)} queries, got {len(priors)}")
-        return self._rank_all([(*job, prior) for job, prior in zip(jobs, priors, strict=True)], options)
+        return self._rank_all([(*_pair(job), prior) for job, prior in zip(jobs, priors, strict=True)], options)
 
     def _options(
         self,
@@ -183,6 +183,12 @@ class Reranker:
         return rankings
 
 
+def _pair(job: object) -> tuple[str | Sequence[str], Sequence[str]]:
+    if isinstance(job, str) or not isinstance(job, Sequence) or len(job) != 2:
+        raise InputError(f"pairs: expected (query, passages) each, got {job!r:.60}")
+    return job[0], job[1]
+
+
 def _queries(query: str | Sequence[str]) -> tuple[str, ...]:
     queries = (query,) if isinstance(query, str) else query
     if not isinstance(queries, Sequence):
@@ -208,8 +214,10 @@ def _standardised(prior: ArrayLike | None, count: int) -> NDArray[np.float64]:
         raise InputError(f"prior: expected {count} numbers, one a passage, got {prior!r:.60}") from error
     if scores.shape != (count,) or not np.isfinite(scores).all():
         raise InputError(f"prior: expected {count} finite scores, one a passage, got shape {scores.shape}")
-    spread = scores.std() if count else 0.0
-    return (scores - scores.mean()) / spread if spread > 0 else np.zeros(count)
+    if not count or scores.min() == scores.max():  # whose deviation need not be exactly 0
+        return np.zeros(count)
+    standardised: NDArray[np.float64] = (scores - scores.mean()) / scores.std()
+    return standardised
 
 
 def _text_requests(queries: Sequence[str], passages: Sequence[str], options: _Options) -> list[ScoreRequest]:

@@ -99,8 +99,8 @@ class RouteDecision:
 class Router:
     """Sends queries to routes that are described in words; a query is read once, with all routes as its labels.
 
-    Of more than 32 labels the 32 likeliest are read again, one by one: hundreds of routes take several passes, and a
-    decision should not depend on how they were divided.
+    More routes than surely fit one pass (32, fewer if their descriptions are long) are read one by one, so that a
+    decision does not depend on how passes divide them: hundreds of routes work, and cost that many short passes.
 
     A route's probability is the sigmoid of its logit: of the log-odds that its calibration makes of it, where `fit`
     has learned one, or else where the model has one for the task "labels". Safe to use from many threads, also while
@@ -112,8 +112,8 @@ class Router:
         threshold: probability that a route must reach, in [0, 1]. By default what `fit` has learned for each route;
             before, the best route is always taken, and where several may hold, those that reach one half.
         fallback: name to give where no route is likely enough; it need not be a route's.
-        examples: how the routes' examples are used. "nearest": as further labels of the same pass, and a route's
-            logit is the largest of its own label's and its examples'; they cost as much as so many routes more.
+        examples: how the routes' examples are used. "nearest": as further labels, each read by itself, and a
+            route's logit is the largest of its own label's and its examples'; each costs a short pass.
             "prompt": shown to the model as solved examples, for checkpoints trained so. "off": not at all.
 
     Raises:
@@ -248,7 +248,9 @@ class Router:
         shown = {Example(text, (route.label,)) for route in solved for text in route.examples}
         # Sorted, so that their order changes nothing either.
         examples = sorted(shown, key=lambda example: (example.text, example.labels))
-        logits = label_logits(self.scorer, queries, labels, examples)
+        # Beside whole sentences, names get scores of another kind.
+        alone = len(labels) > len(self.routes)
+        logits = label_logits(self.scorer, queries, labels, examples=examples, alone=alone)
         return combined(logits, owners, len(self.routes))
 
     def _calibrator(self, fitted: Fitted | None) -> Calibrator | None:

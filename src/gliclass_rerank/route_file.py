@@ -120,7 +120,8 @@ def _check_model(saved: object, used: tuple[str, str], path: str | Path) -> None
     if (fields["name"], fields["revision"]) != used:
         raise CheckpointError(
             f"{path}, model: expected {fields['name']!r:.80} of revision {fields['revision']!r:.80}, on which it was "
-            f"fitted, got {used[0]!r} of {used[1]!r}; pass that model as scorer=, or fit the router anew"
+            f"fitted, got {used[0]!r} of {used[1]!r}; pass that model (scorer=, or on the command line "
+            "--model), or fit the router anew"
         )
 
 

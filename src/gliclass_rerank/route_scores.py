@@ -1,56 +1,67 @@
-"""Logits of many labels for each query, that neither their order nor how passes divide them decides."""
+"""Logits of many labels for each query, such that neither their order nor how passes divide them decides."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from gliclass_rerank.errors import NonFiniteError
-from gliclass_rerank.route_fit import Floats, Ints
+from gliclass_rerank.route_fit import Floats
 from gliclass_rerank.types import Example, Scorer, ScoreRequest
 
 SHARED = 32
-"""Labels that are read together and left at that; of more, so many are read again one by one."""
+"""Labels that are read together, at most."""
+CHARACTERS = 3  # of a token, at least, in most labels
+AT_ONCE = 8192  # requests that are built at a time
 
 
 def label_logits(
-    scorer: Scorer, queries: Sequence[str], labels: Sequence[str], examples: Sequence[Example] = ()
+    scorer: Scorer,
+    queries: Sequence[str],
+    labels: Sequence[str],
+    *,
+    examples: Sequence[Example] = (),
+    alone: bool = False,
 ) -> Floats:
     """Raw logits, shape (queries, labels); equal labels get equal ones, in whatever order they come.
 
-    Labels that share a pass read each other. Up to `SHARED` are read together, in an order of their own, each once.
-    More may take several passes, and which labels stand beside which would decide. So their likeliest, `SHARED` of
-    them, are read again, each alone; the others keep what the shared passes gave them, but never above one of these.
+    Labels that share a pass read each other. Those that fit one pass are read together, in an order of their own, each
+    once. More of them would be divided over passes, and which labels stand beside which would decide; so each is then
+    read alone, with the query repeated.
+
+    Args:
+        scorer: what reads them.
+        queries: texts.
+        labels: at least one.
+        examples: shown to the model in every pass.
+        alone: read each label alone, however few there are.
 
     Raises:
         NonFiniteError: the scorer gives NaN or infinities.
     """
     distinct, places = np.unique(np.array(labels, dtype=object), return_inverse=True)
-    requests = [ScoreRequest(query, tuple(distinct), examples=tuple(examples)) for query in queries]
-    logits = _scored(scorer, requests).reshape(len(queries), len(distinct))
-    if len(distinct) > SHARED and len(queries):
-        finalists = np.argsort(-logits, axis=1, kind="stable")[:, :SHARED]
-        alone = _scored(scorer, _alone(queries, distinct.tolist(), finalists, examples)).reshape(finalists.shape)
-        logits = np.minimum(logits, alone.min(axis=1, keepdims=True))
-        np.put_along_axis(logits, finalists, alone, axis=1)
+    known: list[str] = distinct.tolist()
+    together = not alone and fit_one_pass(known, scorer.info.max_length)
+    groups = [tuple(known)] if together else [(label,) for label in known]
+    at_once = max(1, AT_ONCE // len(groups))
+    rows: list[Floats] = []
+    for start in range(0, len(queries), at_once):
+        asked = [(query, group) for query in queries[start : start + at_once] for group in groups]
+        rows += _scored(scorer, [ScoreRequest(*pair, examples=tuple(examples)) for pair in asked])
+    logits = np.concatenate([np.empty(0), *rows]).reshape(len(queries), len(known))
     return logits[:, places]
 
 
-def _alone(
-    queries: Sequence[str], labels: Sequence[str], finalists: Ints, examples: Sequence[Example]
-) -> list[ScoreRequest]:
-    return [
-        ScoreRequest(query, (labels[place],), examples=tuple(examples))
-        for query, row in zip(queries, finalists, strict=True)
-        for place in row
-    ]
+def fit_one_pass(labels: Sequence[str], max_length: int) -> bool:
+    """Whether labels surely leave half of a pass to the text, by a cautious estimate of their tokens and markers."""
+    tokens = sum(len(label) / CHARACTERS + 1 for label in labels)
+    return len(labels) == 1 or (len(labels) <= SHARED and tokens <= max_length / 2)
 
 
-def _scored(scorer: Scorer, requests: Sequence[ScoreRequest]) -> Floats:
-    """Logits of all requests, one after the other."""
-    rows = [np.asarray(row, np.float64) for row in scorer.score(requests)] if requests else []
-    logits = np.concatenate(rows) if rows else np.empty(0)
-    if not np.isfinite(logits).all():
-        raise NonFiniteError("the scorer gave scores that are not finite; its model is broken")
-    return logits
+def _scored(scorer: Scorer, requests: Sequence[ScoreRequest]) -> Iterator[Floats]:
+    for row in scorer.score(requests):
+        logits = np.asarray(row, np.float64)
+        if not np.isfinite(logits).all():
+            raise NonFiniteError("the scorer gave scores that are not finite; its model is broken")
+        yield logits
