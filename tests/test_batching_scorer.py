@@ -345,10 +345,35 @@ def test_what_would_be_late_is_refused_at_once() -> None:
         rate = batching.stats().tokens_per_second
         assert rate is not None
         expected = 100 / rate
-        with pytest.raises(OverloadedError, match=r"expected an answer within .* and what waits takes") as refusal:
+        with pytest.raises(OverloadedError, match=r"expected an answer within .* and with what waits it") as refusal:
             batching.submit(of_size("late", [10]), deadline=1.9 * expected)
         assert refusal.value.retry_after == pytest.approx(0.05 * expected)
         batching.submit(of_size("in time", [10]), deadline=2.1 * expected)
+        scorer.step(10)
+
+
+def test_what_would_be_served_early_is_not_refused_for_what_waits_behind_it() -> None:
+    """Of a large submission only what is served before the small one counts; of many small ones all of them do."""
+    scorer = SteppedScorer()
+    with BatchingScorer(scorer, max_batch_tokens=100, cost=words) as batching:
+        scorer.step()
+        batching.score(of_size("first", [50]))
+        scorer.wait_for_a_call()
+        batching.submit(of_size("plug", [1]))
+        scorer.wait_for_a_call()
+        rate = batching.stats().tokens_per_second
+        assert rate is not None
+        large = batching.submit(of_size("large", [5] * 2000))
+        small = batching.submit(of_size("small", [5, 5]), deadline=100 / rate)  # 10, and 10 and a turn of the large one
+        assert len(small.requests) == 2
+        with pytest.raises(OverloadedError):
+            batching.submit(of_size("larger", [5] * 20), deadline=100 / rate)
+        large.cancel()
+        waiting = [batching.submit(of_size("equal", [5, 5])) for _ in range(4)]
+        with pytest.raises(OverloadedError, match="retry in"):
+            batching.submit(of_size("late", [5, 5]), deadline=100 / rate)
+        for submission in (small, *waiting):
+            submission.cancel()
         scorer.step(10)
 
 

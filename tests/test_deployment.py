@@ -115,7 +115,9 @@ def test_nothing_runs_as_root_or_is_open_to_others() -> None:
 
 
 def test_what_redis_has_accepted_is_on_its_disk() -> None:
-    assert COMPOSE["services"]["redis"]["command"] == ["redis-server", "--appendonly", "yes", "--appendfsync", "always"]
+    """And nothing is dropped when it is full: it refuses, and the service says 429."""
+    kept = ["--appendonly", "yes", "--appendfsync", "always", "--maxmemory", "1gb", "--maxmemory-policy", "noeviction"]
+    assert COMPOSE["services"]["redis"]["command"] == ["redis-server", *kept]
     assert COMPOSE["services"]["redis"]["volumes"] == ["redis:/data"]
 
 

@@ -50,6 +50,7 @@ from gliclass_rerank import (
 )
 from gliclass_rerank.calibration import IsotonicCalibrator, PlattCalibrator
 from gliclass_rerank.cli import main
+from gliclass_rerank.scoring.encoding import chunk_sizes
 from gliclass_rerank.scoring.http import HttpScorer
 from gliclass_rerank.types import FloatArray
 
@@ -236,6 +237,12 @@ def assert_same(got: Sequence[FloatArray], expected: Sequence[FloatArray]) -> No
         assert ours.per_window.tobytes() == theirs.per_window.tobytes()
         assert ours.per_window.shape == theirs.per_window.shape
         assert (ours.spans, ours.truncated) == (theirs.spans, theirs.truncated)
+
+
+def test_what_is_sent_beside_the_text_counts_for_a_chunk() -> None:
+    """Prompts, labels and examples travel with each request."""
+    shown = (Example("e" * 50, ("f" * 7,)),)
+    assert list(chunk_sizes([ScoreRequest("t", ("l",) * 2, "p" * 9, shown), ScoreRequest("t", ("l",))])) == [69, 2]
 
 
 @settings(max_examples=40)

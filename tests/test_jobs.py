@@ -63,7 +63,7 @@ def test_predictions_are_the_classifiers() -> None:
         for one in Classifier(OverlapScorer()).classify(TEXTS, LABELS)
     ]
     assert run_job(OverlapScorer(), "predict", PREDICT) == expected
-    assert run_job(OverlapScorer(), "predict", PREDICT | {"batch_size": 1}) == expected
+    assert run_job(OverlapScorer(), "predict", PREDICT | {"batch_size": "any"}) == expected
     assert run_job(OverlapScorer(), "predict", PREDICT | {"inputs": TEXTS[0]}) == expected[:1]
 
 
@@ -120,7 +120,6 @@ def test_what_is_not_read_is_told() -> None:
         ("predict", PREDICT | {"classification_type": "both"}, "classification_type"),
         ("predict", PREDICT | {"threshold": 2}, "threshold"),
         ("predict", PREDICT | {"threshold": float("nan")}, "threshold"),
-        ("predict", PREDICT | {"batch_size": 0}, "batch_size"),
         ("rerank", {"query": "a", "documents": []}, "documents"),
         ("rerank", RERANK | {"query": ""}, "query"),
         ("rerank", RERANK | {"top_n": -1}, "top_n"),
@@ -230,6 +229,29 @@ def test_few_results_are_kept() -> None:
     assert 0 <= raised.value.retry_after <= 2
     time.sleep(raised.value.retry_after + 0.01)
     jobs.submit("predict", PREDICT)
+    jobs.close()
+
+
+def test_few_bytes_are_held() -> None:
+    """Of what waits and of results; when they expire there is room again."""
+    scorer = GatedScorer()
+    jobs = LocalJobs(scorer, max_bytes=500, ttl_seconds=2.0)
+    with pytest.raises(InputError, match=r"at most 500 bytes, got"):
+        jobs.submit("predict", PREDICT | {"inputs": ["x" * 500]})
+    waiting = jobs.submit("predict", PREDICT | {"inputs": ["x" * 300]})
+    with pytest.raises(OverloadedError, match="at most 500 bytes") as raised:
+        jobs.submit("predict", PREDICT)
+    assert raised.value.retry_after > 0
+    scorer.gate.release(1000)
+    assert ended(jobs, waiting).state == "done"  # and its payload is held no longer
+    large = jobs.submit("predict", PREDICT | {"inputs": ["x"] * 20, "threshold": 0})
+    assert re.fullmatch(r"its result has \d+ bytes, and there is room for 49\d; .*", ended(jobs, large).error or "")
+    kept = jobs.submit("predict", PREDICT | {"inputs": ["x"] * 3, "threshold": 0})
+    assert ended(jobs, kept).state == "done"
+    with pytest.raises(OverloadedError, match="at most 500 bytes"):
+        jobs.submit("predict", PREDICT)
+    time.sleep(2.1)
+    assert ended(jobs, jobs.submit("predict", PREDICT)).state == "done"
     jobs.close()
 
 

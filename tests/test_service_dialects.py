@@ -132,8 +132,7 @@ def test_infinity_reads_documents_as_strings(client: TestClient) -> None:
 def test_vllm_asks_for_all_by_zero_and_always_gets_documents(client: TestClient, path: str) -> None:
     reply = post(client, path, **V2, top_n=0, truncate_prompt_tokens=None)
     assert order(reply["results"]) == RANKED
-    text = DOCUMENTS[1]
-    assert reply["results"][0]["document"] == (text if path == "/rerank" else {"text": text})
+    assert reply["results"][0]["document"] == {"text": DOCUMENTS[1]}
     assert {"id", "model", "usage"} <= set(reply)
 
 

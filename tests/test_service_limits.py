@@ -7,14 +7,16 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from fakes import OverlapScorer
-from gliclass_rerank_service import BatchingScorer, Settings, create_app
+from fastapi import routing
+from fastapi.exceptions import RequestValidationError
+from gliclass_rerank_service import BatchingScorer, Settings, create_app, scored
 from gliclass_rerank_service.service import Service
 from serving import GatedScorer, running, wait_for
 from starlette.testclient import TestClient
@@ -91,6 +93,101 @@ def test_what_cannot_be_answered_is_refused_and_said(
     client: TestClient, path: str, body: Any, status: int, error_type: str
 ) -> None:
     check_refused(client.post(path, json=body), status, error_type)
+
+
+MANY = 2000
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v2/rerank", {"query": "a", "documents": [1] * MANY}),
+        ("/v2/rerank", {"query": "a", "documents": [{"a": [1]}] * MANY, "rank_fields": [1] * MANY}),
+        ("/rerank", {"query": "a", "texts": [1] * MANY}),
+        ("/score", {"queries": [1] * MANY, "documents": [[]] * MANY, "text_1": [1] * MANY, "text_2": [1] * MANY}),
+        ("/predict", {"inputs": [[1] * MANY] * 2}),
+        ("/predict", {"inputs": [1] * MANY, "labels": [1] * MANY}),
+        ("/classify", {"texts": [1] * MANY, "input": [1] * MANY, "prompt": [1] * MANY}),
+        ("/classify", {"text": "a", "labels": ["b"], "threshold": {str(i): "x" for i in range(MANY)}}),
+        ("/route", {"queries": [1] * MANY, "routes": {str(i): 1 for i in range(MANY)}}),
+        ("/route", {"query": "a", "routes": [{"name": "b", "examples": [1] * MANY}] * 2}),
+        ("/check", {"answer": "a", "evidence": [1] * MANY, "keep": [1] * MANY}),
+        ("/logits", {"requests": [{"labels": [1] * MANY, "examples": [{"labels": [1] * MANY}] * 2}] * 2}),
+    ],
+)
+def test_of_many_wrong_elements_the_first_is_told_and_no_other(
+    client: TestClient, path: str, body: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error for each would be what a small body stops the service with."""
+    counts: list[int] = []
+
+    class CountedError(RequestValidationError):
+        def __init__(self, errors: Sequence[Any], **options: Any) -> None:
+            super().__init__(errors, **options)
+            counts.append(len(errors))
+
+    monkeypatch.setattr(routing, "RequestValidationError", CountedError)
+    check_refused(client.post(path, json=body), 422, "Validation")
+    assert counts
+    assert counts[0] <= 12
+
+
+WORDS = "is it so " * 50  # 450 bytes; a hundred times as many are beyond the 500 tokens of this service
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/check", {"answer": "It is so. " * 100, "evidence": ["a"] * 8}),
+        ("/v2/rerank", {"query": WORDS, "documents": ["a"] * 8}),
+        ("/score", {"queries": WORDS, "documents": ["a"] * 8}),
+        ("/score", {"queries": [WORDS] * 8, "documents": ["a"] * 8}),
+        ("/predict", {"inputs": [[WORDS, "a"]] * 8}),
+        ("/classify", {"texts": ["a"] * 8, "labels": [WORDS]}),
+        ("/classify", {"text": "a", "labels": {"b" * 100: [str(i) for i in range(50)]}}),
+        ("/classify", {"texts": ["a"] * 8, "labels": ["b"], "prompt": WORDS}),
+        ("/classify", {"texts": ["a"] * 8, "labels": ["b"], "examples": [{"text": WORDS, "labels": ["b"]}]}),
+        ("/route", {"queries": ["a"] * 8, "routes": {"b": WORDS}}),
+        ("/route", {"query": WORDS, "routes": {f"r{i}": "" for i in range(40)}}),  # read one by one
+        ("/route", {"query": WORDS, "routes": [{"name": "b", "examples": [f"e{i}" for i in range(8)]}]}),
+        ("/logits", {"requests": [{"text": "a", "labels": ["b"], "prompt": WORDS}] * 8}),
+    ],
+)
+def test_what_is_too_large_is_refused_before_it_is_built(client: TestClient, path: str, body: Any) -> None:
+    """Both sides count; nothing of it comes so far as to be counted by what it really is."""
+    before = client.get("/metrics").text.count("te_request_count{")
+    response = client.post(path, json=body)
+    assert "tokens" in check_refused(response, 413, "Validation")
+    assert "x-compute-tokens" not in response.headers
+    assert client.get("/metrics").text.count("te_request_count{") == before
+
+
+def test_sentences_are_counted_before_they_are_scored(client: TestClient) -> None:
+    spans = {"mode": "enabled"}
+    short = {"query": "q " * 50, "documents": ["It is. " * 2], "relevant_spans": spans}
+    assert client.post("/v2/rerank", json=short).status_code == 200
+    response = client.post("/v2/rerank", json=short | {"documents": ["It is. " * 40]})
+    assert "tokens" in check_refused(response, 413, "Validation")
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v2/rerank", BODY | {"documents": ["a red apple " * 20] * 2}),
+        ("/check", {"answer": "It is so. " * 4, "evidence": ["It is so. " * 4] * 3}),
+        ("/route", {"queries": ["a red apple"] * 4, "routes": {f"r{i}": "red" for i in range(20)}}),
+        ("/classify", {"texts": ["a red apple"] * 8, "labels": [["red", "green"]] * 8}),
+    ],
+)
+def test_what_is_handled_on_a_thread_is_answered_alike(path: str, body: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = []
+    for inline in (10**6, 0):
+        monkeypatch.setattr(scored, "INLINE_TOKENS", inline)
+        with TestClient(create_app(OverlapScorer(), Settings())) as made:
+            response = made.post(path, json=body, headers={"x-request-id": "r"})
+            assert response.status_code == 200
+            answers.append({key: value for key, value in response.json().items() if key != "created"})
+    assert answers[0] == answers[1]
 
 
 @pytest.mark.parametrize(

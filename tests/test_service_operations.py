@@ -7,6 +7,7 @@ import json
 import logging
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from fakes import ConstantScorer, OverlapScorer
 from gliclass_rerank_service import Settings, create_app, read_settings
+from gliclass_rerank_service import app as service_app
 from gliclass_rerank_service.logs import JsonFormatter
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from prometheus_client.parser import text_string_to_metric_families
@@ -70,6 +72,20 @@ def test_metrics_have_teis_names_and_count(client: TestClient) -> None:
     assert now["gliclass_rerank_passages_total", ()] - before["gliclass_rerank_passages_total", ()] == 7
 
 
+def test_requests_in_flight_are_told_while_they_are() -> None:
+    scorer = GatedScorer()
+    app = create_app(scorer, Settings())
+    with TestClient(app) as client, ThreadPoolExecutor(1) as thread:
+        wait_for(lambda: client.get("/ready").status_code == 200)
+        scorer.gate.clear()
+        asked = thread.submit(client.post, "/v2/rerank", json=BODY)
+        wait_for(lambda: app.state.service.in_flight == 1)
+        assert samples(client)["gliclass_rerank_in_flight", ()] == 1
+        scorer.gate.set()
+        assert asked.result(30).status_code == 200
+        assert samples(client)["gliclass_rerank_in_flight", ()] == 0
+
+
 def test_two_apps_in_one_process_count_apart(client: TestClient) -> None:
     client.post("/v2/rerank", json=BODY)
     with TestClient(create_app(OverlapScorer(), Settings())) as other:
@@ -106,6 +122,27 @@ def test_ready_means_that_the_model_has_answered() -> None:
         refused = client.post("/v2/rerank", json=BODY)
         assert refused.status_code == 503
         assert refused.headers["connection"] == "close"
+
+
+@pytest.mark.parametrize("error", [OptionError("a secret"), ZeroDivisionError("a secret"), BaseException("a secret")])
+def test_a_model_that_fails_at_first_is_ready_when_it_answers(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Late(OverlapScorer):
+        failures = 2
+
+        def score(self, requests: Any) -> Any:
+            if self.failures:
+                self.failures -= 1
+                raise error
+            return super().score(requests)
+
+    monkeypatch.setattr(service_app, "FIRST_PAUSE", 0.01)
+    with TestClient(create_app(Late(), Settings())) as client:
+        wait_for(lambda: client.get("/ready").status_code == 200)
+    told = [JsonFormatter().format(one) for one in caplog.records if "does not answer" in one.getMessage()]
+    assert len(told) == 2
+    assert all(type(error).__name__ in line and "secret" not in line for line in told)
 
 
 def test_a_model_that_cannot_answer_is_never_ready() -> None:
@@ -227,6 +264,43 @@ def test_flags_go_before_environment_before_file_before_defaults(
     assert (named.port, named.host) == (2, "h")
     assert [key.get_secret_value() for key in named.api_keys] == ["alone"]
     assert "alone" not in repr(named)
+
+
+@pytest.mark.parametrize(
+    ("several", "single", "keys"),
+    [
+        ("", "secret", ["secret"]),
+        ("a, b", "secret", ["a", "b", "secret"]),
+        ("a,", "", ["a"]),
+        ("", "", ["of the file"]),
+        (None, None, ["of the file"]),
+    ],
+)
+def test_keys_of_both_variables_count(
+    several: str | None, single: str | None, keys: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty variable is as one that is not set, since compose files cannot leave one out."""
+    file = tmp_path / "service.toml"
+    file.write_text('api_keys = ["of the file"]\n', "utf-8")
+    for name, value in (("API_KEYS", several), ("API_KEY", single)):
+        if value is not None:
+            monkeypatch.setenv(f"GLICLASS_RERANK_{name}", value)
+    assert [key.get_secret_value() for key in read_settings(file).api_keys] == keys
+
+
+@pytest.mark.parametrize("value", [",", " ", " , ,"])
+@pytest.mark.parametrize("name", ["GLICLASS_RERANK_API_KEYS", "GLICLASS_RERANK_API_KEY"])
+def test_a_variable_without_a_key_opens_nothing(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(OptionError, match="api_keys"):
+        read_settings()
+
+
+def test_an_empty_key_opens_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "service.toml"
+    file.write_text('api_keys = [""]\n', "utf-8")
+    with pytest.raises(OptionError, match="api_keys"):
+        read_settings(file)
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 from conftest import MINI, Scorers, needs_mini
 from fakes import ConstantScorer, OverlapScorer
-from gliclass_rerank_service import Settings, create_app
+from gliclass_rerank_service import Settings, create_app, job_calls
 from serving import GatedScorer, wait_for
 from starlette.testclient import TestClient
 
@@ -100,6 +102,8 @@ def test_vllm_classifies_input_by_labels_in_words(client: TestClient) -> None:
         (0, "apple", 2), (1, "green", 2)
     ]  # fmt: skip
     assert all(sum(one["probs"]) == pytest.approx(1) for one in reply["data"])
+    unsure = post(client, "/classify", input=TEXTS[0], labels=["zebra", "red"], multi_label=True, threshold=1.0)
+    assert [(one["label"], one["num_classes"]) for one in unsure["data"]] == [("red", 2)]
     refused = client.post("/classify", json={"input": TEXTS})
     assert refused.status_code == 422
     assert "labels" in refused.json()["message"]
@@ -220,7 +224,7 @@ def test_a_job_is_accepted_worked_on_and_told() -> None:
     with TestClient(create_app(scorer, Settings())) as client:
         wait_for(lambda: client.get("/ready").status_code == 200)
         scorer.gate.clear()
-        body = {"inputs": TEXTS, "labels": ["red", "door"], "classification_type": "multi-label", "batch_size": 8}
+        body = {"inputs": TEXTS, "labels": ["red", "door"], "classification_type": "multi-label", "batch_size": "8"}
         accepted = client.post("/predict", json=body | {"threshold": 0.2})
         assert accepted.status_code == 202
         told = accepted.json()
@@ -252,6 +256,44 @@ def test_a_job_that_fails_says_why_and_an_unknown_one_is_none() -> None:
         assert failed["status"] == "Failed"
         assert "not finite" in failed["error"]
         assert client.get("/result/none").status_code == 404
+
+
+def test_a_job_that_is_too_large_is_not_accepted(scorer: Scorer) -> None:
+    """Each input is read with all labels."""
+    with TestClient(create_app(scorer, Settings(max_job_tokens=100))) as made:
+        for path, body in (
+            ("/predict", {"inputs": ["a"] * 11, "labels": ["b"] * 10}),
+            ("/jobs/rerank", {"query": "a" * 40, "documents": ["b"] * 10}),
+        ):
+            refused = made.post(path, json=body)
+            assert refused.status_code == 413
+            assert "at most 100 tokens a job, got about" in refused.json()["message"]
+        assert made.post("/predict", json={"inputs": ["a"] * 5, "labels": ["b"] * 10}).status_code == 202
+
+
+@pytest.fixture
+def silent_broker() -> Iterator[str]:
+    """The URL of what listens, and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"redis://127.0.0.1:{listener.getsockname()[1]}/0"
+
+
+def test_a_broker_that_does_not_answer_leaves_room_for_others(
+    silent_broker: str, scorer: Scorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_calls, "MOST_CALLS", 2)
+    app = create_app(scorer, Settings(broker_url=silent_broker, timeout_seconds=1.0))
+    assert app.state.service.jobs.executor == "celery"
+    job = {"inputs": "a", "labels": ["b"]}
+    with TestClient(app) as client, ThreadPoolExecutor(2) as threads:
+        asked = [threads.submit(client.post, "/predict", json=job), threads.submit(client.get, "/result/x")]
+        wait_for(lambda: app.state.service.job_calls._under_way == 2)
+        refused = client.get("/result/x")
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert client.post("/rerank", json={"query": "a", "texts": ["b"]}).status_code == 200
+        late = [one.result(30) for one in asked]
+    assert [one.status_code for one in late] == [504, 504]
+    assert all("broker" in one.json()["message"] for one in late)
 
 
 def test_a_job_that_cannot_be_done_is_not_accepted(client: TestClient) -> None:

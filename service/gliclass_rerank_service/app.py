@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -22,6 +22,7 @@ from gliclass_rerank_service.service import Service, logger
 from gliclass_rerank_service.settings import Settings, read_settings
 
 SHOWN_PROBLEMS = 5
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds before a model that did not answer is asked again
 
 
 def create_app(scorer: Scorer, settings: Settings | None = None) -> FastAPI:
@@ -65,14 +66,25 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     warming = asyncio.ensure_future(_warm(service))
     yield
     await asyncio.to_thread(service.close)
-    await warming
+    warming.cancel()
+    with suppress(asyncio.CancelledError):
+        await warming
 
 
 async def _warm(service: Service) -> None:
-    try:
-        await asyncio.to_thread(service.warm)
-    except GLiClassRerankError as error:  # the service stays alive, and says that it is not ready
-        logger.error("the model does not answer", exc_info=error)
+    """Let the model answer once, however often that takes; until then the service is alive, and not ready."""
+    pause = FIRST_PAUSE
+    while not service.draining:
+        try:
+            await asyncio.to_thread(service.warm)
+        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # tokenizers and onnxruntime panic with what is no Exception
+            logger.error("the model does not answer; asked again in %g s", pause, exc_info=error)
+        else:
+            return
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE)
 
 
 async def _on_error(request: Request, error: Exception) -> Response:

@@ -195,6 +195,10 @@ class _FairQueue:
             return not self._ring
         return self.charged + self._charge(tokens) <= self._max_queue_tokens
 
+    def ahead(self, tokens: int) -> int:
+        """Tokens that are served before the last of so many that come now: of each other one its turns until then."""
+        return sum(min(place.waiting, tokens + self._turn) for place in self._ring.values())
+
     def put(self, submission: Submission) -> None:
         tokens = sum(submission.costs)
         self._ring[submission] = _Place(submission, waiting=tokens, credit=self._turn)
@@ -322,8 +326,8 @@ class BatchingScorer:
                 will be.
 
         Raises:
-            OverloadedError: the queue is full, or so long that half of the deadline would probably pass; its
-                ``retry_after`` says when there should be room. By itself, in an empty queue, all is accepted.
+            OverloadedError: the queue is full, or half of the deadline would probably pass before the last of them is
+                answered; its ``retry_after`` says when there should be room. In an empty queue all is accepted.
             ClosedError: the scorer is closed.
             OptionError: a deadline that is not a finite number.
         """
@@ -396,10 +400,10 @@ class BatchingScorer:
             )
         if pace is None or deadline is None or not self._queue:
             return
-        taken, allowed = pace * (self._queue.charged + tokens), IN_TIME * deadline
+        taken, allowed = pace * (self._queue.ahead(tokens) + tokens), IN_TIME * deadline
         if taken > allowed:
             raise OverloadedError(
-                f"expected an answer within {deadline:g} s, and what waits takes {taken:.1f} s; "
+                f"expected an answer within {deadline:g} s, and with what waits it takes {taken:.1f} s; "
                 f"retry in {taken - allowed:.1f} s",
                 taken - allowed,
             )

@@ -24,8 +24,9 @@ from gliclass_rerank_service.job_work import JobKind, JobStatus
 
 PREFIX = "gliclass-rerank"
 WAITING_SECONDS = 86_400.0  # after which a job that nobody has run is forgotten
-# About fifteen seconds: a Redis that restarts is back by then, and has read its file.
-RETRIES, LONGEST_PAUSE = 20, 1.0
+# A Redis that restarts is back after 20, and has read its file; somebody waits for what the service asks.
+WORKERS_RETRIES, SERVICES_RETRIES, LONGEST_PAUSE = 20, 8, 1.0
+CONNECTING_SECONDS, ANSWERING_SECONDS = 2.0, 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,23 +44,26 @@ class JobStore:
     Args:
         url: of a Redis, "redis://host:6379/0".
         ttl_seconds: how long a result is kept after it was made, or was last found in the cache.
+        retries: how often a call is tried again, with pauses that grow to a second.
 
     Raises:
         OptionError: the URL is none of a Redis. Nothing is connected yet.
 
-    All methods raise `ServiceError` if Redis does not answer for about fifteen seconds.
+    All methods raise `ServiceError` if Redis does not answer. Where nothing listens, that takes as long as the pauses,
+    about fifteen seconds for 20 retries and four for 8; where something listens and is silent, each attempt takes five
+    seconds more, and two where nothing comes back at all.
     """
 
-    def __init__(self, url: str, *, ttl_seconds: float) -> None:
+    def __init__(self, url: str, *, ttl_seconds: float, retries: int = WORKERS_RETRIES) -> None:
         self._ttl = max(1, round(ttl_seconds * 1000))
         errors: list[type[Exception]] = [redis.ConnectionError, redis.TimeoutError]
         try:
             self._redis: redis.Redis = redis.Redis.from_url(
                 url,
                 decode_responses=True,
-                socket_timeout=10,
-                socket_connect_timeout=2,
-                retry=Retry(EqualJitterBackoff(cap=LONGEST_PAUSE, base=0.05), RETRIES),
+                socket_timeout=ANSWERING_SECONDS,
+                socket_connect_timeout=CONNECTING_SECONDS,
+                retry=Retry(EqualJitterBackoff(cap=LONGEST_PAUSE, base=0.05), retries),
                 retry_on_error=errors,
             )
         except ValueError:  # its message may show a password

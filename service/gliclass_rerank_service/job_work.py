@@ -40,19 +40,15 @@ def _checked(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_checked)]
-Texts = Annotated[list[Text], Field(min_length=1)]
+Texts = Annotated[list[Text], Field(min_length=1, fail_fast=True)]
 
 
 class PredictPayload(BaseModel):
-    """The payload of a "predict" job.
-
-    ``batch_size`` is taken and not used: batches are made by tokens, and change no score.
-    """
+    """The payload of a "predict" job; a ``batch_size`` is passed over: batches are made by tokens."""
 
     inputs: Text | Texts
     labels: Texts
     classification_type: Literal["single-label", "multi-label"] = "multi-label"
-    batch_size: int | None = Field(None, ge=1, exclude=True)
     threshold: float = Field(0.5, ge=0, le=1)
 
     def run(self, scorer: Scorer) -> JsonValue:

@@ -10,12 +10,13 @@ single process (`gliclass_rerank_service.jobs_celery`).
 from __future__ import annotations
 
 import importlib.util
+import json
 import threading
 import time
 import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from pydantic import JsonValue
@@ -25,6 +26,7 @@ from gliclass_rerank.scoring.batching import chunked
 from gliclass_rerank.scoring.encoding import chunk_sizes
 from gliclass_rerank.types import FloatArray
 from gliclass_rerank_service.batching import ClosedError, OverloadedError
+from gliclass_rerank_service.errors import TooLargeError
 from gliclass_rerank_service.job_work import JobKind, JobStatus, attempt_job, checked_payload
 from gliclass_rerank_service.settings import Settings
 
@@ -81,7 +83,8 @@ def open_jobs(settings: Settings, scorer: Scorer) -> Jobs:
     """Jobs on the workers of ``settings.broker_url``, or in this process where there is none.
 
     Args:
-        settings: ``broker_url``, ``result_url``, ``job_ttl_seconds``, ``job_visibility_seconds``, ``max_jobs``.
+        settings: ``broker_url``, ``result_url``, ``job_ttl_seconds``, ``job_visibility_seconds``, ``max_jobs``,
+            ``max_job_bytes``.
         scorer: what jobs in this process are scored by; with a broker only its revision counts, for the cache.
 
     Raises:
@@ -89,7 +92,12 @@ def open_jobs(settings: Settings, scorer: Scorer) -> Jobs:
         OptionError: a URL that cannot be used.
     """
     if settings.broker_url is None:
-        return LocalJobs(scorer, max_jobs=settings.max_jobs, ttl_seconds=settings.job_ttl_seconds)
+        return LocalJobs(
+            scorer,
+            max_jobs=settings.max_jobs,
+            max_bytes=settings.max_job_bytes,
+            ttl_seconds=settings.job_ttl_seconds,
+        )
     if any(importlib.util.find_spec(part) is None for part in ("celery", "redis")):
         raise MissingExtraError("jobs", "a broker for jobs")
     from gliclass_rerank_service.jobs_celery import CeleryJobs
@@ -101,7 +109,9 @@ def open_jobs(settings: Settings, scorer: Scorer) -> Jobs:
 class _Held:
     """A job that is waited for, or whose result is."""
 
-    status: JobStatus = PROCESSING
+    size: int  # bytes of the payload while it is processed, then of the result
+    status: JobStatus = PROCESSING  # without its result, which is kept as JSON
+    result: bytes = b"null"
     expires: float | None = field(default=None)  # monotonic clock; None while it is processed
 
 
@@ -111,32 +121,42 @@ class LocalJobs:
     Args:
         scorer: what scores; large jobs are handed to it in steps, so that a `BatchingScorer` serves others in between.
         max_jobs: how many may wait or run. A hundred times as many results are kept.
+        max_bytes: how much their payloads and the results may have together, as JSON. A job whose result finds no room
+            has failed.
         ttl_seconds: how long a result is kept.
     """
 
     executor: Executor = "in-process"
 
-    def __init__(self, scorer: Scorer, *, max_jobs: int = 100, ttl_seconds: float = 3600.0) -> None:
+    def __init__(
+        self, scorer: Scorer, *, max_jobs: int = 100, max_bytes: int = 256 * 2**20, ttl_seconds: float = 3600.0
+    ) -> None:
         self._closing = threading.Event()
         self._scorer = _PatientScorer(scorer, self._closing)
         self._max_jobs = max_jobs
+        self._max_bytes = max_bytes
         self._ttl = ttl_seconds
         self._lock = threading.Lock()
         self._held: dict[str, _Held] = {}
         self._unfinished = 0
+        self._bytes = 0  # of all that is held
         self._last_seconds = 1.0  # that a job took; a guess before the first
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="gliclass-jobs")
 
     def submit(self, kind: JobKind, payload: Mapping[str, JsonValue]) -> str:
         """See `Jobs.submit`."""
         checked = checked_payload(kind, payload)
+        size = len(_as_json(checked))
+        if size > self._max_bytes:
+            raise TooLargeError(f"expected a job of at most {self._max_bytes} bytes, got {size}; divide it")
         task_id = uuid.uuid4().hex
         with self._lock:
             if self._closing.is_set():
                 raise ClosedError("the service is shutting down and accepts no jobs; send them elsewhere")
             self._forget_expired()
-            self._check_room()
-            self._held[task_id] = _Held()
+            self._check_room(size)
+            self._held[task_id] = _Held(size)
+            self._bytes += size
             self._unfinished += 1
             self._thread.submit(self._run, task_id, kind, checked)
         return task_id
@@ -147,7 +167,9 @@ class LocalJobs:
             self._forget_expired()
             if task_id not in self._held:
                 raise UnknownJobError(task_id)
-            return self._held[task_id].status
+            held = self._held[task_id]
+            status, result = held.status, held.result
+        return JobStatus("done", json.loads(result)) if status.state == "done" else status
 
     def close(self) -> None:
         """Refuse new jobs, end the one that runs after its present step, and those that wait at once: they fail."""
@@ -162,29 +184,54 @@ class LocalJobs:
     def _run(self, task_id: str, kind: JobKind, payload: Mapping[str, JsonValue]) -> None:
         started = time.monotonic()
         status = attempt_job(self._scorer, kind, payload)
+        result = _as_json(status.result)
         ended = time.monotonic()
         with self._lock:
-            self._held[task_id] = _Held(status, ended + self._ttl)
+            self._forget_expired()
+            self._bytes -= self._held[task_id].size
+            if self._bytes + len(result) > self._max_bytes:
+                status = JobStatus("failed", error=_no_room(len(result), self._max_bytes - self._bytes))
+                result = b"null"
+            self._held[task_id] = _Held(len(result), replace(status, result=None), result, ended + self._ttl)
+            self._bytes += len(result)
             self._unfinished -= 1
             self._last_seconds = ended - started
 
-    def _check_room(self) -> None:
+    def _check_room(self, size: int) -> None:
         if self._unfinished >= self._max_jobs:
             raise OverloadedError(
                 f"expected at most {self._max_jobs} jobs at a time, and there are as many; come again later",
                 self._last_seconds,
             )
         if len(self._held) >= KEPT_PER_WAITING * self._max_jobs:
-            oldest = min(held.expires for held in self._held.values() if held.expires is not None)
             raise OverloadedError(
                 f"results of {len(self._held)} jobs are still kept, and no more can be; come again when some expire",
-                max(0.0, oldest - time.monotonic()),
+                self._until_one_expires(),
             )
+        if self._bytes + size > self._max_bytes:
+            raise OverloadedError(
+                f"expected at most {self._max_bytes} bytes of jobs and results, and there would be "
+                f"{self._bytes + size}; come again when jobs have ended or results expire",
+                self._last_seconds if self._unfinished else self._until_one_expires(),
+            )
+
+    def _until_one_expires(self) -> float:
+        """Seconds until the first result expires; there is one."""
+        oldest = min(held.expires for held in self._held.values() if held.expires is not None)
+        return max(0.0, oldest - time.monotonic())
 
     def _forget_expired(self) -> None:
         now = time.monotonic()
         for task_id in [task_id for task_id, held in self._held.items() if held.expires and held.expires <= now]:
-            del self._held[task_id]
+            self._bytes -= self._held.pop(task_id).size
+
+
+def _as_json(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode()
+
+
+def _no_room(size: int, room: int) -> str:
+    return f"its result has {size} bytes, and there is room for {room}; divide it, or submit it again later"
 
 
 class _PatientScorer:

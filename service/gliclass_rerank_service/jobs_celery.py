@@ -38,7 +38,7 @@ from pydantic import JsonValue
 
 from gliclass_rerank import GLiClassRerankError, ModelInfo, OptionError, Scorer, ServiceError, load_scorer
 from gliclass_rerank_service.batching import ClosedError, OverloadedError
-from gliclass_rerank_service.job_store import JobStore, StartedJob
+from gliclass_rerank_service.job_store import SERVICES_RETRIES, WORKERS_RETRIES, JobStore, StartedJob
 from gliclass_rerank_service.job_work import JobKind, JobStatus, attempt_job, cache_key, checked_payload
 from gliclass_rerank_service.jobs import Executor, UnknownJobError
 from gliclass_rerank_service.settings import Settings, read_settings
@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 NAME = "gliclass-rerank"
 TASK = f"{NAME}.run"
 MAX_STARTS = 10
-# Fifteen seconds or so, as `JobStore` has: a Redis that restarts is back by then.
-PUBLISHING = {"max_retries": 20, "interval_start": 0.05, "interval_step": 0.1, "interval_max": 1.0}
+# A few seconds, as `JobStore` has for the service.
+PUBLISHING = {"max_retries": SERVICES_RETRIES, "interval_start": 0.05, "interval_step": 0.1, "interval_max": 1.0}
 
 logger = logging.getLogger("gliclass_rerank.jobs")
 
@@ -71,7 +71,7 @@ class CeleryJobs:
     def __init__(self, settings: Settings, model: ModelInfo) -> None:
         self._model = model
         self._visibility = settings.job_visibility_seconds
-        self._store = open_store(settings)
+        self._store = open_store(settings, retries=SERVICES_RETRIES)
         self._celery = make_app(settings)
         self._closed = False
 
@@ -117,12 +117,12 @@ class CeleryJobs:
             ) from error
 
 
-def open_store(settings: Settings) -> JobStore:
+def open_store(settings: Settings, *, retries: int = WORKERS_RETRIES) -> JobStore:
     """Where jobs are recorded: the Redis of ``result_url``, or the broker's."""
     url = settings.result_url or settings.broker_url
     if url is None:
         raise OptionError("broker_url: expected the URL of a Redis, such as redis://localhost:6379/0, got none")
-    return JobStore(url, ttl_seconds=settings.job_ttl_seconds)
+    return JobStore(url, ttl_seconds=settings.job_ttl_seconds, retries=retries)
 
 
 def make_app(settings: Settings) -> Celery:

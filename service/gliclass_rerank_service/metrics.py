@@ -7,12 +7,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from gliclass_rerank import ScoreRequest
-from gliclass_rerank_service.batching import BatchingScorer, estimate_tokens
+from gliclass_rerank_service.batching import estimate_tokens
 from gliclass_rerank_service.record import RequestRecord
+
+if TYPE_CHECKING:
+    from gliclass_rerank_service.service import Service
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60)
 SIZES = tuple(2**power for power in range(12))
@@ -53,8 +57,10 @@ class Metrics:
             "gliclass_rerank_batch_duration", "Seconds of a batch.", buckets=SECONDS, registry=registry
         )
 
-    def watch(self, scorer: BatchingScorer) -> None:
-        """Tell the queue of ``scorer`` from now on."""
+    def watch(self, service: Service) -> None:
+        """Tell the queue and the requests of ``service`` from now on."""
+        scorer = service.scorer
+        self._in_flight.set_function(lambda: service.in_flight)
         self._queue_size.set_function(lambda: scorer.stats().queue_submissions)
         self._queue_tokens.set_function(lambda: scorer.stats().queue_tokens)
         self._throughput.set_function(lambda: scorer.stats().tokens_per_second or 0.0)
@@ -68,9 +74,8 @@ class Metrics:
         self._passages.inc(len(requests))
         self._tokens.inc(tokens)
 
-    def count_request(self, record: RequestRecord, route: str, status: int, in_flight: int) -> None:
+    def count_request(self, record: RequestRecord, route: str, status: int) -> None:
         """Count one response."""
-        self._in_flight.set(in_flight)
         self._responses.labels(route, str(status)).inc()
         method = "single" if record.passages == 1 else "batch"
         if record.passages:

@@ -66,7 +66,7 @@ class Observed:
         route = getattr(scope.get("route"), "path", "unmatched")
         if status >= 400 and record.failure is None:
             record.failure = TYPES.get(status, "Backend")
-        self._service.metrics.count_request(record, route, status, self._service.in_flight)
+        self._service.metrics.count_request(record, route, status)
         logger.info(
             "request",
             extra={

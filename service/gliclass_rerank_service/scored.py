@@ -17,13 +17,13 @@ from starlette.requests import Request
 
 from gliclass_rerank import GLiClassRerankError, ModelInfo, Scorer, ScoreRequest
 from gliclass_rerank.types import FloatArray
-from gliclass_rerank_service.batching import DeadlineExceededError, estimate_tokens
-from gliclass_rerank_service.errors import BackendError, ClientGoneError, TooLargeError
+from gliclass_rerank_service.batching import DeadlineExceededError, Submission, estimate_tokens
+from gliclass_rerank_service.errors import BackendError, ClientGoneError
 from gliclass_rerank_service.record import RequestRecord, record_of
 from gliclass_rerank_service.service import Service, logger, service_of
 
 T = TypeVar("T")
-INLINE_CHARACTERS = 65_536  # of a request that is prepared on the loop, in a millisecond or so; larger ones on a thread
+INLINE_TOKENS = 16_384  # of a request that is prepared on the loop, in a millisecond or so; larger ones on a thread
 
 
 class _AsksError(BaseException):
@@ -52,14 +52,23 @@ class _Replayed:
 
 
 async def run_scored(
-    request: Request, work: Callable[[Scorer], T], *, texts: Sequence[str], model: str | None = None
+    request: Request,
+    work: Callable[[Scorer], T],
+    *,
+    count: int,
+    tokens: int,
+    on_thread: bool = False,
+    model: str | None = None,
 ) -> T:
     """Run ``work`` for a request; what it scores is batched with what others score.
 
     Args:
         request: whose deadline counts, and whose client must stay: if it leaves, nothing more is computed for it.
         work: pure but for its scorer; it may be called several times.
-        texts: what it handles, for the limit on their number; many characters are handled on a thread.
+        count: how many texts it handles.
+        tokens: what it will ask for at first, estimated from the body and not above what it really is by much, so
+            that nothing too large is built. Many tokens are handled on a thread.
+        on_thread: whether it is handled on a thread in any case.
         model: what the client calls the model.
 
     Raises:
@@ -71,38 +80,46 @@ async def run_scored(
     """
     service, record = service_of(request), record_of(request.scope)
     service.check_model(model)
-    service.check_passages(len(texts))
-    on_thread = sum(map(len, texts)) > INLINE_CHARACTERS
+    service.check_passages(count)
+    service.check_tokens(tokens)
     answers: list[Sequence[FloatArray]] = []
-    while True:
-        scorer = _Replayed(service.scorer.info, answers)
-        outcome = await _attempt(service, work, scorer, on_thread=on_thread)
-        if not isinstance(outcome, _AsksError):
-            return outcome
-        answers.append(await _answer(request, service, record, outcome.requests))
 
-
-async def _attempt(service: Service, work: Callable[[Scorer], T], scorer: Scorer, *, on_thread: bool) -> T | _AsksError:
-    def attempt() -> T | _AsksError:
+    def attempt() -> T | Submission:
         try:
-            return work(scorer)
+            return work(_Replayed(service.scorer.info, answers))
         except _AsksError as asked:
-            return asked
+            return _submit(asked.requests, service, record)
 
-    return await asyncio.get_running_loop().run_in_executor(service.threads, attempt) if on_thread else attempt()
+    while True:
+        if on_thread or tokens > INLINE_TOKENS:
+            outcome = await asyncio.get_running_loop().run_in_executor(service.threads, attempt)
+        else:
+            outcome = attempt()
+        if not isinstance(outcome, Submission):
+            return outcome
+        answers.append(await _answer(request, service, record, outcome))
+
+
+def _submit(requests: Sequence[ScoreRequest], service: Service, record: RequestRecord) -> Submission:
+    """Count what a request asks for, and queue it."""
+    record.passages += len(requests)
+    record.tokens += sum(map(estimate_tokens, requests))
+    service.check_tokens(record.tokens)
+    return service.scorer.submit(requests, deadline=_left(service, record))
+
+
+def _left(service: Service, record: RequestRecord) -> float:
+    return record.started + service.settings.timeout_seconds - time.monotonic()
 
 
 async def _answer(
-    request: Request, service: Service, record: RequestRecord, requests: Sequence[ScoreRequest]
+    request: Request, service: Service, record: RequestRecord, submission: Submission
 ) -> Sequence[FloatArray]:
-    """Submit, and wait for the first of: the answer, the deadline, the client's leaving."""
-    left = record.started + service.settings.timeout_seconds - time.monotonic()
-    _charge(requests, service, record)
-    submission = service.scorer.submit(requests, deadline=left)
+    """Wait for the first of: the answer, the deadline, the client's leaving."""
     answer, gone = asyncio.wrap_future(submission), asyncio.ensure_future(_disconnected(request))
     waiting: set[asyncio.Future[Any]] = {answer, gone}
     try:
-        await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(waiting, timeout=_left(service, record), return_when=asyncio.FIRST_COMPLETED)
         if answer.done():
             return _result(answer)
         if gone.done():
@@ -116,17 +133,6 @@ async def _answer(
         answer.cancel()  # and with it the submission; nothing happens if it is done
         record.queue_seconds += submission.queue_seconds
         record.inference_seconds += submission.inference_seconds
-
-
-def _charge(requests: Sequence[ScoreRequest], service: Service, record: RequestRecord) -> None:
-    """Count what a request asks for, before it is queued."""
-    record.passages += len(requests)
-    record.tokens += sum(map(estimate_tokens, requests))
-    if record.tokens > service.settings.max_request_tokens:
-        raise TooLargeError(
-            f"expected at most {service.settings.max_request_tokens} tokens a request, got about {record.tokens}; "
-            "divide it"
-        )
 
 
 def _result(answer: asyncio.Future[list[FloatArray]]) -> list[FloatArray]:

@@ -16,6 +16,7 @@ from gliclass_rerank import ModelInfo, Scorer, ScoreRequest
 from gliclass_rerank.types import FloatArray
 from gliclass_rerank_service.batching import BatchingScorer
 from gliclass_rerank_service.errors import NotFoundError, TooLargeError
+from gliclass_rerank_service.job_calls import JobCalls
 from gliclass_rerank_service.metrics import Metrics
 from gliclass_rerank_service.settings import Settings, read_keys
 from gliclass_rerank_service.tracing import Tracing, open_tracing
@@ -49,13 +50,14 @@ class Service:
         self.metrics = Metrics()
         self.tracing: Tracing | None = open_tracing(settings.otlp_endpoint)
         self.threads = ThreadPoolExecutor(PREPARING_THREADS, thread_name_prefix="gliclass-preparing")
+        self.job_calls = JobCalls()
         self.draining = False
         self.in_flight = 0
         self._opening = Lock()
         self._jobs: Jobs | None = None
         self._keys = read_keys(settings)
         self.scorer = scorer if isinstance(scorer, BatchingScorer) else self._batching(scorer)
-        self.metrics.watch(self.scorer)
+        self.metrics.watch(self)
 
     def _batching(self, scorer: Scorer) -> BatchingScorer:
         return BatchingScorer(
@@ -101,6 +103,18 @@ class Service:
                 f"expected at most {self.settings.max_passages} texts a request, got {count}; divide it"
             )
 
+    def check_tokens(self, tokens: int) -> None:
+        """Raise `TooLargeError` if one request may not have so many tokens, estimated."""
+        limit = self.settings.max_request_tokens
+        if tokens > limit:
+            raise TooLargeError(f"expected at most {limit} tokens a request, got about {tokens}; divide it")
+
+    def check_job_tokens(self, tokens: int) -> None:
+        """Raise `TooLargeError` if one job may not have so many tokens, estimated."""
+        limit = self.settings.max_job_tokens
+        if tokens > limit:
+            raise TooLargeError(f"expected at most {limit} tokens a job, got about {tokens}; divide it")
+
     def check_model(self, name: str | None) -> None:
         """Raise `NotFoundError` if another model is wanted, and that matters."""
         if self.settings.strict_model and name and name != self.scorer.info.name:
@@ -117,6 +131,7 @@ class Service:
             self._jobs.close()
         self.scorer.close(drain=True, timeout=self.settings.drain_seconds)
         self.threads.shutdown(wait=False)
+        self.job_calls.close()
         if self.tracing:
             self.tracing.close()
 

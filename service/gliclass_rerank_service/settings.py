@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
@@ -23,12 +24,13 @@ CONFIG_VARIABLE = f"{PREFIX}CONFIG"
 """Names the TOML file for processes that get no flags, such as a worker's."""
 
 KEY_VARIABLES = (f"{PREFIX}API_KEYS", f"{PREFIX}API_KEY")
+"""Keys of both count; one that is empty is as one that is not set."""
 
 
 class Settings(BaseSettings):
     """How the service runs. Each field is a flag, ``GLICLASS_RERANK_FIELD`` in the environment, a key of the file."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", populate_by_name=True, frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
 
     model: str = Field(default="mini", description='"mini", a checkpoint folder, a hub id, or the URL of a service.')
     backend: Literal["auto", "onnx", "torch"] = "auto"
@@ -45,7 +47,6 @@ class Settings(BaseSettings):
 
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         default=(),
-        validation_alias=AliasChoices(*KEY_VARIABLES),
         description="Keys, separated by commas in the environment; without any, and without a file, all may call.",
     )
     api_key_file: Path | None = Field(default=None, description="One key a line; # begins a comment line.")
@@ -67,6 +68,12 @@ class Settings(BaseSettings):
         default=300.0, gt=0, description="After so long a job whose worker has died is given to another one."
     )
     max_jobs: int = Field(default=100, ge=1, description="Jobs that wait in this process; 429 beyond it.")
+    max_job_tokens: int = Field(
+        default=8_388_608, ge=1, description="Estimated, of one job, each input with all labels; 413 beyond it."
+    )
+    max_job_bytes: int = Field(
+        default=256 * 2**20, ge=1, description="Of jobs that wait and results kept in this process; 429 beyond it."
+    )
 
     ray_min_replicas: int = Field(default=1, ge=1, description="Of the model, each a process, under Ray Serve.")
     ray_max_replicas: int = Field(default=2, ge=1, description="Of the model, under Ray Serve.")
@@ -84,7 +91,20 @@ class Settings(BaseSettings):
     @classmethod
     def _divided(cls, value: object) -> object:
         """Keys of one string, as the environment has them."""
-        return [key for key in (part.strip() for part in value.split(",")) if key] if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        keys = [key for key in (part.strip() for part in value.split(",")) if key]
+        if value and not keys:
+            raise ValueError("expected keys with commas between them, got none; leave it empty to let all call")
+        return keys
+
+    @field_validator("api_keys")
+    @classmethod
+    def _not_empty(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        """An empty key would let all call."""
+        if not all(key.get_secret_value().strip() for key in keys):
+            raise ValueError("expected keys that are not empty, got one that is; leave it out")
+        return keys
 
     @field_validator("broker_url", "result_url", "otlp_endpoint", "api_key_file", mode="before")
     @classmethod
@@ -109,8 +129,17 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Where values come from, the first that has one counts."""
         file = settings_cls.model_config.get("toml_file") or os.environ.get(CONFIG_VARIABLE)
-        sources: tuple[PydanticBaseSettingsSource, ...] = (init_settings, env_settings)
+        sources: tuple[PydanticBaseSettingsSource, ...] = (init_settings, _Environment(settings_cls))
         return (*sources, TomlConfigSettingsSource(settings_cls, toml_file=file)) if file else sources
+
+
+class _Environment(EnvSettingsSource):
+    """The environment, where keys may stand in two variables."""
+
+    def __call__(self) -> dict[str, Any]:
+        given = [self.env_vars.get(name.lower()) for name in KEY_VARIABLES]
+        read = {name: value for name, value in super().__call__().items() if name != "api_keys"}
+        return read | ({"api_keys": ",".join(filter(None, given))} if any(given) else {})
 
 
 def read_settings(file: str | Path | None = None, flags: Mapping[str, object] | None = None) -> Settings:

@@ -127,15 +127,31 @@ def put_into(readme: Path, text: str) -> bool:
     old = readme.read_text("utf-8")
     if BEGIN not in old or END not in old:
         return False
-    head, tail = old.split(BEGIN)[0], old.split(END)[1]
-    readme.write_text(f"{head}{BEGIN}\n{text}\n{END}{tail}", "utf-8")
+    readme.write_text(_with_table(old, text), "utf-8")
     return True
+
+
+def is_in(readme: Path, text: str) -> bool:
+    """Whether this very table stands between the marks."""
+    old = readme.read_text("utf-8")
+    return BEGIN in old and END in old and _with_table(old, text) == old
+
+
+def _with_table(readme: str, text: str) -> str:
+    head, tail = readme.split(BEGIN)[0], readme.split(END)[1]
+    return f"{head}{BEGIN}\n{text}\n{END}{tail}"
 
 
 def save(path: Path, rows: Sequence[Row], about: Mapping[str, str]) -> None:
     """Write rows, and what else is to be known of a run, as JSON."""
     found = {**about, "passages": len(DOCUMENTS), "clients": [asdict(row) for row in rows]}
     path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def saved_table(path: Path) -> str:
+    """The table of what `save` wrote."""
+    found = json.loads(path.read_text("utf-8"))
+    return table([Row(**one) for one in found["clients"]], found["date"])
 
 
 def is_saved(path: Path, rows: Sequence[Row]) -> bool:

@@ -1,10 +1,11 @@
 """Call the real service with the real clients, and compare what they get with the library in this process.
 
-    python tests/conformance/run.py [--write] [ENVIRONMENT ...]
+    python tests/conformance/run.py [--write | --table] [ENVIRONMENT ...]
 
 The environments of the clients are made below build/conformance once. With ``--write`` and all environments, what was
-found goes into matrix.json beside this file and into the README; without, it is compared with that file. Exits 1 if a
-client does not work, or works otherwise than that file says.
+found goes into matrix.json beside this file and into the README; without, it is compared with both. With ``--table``
+no client is called: the README's table is made of matrix.json. Exits 1 if a client does not work, or works otherwise
+than those files say.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any
 
 from asked import DOCUMENTS, QUERY
 from environments import ENVIRONMENTS, python_of
-from matrix import Judge, Row, is_saved, put_into, save, table
+from matrix import Judge, Row, is_in, is_saved, put_into, save, saved_table, table
 from services import LOCAL, ROOT, service
 
 import gliclass_rerank
@@ -31,6 +32,7 @@ from gliclass_rerank import Reranker, load_scorer
 
 HERE = Path(__file__).parent
 MATRIX = HERE / "matrix.json"
+README = ROOT / "README.md"
 BUILD = ROOT / "build" / "conformance"
 KEY = "sk-conformance"
 PATIENCE = 900.0  # seconds of one script
@@ -41,7 +43,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("environments", nargs="*", metavar="ENVIRONMENT", help=", ".join(ENVIRONMENTS))
     parser.add_argument("--write", action="store_true", help="matrix.json and the README's table")
+    parser.add_argument("--table", action="store_true", help="the README's table alone, of matrix.json")
     options = parser.parse_args()
+    if options.table:
+        write_table(saved_table(MATRIX))
+        return
     names = options.environments or list(ENVIRONMENTS)
     if unknown := set(names) - set(ENVIRONMENTS):
         parser.error(f"expected some of {', '.join(ENVIRONMENTS)}, got {', '.join(unknown)}")
@@ -57,7 +63,9 @@ def main() -> None:
     if options.write:
         write(rows)
     elif len(names) == len(ENVIRONMENTS) and not is_saved(MATRIX, rows):
-        sys.exit(f"{MATRIX.name} and the README tell something else; run `make conformance`")
+        sys.exit(f"{MATRIX.name} tells something else; run `make conformance`")
+    elif not is_in(README, saved_table(MATRIX)):
+        sys.exit(f"the table in {README.name} is not that of {MATRIX.name}; run this with --table")
 
 
 def reports(pythons: dict[str, Path]) -> Iterator[dict[str, Any]]:
@@ -99,8 +107,13 @@ def write(rows: Sequence[Row]) -> None:
     info, date = load_scorer("mini").info, datetime.now(timezone.utc).date().isoformat()
     about = {"date": date, "gliclass_rerank": gliclass_rerank.__version__, "model": f"{info.name} {info.revision}"}
     save(MATRIX, rows, about | {"python": platform.python_version()})
-    if not put_into(ROOT / "README.md", table(rows, date)):
-        sys.stdout.write(f"README.md has no marks for the table:\n\n{table(rows, date)}\n")
+    write_table(table(rows, date))
+
+
+def write_table(text: str) -> None:
+    """Put a table into the README, or show it where there is no place for it."""
+    if not put_into(README, text):
+        sys.stdout.write(f"{README.name} has no marks for the table:\n\n{text}\n")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from gliclass_rerank.claims import Verdict
 from gliclass_rerank_service.dialects.common import (
     Body,
     Flag,
+    Items,
     Reply,
     Share,
     Usage,
@@ -27,6 +28,7 @@ from gliclass_rerank_service.errors import EmptyError
 from gliclass_rerank_service.record import record_of
 from gliclass_rerank_service.scored import run_scored
 from gliclass_rerank_service.service import service_of
+from gliclass_rerank_service.sizes import estimate_product
 
 router = scoring_router("check")
 EXAMPLE: JsonDict = {
@@ -42,12 +44,12 @@ class CheckBody(Body):
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
 
     answer: str = Field(description="Its sentences are the claims.")
-    evidence: str | list[str]
+    evidence: str | Items[str]
     threshold: Share | None = Field(default=None, description="Support that a claim needs; 0.5 by default.")
     refute_threshold: Share | None = Field(default=None, description="The same for refutation.")
     only_claims: Flag | None = Field(default=None, description="Pass over sentences that claim nothing.")
     filter: Flag | None = Field(default=None, description="Also return the answer without what is not kept.")
-    keep: list[Verdict] | None = Field(default=None, description='Verdicts to keep; ["supported"] by default.')
+    keep: Items[Verdict] | None = Field(default=None, description='Verdicts to keep; ["supported"] by default.')
 
 
 class Claim(Reply):
@@ -94,7 +96,8 @@ async def check(body: CheckBody, request: Request) -> Response:
     report = await run_scored(
         request,
         lambda scorer: checker_of(body, scorer).check(body.answer, evidence),
-        texts=evidence,
+        count=len(evidence),
+        tokens=estimate_product(evidence, [body.answer]),
         model=body.model,
     )
     filtered = report.filter(body.answer, keep=SUPPORTED if body.keep is None else body.keep) if body.filter else None

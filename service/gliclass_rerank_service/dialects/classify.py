@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, Literal
+from types import NoneType
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
@@ -16,10 +17,12 @@ from gliclass_rerank import Classification, Classifier, InputError, Scorer
 from gliclass_rerank_service.dialects.common import (
     Body,
     Flag,
+    Items,
     LongTextOption,
     Reply,
     Share,
     Usage,
+    first_wrong_only,
     request_id,
     respond,
     scoring_router,
@@ -29,9 +32,11 @@ from gliclass_rerank_service.errors import EmptyError
 from gliclass_rerank_service.record import record_of
 from gliclass_rerank_service.scored import run_scored
 from gliclass_rerank_service.service import service_of
+from gliclass_rerank_service.sizes import BYTES, estimate_product, sizes_in
 
 router = scoring_router("classify")
 AnyLabels = list[Any] | dict[str, Any]
+Thresholds = Annotated[dict[str, Share], first_wrong_only(Share)]
 EXAMPLE: JsonDict = {
     "text": "The parcel came broken.",
     "labels": {"tone": ["calm", "angry"], "topic": ["delivery", "price"]},
@@ -44,16 +49,16 @@ class ClassifyBody(Body):
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
 
     text: str | None = None
-    texts: list[str] | None = None
-    input: str | list[str] | None = Field(default=None, description="vLLM's name for text or texts, and its answer.")
+    texts: Items[str] | None = None
+    input: str | Items[str] | None = Field(default=None, description="vLLM's name for text or texts, and its answer.")
     labels: AnyLabels | None = Field(
         default=None, description="Names, or nested objects of names; or a list of such, one a text."
     )
     multi_label: Flag | None = Field(
         default=None, description="Any number of labels may hold (true by default), or exactly one."
     )
-    threshold: Share | dict[str, Share] | None = Field(default=None, description="0.5 by default, or one a label.")
-    prompt: str | list[str | None] | None = None
+    threshold: Share | Thresholds | None = Field(default=None, description="0.5 by default, or one a label.")
+    prompt: str | Items[str | None] | None = None
     examples: list[Any] | None = Field(
         default=None, description='Solved examples {"text", "labels"}, or a list of such a text.'
     )
@@ -91,7 +96,10 @@ class ClassifyReply(Reply):
 
 
 class VllmClass(Reply):
-    """vLLM's result: the best label, and the probabilities of all in the order given; they sum to 1."""
+    """vLLM's result: the best label, and the probabilities of all in the order given.
+
+    They sum to 1, unless `multi_label` lets any number of labels hold.
+    """
 
     index: int
     label: str
@@ -111,14 +119,14 @@ class VllmReply(Reply):
 
 
 def classify_texts(
-    body: ClassifyBody, texts: Sequence[str], scorer: Scorer, *, multi_label: bool
+    body: ClassifyBody, texts: Sequence[str], scorer: Scorer, *, multi_label: bool, threshold: float | dict[str, float]
 ) -> list[Classification]:
     """Call the library with what the body says."""
     return Classifier(scorer).classify(
         texts,
         body.labels or [],
         multi_label=multi_label,
-        threshold=0.5 if body.threshold is None else body.threshold,
+        threshold=threshold,
         prompt=body.prompt,
         examples=body.examples,
         top_k=body.top_k,
@@ -140,6 +148,24 @@ def _texts(body: ClassifyBody) -> list[str]:
     return texts
 
 
+def _estimate(body: ClassifyBody, texts: Sequence[str]) -> int:
+    """Tokens that are read, about: the labels, the prompt and the examples with each text, or each with its own."""
+    tokens = estimate_product(texts)
+    for value, own in (
+        (body.labels, _all_are(body.labels, (list, dict))),
+        (body.prompt, isinstance(body.prompt, list)),
+        (body.examples, _all_are(body.examples, (list, NoneType))),
+    ):
+        sizes = list(sizes_in(value))
+        tokens += (sum(sizes) // BYTES + len(sizes)) * (1 if own else len(texts))
+    return tokens
+
+
+def _all_are(value: object, kinds: tuple[type, ...]) -> bool:
+    """Whether it is a list with one thing a text; otherwise it is for all texts."""
+    return isinstance(value, list) and all(isinstance(one, kinds) for one in value)
+
+
 @router.post(
     "/classify", responses={200: {"model": ClassifyReply | VllmReply}}, summary="Tell which labels hold for texts"
 )
@@ -148,10 +174,13 @@ async def classify(body: ClassifyBody, request: Request) -> Response:
     texts = _texts(body)
     from_vllm = body.input is not None
     multi = body.multi_label if body.multi_label is not None else not from_vllm
+    # vLLM's shape tells the best label, whatever it reaches.
+    threshold = 0.0 if from_vllm else 0.5 if body.threshold is None else body.threshold
     found = await run_scored(
         request,
-        lambda scorer: classify_texts(body, texts, scorer, multi_label=multi),
-        texts=texts,
+        lambda scorer: classify_texts(body, texts, scorer, multi_label=multi, threshold=threshold),
+        count=len(texts),
+        tokens=_estimate(body, texts),
         model=body.model,
     )
     model, usage = service_of(request).scorer.info.name, usage_of(record_of(request.scope))

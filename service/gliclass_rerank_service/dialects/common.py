@@ -4,16 +4,32 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, TypeAdapter, WithJsonSchema
 from pydantic_core import from_json
 from starlette.requests import Request
 from starlette.responses import Response
 
 from gliclass_rerank_service.record import RequestRecord, record_of
+
+T = TypeVar("T")
+Items = Annotated[list[T], Field(fail_fast=True)]
+"""A list that is refused by its first wrong element: all of them would be a million errors, each with its text."""
+
+
+def first_wrong_only(kind: Any) -> BeforeValidator:
+    """For a mapping what `Items` is for a list: its values are of this kind, and the first that is not is told."""
+    adapter = TypeAdapter[Any](kind)
+
+    def check(value: object) -> object:
+        for one in value.values() if isinstance(value, dict) else ():
+            adapter.validate_python(one)
+        return value
+
+    return BeforeValidator(check)
 
 
 class StrictRequest(Request):

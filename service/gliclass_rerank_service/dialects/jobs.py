@@ -7,8 +7,8 @@ are 404.
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, JsonValue
 from pydantic.config import JsonDict
@@ -16,16 +16,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gliclass_rerank import InputError
-from gliclass_rerank_service.dialects.common import ErrorBody, Ignored, Reply, respond, scoring_router
+from gliclass_rerank_service.dialects.common import ErrorBody, Items, Reply, respond, scoring_router
 from gliclass_rerank_service.dialects.rerank import RerankBody, call_of
 from gliclass_rerank_service.dialects.score import PredictBody, PredictReply, predict
 from gliclass_rerank_service.errors import NotFoundError
+from gliclass_rerank_service.record import record_of
 from gliclass_rerank_service.service import Service, service_of
+from gliclass_rerank_service.sizes import estimate_product
 
 if TYPE_CHECKING:
     from gliclass_rerank_service.job_work import JobKind, JobStatus
     from gliclass_rerank_service.jobs import Executor
 
+T = TypeVar("T")
 router = scoring_router("jobs")
 EXAMPLE: JsonDict = {
     "inputs": ["The parcel came broken."],
@@ -39,9 +42,9 @@ class AnyPredictBody(PredictBody):
 
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE, {"inputs": ["a query", "a text"]}]})
 
-    labels: list[str] | None = Field(default=None, description="What to classify the inputs by; makes it a job.")
+    labels: Items[str] | None = Field(default=None, description="What to classify the inputs by; makes it a job.")
     classification_type: Literal["single-label", "multi-label"] | None = None
-    batch_size: Ignored = None
+    batch_size: Any = Field(default=None, description="Taken and not used: batches are made by tokens.")
     threshold: float | None = Field(default=None, ge=0, le=1, description="What a score must reach to be told.")
 
 
@@ -74,8 +77,10 @@ async def predict_or_submit(body: AnyPredictBody, request: Request) -> Response:
     """With `labels` a job, whose result is fetched from `/result/{task_id}`; else TEI's scores of pairs, at once."""
     if body.labels is None:
         return await predict(body, request)
-    wanted = {"inputs", "labels", "classification_type", "batch_size", "threshold"}
-    return await _submit(request, "predict", body.model_dump(include=wanted, exclude_none=True), body.model)
+    wanted = {"inputs", "labels", "classification_type", "threshold"}
+    inputs = [body.inputs] if isinstance(body.inputs, str) else [one for one in body.inputs if isinstance(one, str)]
+    tokens = estimate_product(inputs, body.labels)
+    return await _submit(request, "predict", body.model_dump(include=wanted, exclude_none=True), tokens, body.model)
 
 
 @router.post("/jobs/rerank", status_code=202, responses=ACCEPTED, summary="Rank documents as a job")
@@ -90,7 +95,8 @@ async def submit_rerank(body: RerankBody, request: Request) -> Response:
     if call.long_text != "window":
         payload["long_text"] = call.long_text
     payload |= {name: True for name in ("return_documents", "raw_scores") if getattr(body, name)}
-    return await _submit(request, "rerank", payload, body.model)
+    tokens = estimate_product(call.passages, [call.query])
+    return await _submit(request, "rerank", payload, tokens, body.model)
 
 
 @router.get(
@@ -99,7 +105,7 @@ async def submit_rerank(body: RerankBody, request: Request) -> Response:
 async def result(task_id: str, request: Request) -> Response:
     """202 while the job is worked on; then 200 with what it has made, or why it failed."""
     service = service_of(request)
-    executor, status = await asyncio.to_thread(_status, service, task_id)
+    executor, status = await _called(request, lambda: _status(service, task_id))
     if status.state == "processing":
         return respond(Accepted(task_id=task_id, executor=executor), status=202)
     if status.state == "failed":
@@ -107,11 +113,21 @@ async def result(task_id: str, request: Request) -> Response:
     return respond(Finished(task_id=task_id, status="Completed", executor=executor, result=status.result))
 
 
-async def _submit(request: Request, kind: JobKind, payload: dict[str, JsonValue], model: str | None) -> Response:
+async def _submit(
+    request: Request, kind: JobKind, payload: dict[str, JsonValue], tokens: int, model: str | None
+) -> Response:
     service = service_of(request)
     service.check_model(model)
-    executor, task_id = await asyncio.to_thread(_submitted, service, kind, payload)  # it may go to a broker
+    service.check_job_tokens(tokens)
+    executor, task_id = await _called(request, lambda: _submitted(service, kind, payload))
     return respond(Accepted(task_id=task_id, executor=executor), status=202)
+
+
+async def _called(request: Request, call: Callable[[], T]) -> T:
+    """What a call gives that may go to a broker, in the time that the request has left."""
+    service = service_of(request)
+    left = service.settings.timeout_seconds - record_of(request.scope).seconds
+    return await service.job_calls.run(call, seconds=left)
 
 
 def _submitted(service: Service, kind: JobKind, payload: dict[str, JsonValue]) -> tuple[Executor, str]:

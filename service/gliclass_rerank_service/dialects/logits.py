@@ -15,6 +15,7 @@ import gliclass_rerank
 from gliclass_rerank import Example, Logits, ModelInfo, NonFiniteError, ScoreRequest
 from gliclass_rerank.types import FloatArray
 from gliclass_rerank_service.dialects.common import (
+    Items,
     Reply,
     documented,
     respond,
@@ -23,6 +24,7 @@ from gliclass_rerank_service.dialects.common import (
 from gliclass_rerank_service.errors import EmptyError
 from gliclass_rerank_service.scored import run_scored
 from gliclass_rerank_service.service import service_of
+from gliclass_rerank_service.sizes import estimate_product
 
 router = scoring_router("logits")
 info_router = APIRouter(tags=["operations"], responses=documented(401, 429, 503))
@@ -34,22 +36,27 @@ class ExampleBody(BaseModel):
     """A solved example."""
 
     text: str
-    labels: list[str]
+    labels: Items[str]
 
 
 class ScoreBody(BaseModel):
     """A text and the labels to score against it; see `gliclass_rerank.ScoreRequest`."""
 
     text: str
-    labels: list[str]
+    labels: Items[str]
     prompt: str = ""
-    examples: list[ExampleBody] = []
+    examples: Items[ExampleBody] = []
     long_text: Literal["window", "truncate", "error"] = "window"
 
     def request(self) -> ScoreRequest:
         """The same for a scorer; raises `InputError` as it does."""
         examples = tuple(Example(one.text, tuple(one.labels)) for one in self.examples)
         return ScoreRequest(self.text, tuple(self.labels), self.prompt, examples, self.long_text)
+
+    def estimate(self) -> int:
+        """Its tokens, about."""
+        solved = [text for one in self.examples for text in (one.text, *one.labels)]
+        return estimate_product([self.text], self.labels) + estimate_product([self.prompt, *solved])
 
 
 class LogitsBody(BaseModel):
@@ -61,7 +68,7 @@ class LogitsBody(BaseModel):
         }
     )
 
-    requests: list[ScoreBody]
+    requests: Items[ScoreBody]
 
 
 class LogitsResult(Reply):
@@ -129,8 +136,12 @@ async def logits(body: LogitsBody, request: Request) -> Response:
     service = service_of(request)
     if not body.requests:
         raise EmptyError("requests: expected at least one, got none")
-    texts = [one.text for one in body.requests]
-    rows = await run_scored(request, lambda scorer: scorer.score([one.request() for one in body.requests]), texts=texts)
+    rows = await run_scored(
+        request,
+        lambda scorer: scorer.score([one.request() for one in body.requests]),
+        count=len(body.requests),
+        tokens=sum(one.estimate() for one in body.requests),
+    )
     info = service.scorer.info
     reply = LogitsReply(model=info.name, revision=info.revision, results=[_result(row) for row in rows])
     return respond(reply, exclude_none=True)

@@ -7,19 +7,19 @@ One body takes what all of them send, and one kind of ranking is told in three w
 - "voyage": an object whose list is called `data` as well as `results`. To a body with `top_k` or `truncation`.
 - "object": an object with `results`, for all others.
 
-A document comes back if it is asked for, and to vLLM (`top_n: 0`, `truncate_prompt_tokens`) always: as `{"text": ...}`
-below `/v1` and `/v2`, as a string at the bare `/rerank`, where infinity's clients read it, and to Voyage's.
+A document comes back if it is asked for, and to vLLM (`top_n: 0`, `truncate_prompt_tokens`) always: as a string to
+Voyage's clients, and at the bare `/rerank` to infinity's, whose `top_n` is above 0; as `{"text": ...}` to all others.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, JsonValue, RootModel
+from pydantic import ConfigDict, Field, RootModel
 from pydantic.config import JsonDict
 from starlette.requests import Request
 from starlette.responses import Response
@@ -31,6 +31,7 @@ from gliclass_rerank_service.dialects.common import (
     Count,
     Flag,
     Ignored,
+    Items,
     LongTextOption,
     Reply,
     Usage,
@@ -44,8 +45,10 @@ from gliclass_rerank_service.errors import EmptyError
 from gliclass_rerank_service.record import record_of
 from gliclass_rerank_service.scored import run_scored
 from gliclass_rerank_service.service import service_of
+from gliclass_rerank_service.sizes import estimate_product
 
 router = scoring_router("rerank")
+MOST_FIELDS = 32  # of a document, that are read
 Dialect = Literal["tei", "voyage", "object"]
 EXAMPLE: JsonDict = {
     "query": "how do I reset my password?",
@@ -60,16 +63,18 @@ class RerankBody(Body):
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
 
     query: str
-    documents: list[str | dict[str, JsonValue]] | None = Field(
+    documents: Items[str | dict[str, Any]] | None = Field(
         default=None, description="Texts, or objects whose rank_fields are read."
     )
-    texts: list[str] | None = Field(default=None, description="TEI's name for documents.")
+    texts: Items[str] | None = Field(default=None, description="TEI's name for documents.")
     top_n: Count | None = Field(default=None, description="How many to return; 0 or null for all.")
     top_k: Count | None = Field(default=None, description="Voyage's name for top_n.")
     return_documents: Flag | None = None
     return_text: Flag | None = Field(default=None, description="TEI's name for return_documents.")
     raw_scores: Flag | None = Field(default=None, description="Raw logits instead of scores in [0, 1].")
-    rank_fields: list[str] | None = Field(default=None, description="Fields of documents to read; by default text.")
+    rank_fields: Items[str] | None = Field(
+        default=None, max_length=MOST_FIELDS, description="Fields of documents to read; by default text."
+    )
     relevant_spans: SpanOptions | None = None
     long_text: LongTextOption = None
     truncate: Ignored = None
@@ -149,14 +154,14 @@ class Ranking:
     spans: Sequence[Sequence[RelevantSpan]] | None = None
 
 
-def rank(call: RankCall, scorer: Scorer) -> Ranking:
-    """What all dialects do."""
+def rank(call: RankCall, scorer: Scorer, check_tokens: Callable[[int], None]) -> Ranking:
+    """What all dialects do; ``check_tokens`` is told what the sentences cost before they are scored."""
     reranker = Reranker(scorer)
     ranked = reranker.rank(call.query, call.passages, top_n=call.top_n, long_text=call.long_text)
     if call.spans is None or not call.spans.wanted:
         return Ranking(ranked)
     texts = [call.passages[one.index] for one in ranked]
-    return Ranking(ranked, find_spans(reranker, call.query, texts, call.spans))
+    return Ranking(ranked, find_spans(reranker, call.query, texts, call.spans, check_tokens))
 
 
 def call_of(body: RerankBody) -> RankCall:
@@ -168,7 +173,7 @@ def call_of(body: RerankBody) -> RankCall:
     """
     if body.documents is not None and body.texts is not None:
         raise InputError("expected documents or texts, got both; leave one out")
-    documents: Sequence[str | dict[str, JsonValue]] | None = body.texts if body.documents is None else body.documents
+    documents: Sequence[str | dict[str, Any]] | None = body.texts if body.documents is None else body.documents
     if not documents:
         raise EmptyError("documents: expected at least one, got none")
     passages = [
@@ -193,21 +198,30 @@ def dialect_of(body: RerankBody, *, bare: bool) -> Dialect:
     return "voyage" if {"top_k", "truncation"} & body.model_fields_set else "object"
 
 
-def _text_of(document: dict[str, JsonValue], rank_fields: Sequence[str] | None, place: int) -> str:
+def _text_of(document: dict[str, Any], rank_fields: Sequence[str] | None, place: int) -> str:
     """The fields of a document object that are read, in the order of ``rank_fields``, a line each."""
-    found = [document[name] for name in rank_fields or ("text",) if document.get(name) is not None]
+    found = [document[name] for name in dict.fromkeys(rank_fields or ("text",)) if document.get(name) is not None]
     if not found:
         wanted = ", ".join(map(repr, rank_fields or ("text",)))
         raise InputError(
             f"document {place}: expected one of the fields {wanted:.80}, and there is none; set rank_fields"
         )
-    return "\n".join(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in found)
+    try:
+        return "\n".join(
+            value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, allow_nan=False)
+            for value in found
+        )
+    except ValueError:
+        raise InputError(f"document {place}: expected finite numbers, got one beyond them; send it as text") from None
 
 
 def _wants_documents(body: RerankBody) -> bool:
-    from_vllm = body.top_n == 0 or "truncate_prompt_tokens" in body.model_fields_set
     asked = body.return_documents if body.return_documents is not None else body.return_text
-    return from_vllm if asked is None else asked
+    return _from_vllm(body) if asked is None else asked
+
+
+def _from_vllm(body: RerankBody) -> bool:
+    return body.top_n == 0 or "truncate_prompt_tokens" in body.model_fields_set
 
 
 def _shown(text: str, *, plain: bool) -> Document | str:
@@ -216,8 +230,17 @@ def _shown(text: str, *, plain: bool) -> Document | str:
 
 async def answer(body: RerankBody, request: Request, *, bare: bool, version: str) -> Response:
     """Rank, and tell the ranking in the client's dialect."""
+    service = service_of(request)
+    service.check_passages(len(body.documents or body.texts or ()))
     call = call_of(body)
-    ranking = await run_scored(request, lambda scorer: rank(call, scorer), texts=call.passages, model=body.model)
+    ranking = await run_scored(
+        request,
+        lambda scorer: rank(call, scorer, service.check_tokens),
+        count=len(call.passages),
+        tokens=estimate_product(call.passages, [call.query]),
+        on_thread=call.spans is not None and call.spans.wanted,  # there may be many sentences
+        model=body.model,
+    )
     scores = [one.logit if body.raw_scores else one.score for one in ranking.ranked]
     texts = [call.passages[one.index] for one in ranking.ranked] if _wants_documents(body) else None
     dialect = dialect_of(body, bare=bare)
@@ -227,11 +250,12 @@ async def answer(body: RerankBody, request: Request, *, bare: bool, version: str
             for i, (one, score) in enumerate(zip(ranking.ranked, scores, strict=True))
         ]
         return respond(TeiReply(told), exclude_none=True)
+    plain = dialect == "voyage" or (bare and not _from_vllm(body))
     results = [
         Result(
             index=one.index,
             relevance_score=score,
-            document=_shown(texts[i], plain=bare or dialect == "voyage") if texts else None,
+            document=_shown(texts[i], plain=plain) if texts else None,
             relevant_spans=(list(ranking.spans[i]) or None) if ranking.spans else None,
         )
         for i, (one, score) in enumerate(zip(ranking.ranked, scores, strict=True))
@@ -241,7 +265,7 @@ async def answer(body: RerankBody, request: Request, *, bare: bool, version: str
         id=request_id(request),
         object="list" if dialect == "voyage" else "rerank",
         created=int(time.time()),
-        model=service_of(request).scorer.info.name,
+        model=service.scorer.info.name,
         results=results,
         data=results if dialect == "voyage" else None,
         usage=usage,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
@@ -10,12 +11,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gliclass_rerank import InputError, Route, Router, Scorer
+from gliclass_rerank.route_scores import fit_one_pass
 from gliclass_rerank_service.dialects.common import (
     Body,
     Flag,
+    Items,
     Reply,
     Share,
     Usage,
+    first_wrong_only,
     request_id,
     respond,
     scoring_router,
@@ -25,6 +29,7 @@ from gliclass_rerank_service.errors import EmptyError
 from gliclass_rerank_service.record import record_of
 from gliclass_rerank_service.scored import run_scored
 from gliclass_rerank_service.service import service_of
+from gliclass_rerank_service.sizes import estimate_product
 
 router = scoring_router("route")
 EXAMPLE: JsonDict = {
@@ -38,7 +43,10 @@ class RouteEntry(BaseModel):
 
     name: str
     description: str = ""
-    examples: list[str] = []
+    examples: Items[str] = []
+
+
+Descriptions = Annotated[dict[str, str], first_wrong_only(str)]
 
 
 class RouteBody(Body):
@@ -47,8 +55,8 @@ class RouteBody(Body):
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
 
     query: str | None = None
-    queries: list[str] | None = None
-    routes: dict[str, str] | list[RouteEntry] = Field(description="Descriptions by name, or routes with examples.")
+    queries: Items[str] | None = None
+    routes: Descriptions | Items[RouteEntry] = Field(description="Descriptions by name, or routes with examples.")
     threshold: Share | None = Field(
         default=None, description="Probability that a route must reach; else the fallback is taken."
     )
@@ -76,12 +84,15 @@ class RouteReply(Reply):
     usage: Usage
 
 
-def router_of(body: RouteBody, scorer: Scorer) -> Router:
-    """The router that a body describes."""
+def routes_of(body: RouteBody) -> list[Route]:
+    """The routes that a body describes."""
     if isinstance(body.routes, dict):
-        routes = [Route(name, description) for name, description in body.routes.items()]
-    else:
-        routes = [Route(one.name, one.description, tuple(one.examples)) for one in body.routes]
+        return [Route(name, description) for name, description in body.routes.items()]
+    return [Route(one.name, one.description, tuple(one.examples)) for one in body.routes]
+
+
+def router_of(body: RouteBody, routes: Sequence[Route], scorer: Scorer) -> Router:
+    """The router that a body describes."""
     return Router(routes, scorer, threshold=body.threshold, fallback=body.fallback, examples=body.examples or "nearest")
 
 
@@ -94,14 +105,28 @@ def _queries(body: RouteBody) -> list[str]:
     return queries
 
 
+def _estimate(body: RouteBody, routes: Sequence[Route], queries: Sequence[str], max_length: int) -> int:
+    """Tokens that are read, about: a query once with all routes, or, where they do not fit one pass, with each."""
+    labels = {route.label for route in routes}
+    examples = {example for route in routes for example in route.examples}
+    nearest, prompt = body.examples in (None, "nearest"), body.examples == "prompt"
+    read = labels | examples if nearest else labels
+    together = fit_one_pass(tuple(read), max_length) and not (nearest and examples)
+    passes = 1 if together else len(read)
+    shown = estimate_product(queries, examples) - estimate_product(queries) if prompt else 0
+    return estimate_product(queries, read, passes=passes) + passes * shown
+
+
 @router.post("/route", responses={200: {"model": RouteReply}}, summary="Choose routes for queries")
 async def route(body: RouteBody, request: Request) -> Response:
-    """Routes are described in words; a query is read once with all of them."""
-    queries = _queries(body)
+    """Routes are described in words; a query is read once with all of them, as long as they fit one pass."""
+    queries, routes = _queries(body), routes_of(body)
+    max_length = service_of(request).scorer.info.max_length
     decisions = await run_scored(
         request,
-        lambda scorer: router_of(body, scorer).route_many(queries, multi=bool(body.multi)),
-        texts=queries,
+        lambda scorer: router_of(body, routes, scorer).route_many(queries, multi=bool(body.multi)),
+        count=len(queries),
+        tokens=_estimate(body, routes, queries, max_length),
         model=body.model,
     )
     results = [

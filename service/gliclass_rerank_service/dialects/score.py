@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
@@ -16,6 +17,7 @@ from gliclass_rerank_service.dialects.common import (
     Body,
     Flag,
     Ignored,
+    Items,
     Reply,
     Usage,
     request_id,
@@ -27,9 +29,10 @@ from gliclass_rerank_service.errors import EmptyError
 from gliclass_rerank_service.record import record_of
 from gliclass_rerank_service.scored import run_scored
 from gliclass_rerank_service.service import service_of
+from gliclass_rerank_service.sizes import BYTES, bytes_of, estimate_product
 
 router = scoring_router("score")
-TextOrTexts = str | list[str]
+TextOrTexts = str | Items[str]
 Pair = tuple[str, str]
 LABEL = "relevant"
 EXAMPLE: JsonDict = {"queries": "who rises early?", "documents": ["Bakers do.", "It rains."]}
@@ -71,7 +74,7 @@ class ScoreReply(Reply):
 class PredictBody(Body):
     """TEI's body: a pair, or a list of pairs. With ``labels`` it is a job's."""
 
-    inputs: str | list[str | list[str]]
+    inputs: str | Items[str | Items[str]]
     raw_scores: Flag | None = None
     truncate: Ignored = None
     truncation_direction: Ignored = None
@@ -124,8 +127,7 @@ def score_pairs(pairs: Sequence[Pair], scorer: Scorer) -> list[Ranked]:
 async def score(body: ScoreBody, request: Request) -> Response:
     """The dialect of vLLM; scores are those of `/rerank`."""
     pairs = pairs_of(body)
-    texts = [text for _, text in pairs]
-    found = await run_scored(request, lambda scorer: score_pairs(pairs, scorer), texts=texts, model=body.model)
+    found = await _run(request, pairs, body.model)
     reply = ScoreReply(
         id=request_id(request),
         created=int(time.time()),
@@ -136,11 +138,19 @@ async def score(body: ScoreBody, request: Request) -> Response:
     return respond(reply)
 
 
+async def _run(request: Request, pairs: Sequence[Pair], model: str | None) -> list[Ranked]:
+    queries = Counter(query for query, _ in pairs)  # mostly one, however often it is repeated
+    tokens = estimate_product([text for _, text in pairs])
+    tokens += sum((bytes_of(query) // BYTES + 1) * count for query, count in queries.items())
+    return await run_scored(
+        request, lambda scorer: score_pairs(pairs, scorer), count=len(pairs), tokens=tokens, model=model
+    )
+
+
 async def predict(body: PredictBody, request: Request) -> Response:
     """TEI's `/predict` for a model that judges pairs."""
     pairs, alone = _predict_pairs(body.inputs)
-    texts = [text for _, text in pairs]
-    found = await run_scored(request, lambda scorer: score_pairs(pairs, scorer), texts=texts, model=body.model)
+    found = await _run(request, pairs, body.model)
     told = [Prediction(score=one.logit if body.raw_scores else one.score, label=LABEL) for one in found]
     return respond(PredictReply(told if alone else [[one] for one in told]))
 

@@ -6,7 +6,7 @@ Its score is that of a passage of its own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from pydantic import BaseModel, Field
@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field
 from gliclass_rerank import Reranker
 from gliclass_rerank.sentences import split_sentences
 from gliclass_rerank_service.dialects.common import Count, Reply, Share
+from gliclass_rerank_service.sizes import estimate_product
 
 
 class SpanOptions(BaseModel):
@@ -40,10 +41,17 @@ class RelevantSpan(Reply):
 DEFAULT_THRESHOLD = 0.1  # Cohere's
 
 
-def find_spans(reranker: Reranker, query: str, texts: Sequence[str], options: SpanOptions) -> list[list[RelevantSpan]]:
-    """The relevant spans of each text, best first; none where nothing is relevant."""
+def find_spans(
+    reranker: Reranker, query: str, texts: Sequence[str], options: SpanOptions, check_tokens: Callable[[int], None]
+) -> list[list[RelevantSpan]]:
+    """The relevant spans of each text, best first; none where nothing is relevant.
+
+    Raises:
+        TooLargeError: ``check_tokens`` raises it of the estimated tokens of all sentences.
+    """
     sentences = [split_sentences(text) for text in texts]
     pieces = [[text[one.start : one.end] for one in own] for text, own in zip(texts, sentences, strict=True)]
+    check_tokens(estimate_product([piece for own in pieces for piece in own], [query]))
     threshold = DEFAULT_THRESHOLD if options.threshold is None else options.threshold
     rankings = reranker.rank_many([(query, own) for own in pieces], threshold=threshold)
     return [

@@ -210,7 +210,11 @@ def window_bounds(tokens: int, size: int, overlap: int) -> list[tuple[int, int]]
 
 def chunk_sizes(requests: Sequence[ScoreRequest]) -> Iterator[int]:
     """Characters that each request makes the encoder hold."""
-    return (len(request.text) + sum(map(len, request.labels)) for request in requests)
+    for request in requests:
+        texts = [request.text, request.prompt, *request.labels]
+        for example in request.examples:
+            texts += [example.text, *example.labels]
+        yield sum(map(len, texts))
 
 
 def _too_long(what: str, tokens: int, limit: int) -> str:

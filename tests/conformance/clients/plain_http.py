@@ -37,9 +37,9 @@ def with_text(results: Sequence[dict[str, Any]]) -> list[Hit]:
     return [Hit(one["index"], one["relevance_score"], one["document"]["text"]) for one in results]
 
 
-def vllm(call: Call) -> list[Hit]:
+def vllm(call: Call, path: str = "/v2/rerank") -> list[Hit]:
     reply = post(
-        call, "/v2/rerank", model="any", query=call.query, documents=call.documents, top_n=call.top_n or 0,
+        call, path, model="any", query=call.query, documents=call.documents, top_n=call.top_n or 0,
         truncate_prompt_tokens=-1,
     )  # fmt: skip
     assert {"id", "model", "usage"} <= set(reply)
@@ -124,7 +124,7 @@ def client(name: str, path: str, rank: Rank, **also: Rank) -> Client:
 
 
 conduct(
-    client("vLLM rerank", "/v2/rerank", vllm),
+    client("vLLM rerank", "/v2/rerank", vllm, bare=lambda call: vllm(call, "/rerank")),
     client("vLLM score", "/score", vllm_score, pairs=vllm_score_of_pairs),
     client("TEI", "/rerank", tei, predict=tei_predict),
     client("infinity", "/rerank", infinity),
