@@ -196,8 +196,11 @@ class _FairQueue:
         return self.charged + self._charge(tokens) <= self._max_queue_tokens
 
     def ahead(self, tokens: int) -> int:
-        """Tokens that are served before the last of so many that come now: of each other one its turns until then."""
-        return sum(min(place.waiting, tokens + self._turn) for place in self._ring.values())
+        """Tokens that are served before the last of so many that come now: a turn of each other one for each of theirs.
+
+        As if no other one ended: where there is a queue, there is somebody to take its place.
+        """
+        return math.ceil(tokens / self._turn) * sum(min(place.waiting, self._turn) for place in self._ring.values())
 
     def put(self, submission: Submission) -> None:
         tokens = sum(submission.costs)
@@ -287,7 +290,7 @@ class BatchingScorer:
         self,
         scorer: Scorer,
         *,
-        max_batch_tokens: int = 8_192,
+        max_batch_tokens: int = 16_384,
         max_queue_tokens: int = 131_072,
         cost: Callable[[ScoreRequest], int] = estimate_tokens,
     ) -> None:

@@ -56,7 +56,7 @@ class Settings(BaseSettings):
     max_request_tokens: int = Field(default=262_144, ge=1, description="Estimated, of one request; 413 beyond it.")
     max_concurrent_requests: int = Field(default=1024, ge=1, description="Requests held at a time; 429 beyond it.")
     max_queue_tokens: int = Field(default=262_144, ge=1, description="Estimated tokens that wait; 429 beyond it.")
-    max_batch_tokens: int = Field(default=8192, ge=1, description="Estimated tokens of one batch over all callers.")
+    max_batch_tokens: int = Field(default=16_384, ge=1, description="Estimated tokens of one batch over all callers.")
     timeout_seconds: float = Field(default=60.0, gt=0, le=86_400, description="For one request and its body; then 504.")
     drain_seconds: float = Field(default=30.0, ge=0, le=86_400, description="For the accepted requests at the end.")
     strict_model: bool = Field(default=False, description="Refuse requests that name another model, with 404.")
