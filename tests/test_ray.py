@@ -163,7 +163,7 @@ def test_killing_a_replica_loses_no_request(served: Served, model: Path) -> None
 
 
 def test_accepted_requests_are_answered_at_the_end(model: Path, tmp_path: Path) -> None:
-    many = PASSAGES * 4  # more than a batch, so that something of each request waits
+    many = PASSAGES * 8  # more than a batch, so that something of each request waits
     right = expected(model, many)
     with (
         ThreadPoolExecutor(CALLERS) as callers,
