@@ -335,20 +335,32 @@ def test_beyond_the_bound_submissions_are_refused_at_once() -> None:
 def test_what_would_be_late_is_refused_at_once() -> None:
     """Half of the deadline is what a submission may be expected to take."""
     scorer = SteppedScorer()
-    with BatchingScorer(scorer, cost=words) as batching:
+    with BatchingScorer(scorer, max_batch_tokens=200, cost=words) as batching:
         scorer.step()
         batching.score(of_size("first", [50]))
         scorer.wait_for_a_call()
         batching.submit(of_size("plug", [1]))
         scorer.wait_for_a_call()
-        assert len(batching.submit(of_size("alone", [90]), deadline=1e-9).requests) == 1  # nothing else waits
+        assert len(batching.submit(of_size("alone", [40]), deadline=1e-9).requests) == 1  # nothing else waits
         rate = batching.stats().tokens_per_second
         assert rate is not None
-        expected = 100 / rate
+        expected = 50 / rate
         with pytest.raises(OverloadedError, match=r"expected an answer within .* and with what waits it") as refusal:
             batching.submit(of_size("late", [10]), deadline=1.9 * expected)
         assert refusal.value.retry_after == pytest.approx(0.05 * expected)
         batching.submit(of_size("in time", [10]), deadline=2.1 * expected)
+        scorer.step(10)
+
+
+def test_a_small_batch_tells_nothing_of_a_full_one() -> None:
+    """A warm-up is slow for its size; what comes first after it is not refused for that."""
+    scorer = SteppedScorer()
+    with BatchingScorer(scorer, cost=words) as batching:
+        scorer.step()
+        batching.score(of_size("warm-up", [1]))
+        scorer.wait_for_a_call()
+        waiting = [batching.submit(of_size("a", [1000] * 20), deadline=1e-3) for _ in range(3)]
+        assert len(waiting) == 3
         scorer.step(10)
 
 

@@ -162,12 +162,15 @@ def test_killing_a_replica_loses_no_request(served: Served, model: Path) -> None
     wait_for(lambda: len({one.pid for one in replicas(started)} - {killed.pid}) == 2, PATIENCE)
 
 
-def test_accepted_requests_are_answered_at_the_end(model: Path, tmp_path: Path) -> None:
-    many = PASSAGES * 8  # more than a batch, so that something of each request waits
+def test_accepted_requests_are_answered_at_the_end(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GLICLASS_RERANK_MAX_BATCH_TOKENS", "1024")
+    many = PASSAGES  # more than a batch, so that something of each request waits
     right = expected(model, many)
     with (
         ThreadPoolExecutor(CALLERS) as callers,
-        serving(model, tmp_path / "log", "--max-replicas", "1") as (started, url),
+        serving(model, tmp_path / "log", "--max-replicas", "1", "--timeout-seconds", "600") as (started, url),
     ):
         answers = [callers.submit(ranked, url, many) for _ in range(CALLERS)]
         wait_for(lambda: waiting(url) == CALLERS, PATIENCE)

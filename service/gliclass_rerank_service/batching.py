@@ -175,7 +175,7 @@ class _FairQueue:
     def __init__(self, max_batch_tokens: int, max_queue_tokens: int) -> None:
         self._max_batch_tokens = max_batch_tokens
         self._max_queue_tokens = max_queue_tokens
-        self._turn = math.ceil(max_batch_tokens / TURNS_PER_BATCH)
+        self.turn = math.ceil(max_batch_tokens / TURNS_PER_BATCH)
         self._ring: OrderedDict[Future[list[FloatArray]], _Place] = OrderedDict()
         self.charged = 0
 
@@ -200,11 +200,11 @@ class _FairQueue:
 
         As if no other one ended: where there is a queue, there is somebody to take its place.
         """
-        return math.ceil(tokens / self._turn) * sum(min(place.waiting, self._turn) for place in self._ring.values())
+        return math.ceil(tokens / self.turn) * sum(min(place.waiting, self.turn) for place in self._ring.values())
 
     def put(self, submission: Submission) -> None:
         tokens = sum(submission.costs)
-        self._ring[submission] = _Place(submission, waiting=tokens, credit=self._turn)
+        self._ring[submission] = _Place(submission, waiting=tokens, credit=self.turn)
         self.charged += self._charge(tokens)
 
     def remove(self, submission: Future[list[FloatArray]]) -> None:
@@ -219,7 +219,7 @@ class _FairQueue:
         while self._ring:
             place = next(iter(self._ring.values()))
             if place.credit <= 0:
-                place.credit += self._turn
+                place.credit += self.turn
                 self._ring.move_to_end(place.submission)
                 continue
             cost = place.submission.costs[place.taken]
@@ -303,6 +303,7 @@ class BatchingScorer:
         self._closed = False
         self._batches = self._requests = self._tokens = 0
         self._recent_tokens = self._recent_seconds = 0.0
+        self._busy_tokens = self._busy_seconds = 0.0  # the same of batches of a turn at least
         self._worker = threading.Thread(target=self._work, name="gliclass-batching", daemon=True)
         self._worker.start()
 
@@ -395,14 +396,16 @@ class BatchingScorer:
         """Raise unless so many tokens can be accepted now, and probably answered in time."""
         if self._closed:
             raise ClosedError("the scorer is closed and accepts nothing more; send the requests elsewhere")
-        pace = self._recent_seconds / self._recent_tokens if self._batches else None  # seconds a token
         if not self._queue.fits(tokens):
-            wait = UNKNOWN_WAIT if pace is None else pace * self._queue.charged
+            charged = self._queue.charged
+            wait = charged * self._recent_seconds / self._recent_tokens if self._batches else UNKNOWN_WAIT
             raise OverloadedError(
                 f"expected room for {tokens} tokens, and the queue is full; retry in {wait:.1f} s", wait
             )
-        if pace is None or deadline is None or not self._queue:
+        if deadline is None or not self._busy_tokens or not self._queue:
             return
+        # A small batch, as that of a warm-up, takes far longer for each token, and tells nothing of a full one.
+        pace = self._busy_seconds / self._busy_tokens
         taken, allowed = pace * (self._queue.ahead(tokens) + tokens), IN_TIME * deadline
         if taken > allowed:
             raise OverloadedError(
@@ -470,3 +473,6 @@ class BatchingScorer:
             self._tokens += tokens
             self._recent_tokens = MEMORY * self._recent_tokens + tokens
             self._recent_seconds = MEMORY * self._recent_seconds + max(seconds, 1e-6)
+            if tokens >= self._queue.turn:
+                self._busy_tokens = MEMORY * self._busy_tokens + tokens
+                self._busy_seconds = MEMORY * self._busy_seconds + max(seconds, 1e-6)

@@ -184,6 +184,7 @@ def serve_on_ray(settings: Settings) -> None:
         serve.run(_replicas(settings), name=REPLICAS, route_prefix=None)
         serve.run(_ingress(settings, REPLICAS).bind(), name=INGRESS, blocking=True)
     except KeyboardInterrupt:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would interrupt the end
         serve.delete(INGRESS)  # its requests still need the replicas
     finally:
         serve.shutdown()  # type: ignore[no-untyped-call]
