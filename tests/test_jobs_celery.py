@@ -39,7 +39,7 @@ PREDICT: dict[str, Any] = {"inputs": "Bread rises because yeast makes gas.", "la
 RERANK: dict[str, Any] = {"query": "how does bread rise?", "documents": ["The sea is salt.", PREDICT["inputs"]]}
 VISIBILITY = 3.0  # seconds
 # Two hundred jobs take minutes: GLICLASS_RERANK_TEST_JOBS=200 pytest tests/test_jobs_celery.py
-COUNTS = [int(os.environ.get("GLICLASS_RERANK_TEST_JOBS", "8"))]
+COUNTS = [int(os.environ.get("GLICLASS_RERANK_TEST_JOBS", "20"))]
 WORKER = (sys.executable, "-m", "celery", "-A", "gliclass_rerank_service.jobs_celery", "worker", "-E")
 OURS = (sys.executable, "-c", "import typer; from gliclass_rerank.cli_worker import worker; typer.run(worker)")
 PATHS = os.pathsep.join(str(Path(__file__).parents[1] / name) for name in ("src", "service"))
@@ -334,7 +334,7 @@ def test_a_model_that_cannot_be_loaded_fails_its_jobs(server: Redis, tmp_path: P
 
 
 @needs_mini
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("count", COUNTS)
 def test_no_job_is_lost_with_a_worker(count: int, server: Redis, tmp_path: Path) -> None:
     """One worker's child, and another worker whole, are killed in the middle."""
@@ -354,7 +354,7 @@ def test_no_job_is_lost_with_a_worker(count: int, server: Redis, tmp_path: Path)
 
 
 @needs_mini
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("count", COUNTS)
 def test_no_job_is_lost_with_redis(count: int, tmp_path: Path) -> None:
     """Redis is killed in the middle, and comes back with what it has written."""
