@@ -113,11 +113,11 @@ class ModelInfo:
         name: "mini", a folder's name or a hub id.
         revision: hub commit, or a fingerprint of configuration and weights.
         architecture: "uni-encoder", "bi-encoder", "bi-encoder-fused", "encoder-decoder",
-            "encoder-decoder-cls" or "decoder-kv".
-        backend: "onnx", "torch", or "http" for a service.
+            "encoder-decoder-cls", "decoder-kv", or "generative" behind an OpenAI-compatible server.
+        backend: "onnx", "torch", "http" for a service, or "openai".
         device: "cpu", "cuda:0", ..., or the URL of the service.
-        dtype: "int8", "fp32", "bf16" or "fp16".
-        max_length: tokens of one pass, labels and special tokens included.
+        dtype: "int8", "fp32", "bf16", "fp16", or "unknown" where a server does not tell.
+        max_length: tokens of one pass, labels and special tokens included; 0 where a server does not tell.
         direction: which of query and passage this model was trained to read as its text.
         prior_weight: log-odds that one standard deviation of a first-stage score is worth, if it was fitted.
         calibration: what turns logits into calibrated log-odds, by task ("relevance", "support", "refutation",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,8 +48,12 @@ ENVIRONMENTS = {
 
 def python_of(name: str, folder: Path) -> Path:
     """The interpreter of an environment, which is made below ``folder`` unless it is there already."""
-    requirements = ENVIRONMENTS[name].requirements
-    home, wanted = folder / name, "\n".join(requirements)
+    return python_with(ENVIRONMENTS[name].requirements, folder / name)
+
+
+def python_with(requirements: Sequence[str], home: Path) -> Path:
+    """The interpreter of an environment with these distributions, which is made in ``home`` unless it is there."""
+    wanted = "\n".join(requirements)
     made = home / "requirements.txt"
     if not (made.is_file() and made.read_text() == wanted):
         subprocess.run([sys.executable, "-m", "venv", "--clear", home], check=True)

@@ -22,26 +22,30 @@ if TYPE_CHECKING:
     import torch
 
     from gliclass_rerank.scoring.http import HttpScorer
+    from gliclass_rerank.scoring.openai import OpenAIScorer
 
-LoadedScorer: TypeAlias = "LocalScorer | HttpScorer"
+LoadedScorer: TypeAlias = "LocalScorer | HttpScorer | OpenAIScorer"
 """What `load_scorer` gives: a `Scorer` whose results are `Logits`."""
 
 Backend = Literal["auto", "onnx", "torch"]
 Dtype = Literal["auto", "int8", "fp32", "bf16", "fp16"]
 
 BUNDLED = ("mini",)
-URL = re.compile(r"https?://", re.IGNORECASE)
+URL = re.compile(r"(openai\+)?https?://", re.IGNORECASE)
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 HUB_FILES = ("*.json", "*.safetensors", "*.onnx")
 TORCH_PARTS = ("torch", "transformers", "gliclass")
 TIMEOUT = 60.0  # seconds
+CHOSEN = "a running service has chosen this itself; leave it out beside a URL"
 # Measured: on a CPU small batches stay in its caches, on a GPU large ones fill it.
 BATCH_TOKENS = {"onnx": 512, "cpu": 1024, "gpu": 32768}
 
 
 def load_scorer(
-    model: str | Path = "mini",
+    source: str | Path | None = None,
+    /,
     *,
+    model: str | Path | None = None,
     backend: Backend = "auto",
     device: str = "auto",
     dtype: Dtype = "auto",
@@ -55,19 +59,24 @@ def load_scorer(
     """Load a model and check that it scores, or connect to a service that has one.
 
     Args:
-        model: "mini" (bundled, offline), a checkpoint folder, a hub id ("knowledgator/gliclass-edge-v3.0"), or the
-            URL of a running service ("http://host:8000").
-            A folder may also hold a LoRA adapter, which is merged into its base. Only a hub id ever causes a
-            download; ``HF_HUB_OFFLINE=1`` confines it to what is cached.
+        source: "mini" (bundled, offline, the default), a checkpoint folder, a hub id
+            ("knowledgator/gliclass-edge-v3.0"), the URL of a running service ("http://host:8000"), or that of an
+            OpenAI-compatible server ("openai+http://host:8001/v1"), which is asked about each label: see
+            `OpenAIScorer`. A folder may also hold a LoRA adapter, which is merged into its base. Only a hub id ever
+            causes a download; ``HF_HUB_OFFLINE=1`` confines it to what is cached.
+        model: beside the URL of an OpenAI-compatible server the name of a model there, which may stand behind the URL
+            instead, after "#"; neither is needed where it has one model. Without a source, another word for it.
         backend: "onnx" (CPU, no torch needed) or "torch"; "auto" takes ONNX where the folder has a graph of
             the wanted dtype and no GPU was asked for.
         device: "cpu", "cuda", "cuda:1", "mps"; "auto" takes a GPU for the torch backend if there is one.
         dtype: "auto" is the graph's own for ONNX; for torch fp32 on a CPU, bf16 (else fp16) on a GPU.
         max_batch_tokens: budget of one forward pass, padding included; a measured default by device.
         max_length: tokens of one pass, labels included; by default what the model's positions allow, 1024 at most.
-        threads: batches that the ONNX backend runs at a time, or torch's threads; by default the usable cores.
+        threads: batches that the ONNX backend runs at a time, or torch's threads; by default the usable cores. Of an
+            OpenAI-compatible server, questions under way at a time; 16 by default.
         revision: branch, tag or commit of a hub id.
-        api_key: key of a service; by default the environment's ``GLICLASS_RERANK_API_KEY``.
+        api_key: key of a service; by default the environment's ``GLICLASS_RERANK_API_KEY``, and of an
+            OpenAI-compatible server its ``OPENAI_API_KEY``.
         timeout: seconds in which a service has to answer, see `HttpScorer`. It has resolved all other options itself:
             they are refused beside a URL, as these two are without one.
 
@@ -75,24 +84,24 @@ def load_scorer(
         ModelNotFoundError: no such model, or not in the cache while offline.
         CheckpointError, UnsupportedModelError, NonFiniteError: a folder that is no usable checkpoint.
         MissingExtraError: the torch backend, or httpx for a service, is needed and not installed.
-        ServiceError: the service cannot be reached, refuses the key, or is none of ours.
+        ServiceError: the service cannot be reached, refuses the key, or is none of ours (nor OpenAI-compatible).
         OptionError: an option's value is impossible, alone or for this model.
     """
-    if isinstance(model, str) and URL.match(model):
+    if source is None:
+        source, model = "mini" if model is None else model, None
+    if isinstance(source, str) and URL.match(source):
         for_models = {"backend": backend, "device": device, "dtype": dtype, "max_batch_tokens": max_batch_tokens}
-        for_models |= {"max_length": max_length, "threads": threads, "revision": revision}
-        _refuse(for_models, "a running service has chosen this itself; leave it out beside a URL")
-        from gliclass_rerank.scoring.http import HttpScorer
-
-        return HttpScorer(model, api_key=api_key, timeout=timeout)
-    for_services = {"api_key": api_key, "timeout": None if timeout == TIMEOUT else timeout}
-    _refuse(for_services, f"only for a service, and {str(model)!r} is no URL; leave it out")
+        for_models |= {"max_length": max_length, "revision": revision}
+        _refuse(for_models, CHOSEN)
+        return _connect(source, model, threads, api_key, timeout)
+    for_services = {"model": model, "api_key": api_key, "timeout": None if timeout == TIMEOUT else timeout}
+    _refuse(for_services, f"only for a service, and {str(source)!r} is no URL; leave it out")
     check_choice(backend, get_args(Backend), "backend")
     check_choice(dtype, get_args(Dtype), "dtype")
     for value, what in ((max_batch_tokens, "max_batch_tokens"), (threads, "threads")):
         if value is not None and value < 1:
             raise OptionError(f"{what}: expected a positive number, got {value}")
-    folder, name, commit = locate(str(model), revision=revision)
+    folder, name, commit = locate(str(source), revision=revision)
     adapter = folder if is_adapter(folder) else None
     if adapter:
         if backend == "onnx":
@@ -109,6 +118,22 @@ def load_scorer(
         scorer = _load_torch(checkpoint, device, dtype, max_batch_tokens, threads, adapter)
     scorer.check()
     return scorer
+
+
+def _connect(
+    url: str, model: str | Path | None, threads: int | None, api_key: str | None, timeout: float
+) -> HttpScorer | OpenAIScorer:
+    """Connect to a service of ours; to an OpenAI-compatible server, where "openai+" stands before the URL."""
+    if url.lower().startswith("openai+"):
+        from gliclass_rerank.scoring.openai import IN_FLIGHT, OpenAIScorer
+
+        name = None if model is None else str(model)
+        in_flight = IN_FLIGHT if threads is None else threads
+        return OpenAIScorer(url[len("openai+") :], model=name, api_key=api_key, timeout=timeout, in_flight=in_flight)
+    from gliclass_rerank.scoring.http import HttpScorer
+
+    _refuse({"model": model, "threads": threads}, CHOSEN)
+    return HttpScorer(url, api_key=api_key, timeout=timeout)
 
 
 def _refuse(options: Mapping[str, object], why: str) -> None:

@@ -40,7 +40,7 @@ def read_info(body: bytes, url: str) -> ServiceInfo:
     Raises:
         ServiceError: it is not what our service answers.
     """
-    return _understood(lambda: _info(json.loads(body), url), f"{url}/info", "what gliclass-rerank says of its model")
+    return understood(lambda: _info(json.loads(body), url), f"{url}/info", "what gliclass-rerank says of its model")
 
 
 def read_logits(body: bytes, requests: Sequence[ScoreRequest], model: ModelInfo) -> list[Logits]:
@@ -50,18 +50,26 @@ def read_logits(body: bytes, requests: Sequence[ScoreRequest], model: ModelInfo)
         ServiceError: it is no answer to these requests, or one of another model than ``model``.
     """
     where = f"{model.device}/logits"
-    answer = _understood(lambda: dict(json.loads(body)), where, "an object")
+    answer = understood(lambda: dict(json.loads(body)), where, "an object")
     revision = answer.get("revision")
     if revision != model.revision:
         raise ServiceError(
             f"{model.device} has changed its model: expected {model.name} at revision {model.revision}, "
             f"got {answer.get('model')} at {revision}; load the scorer again"
         )
-    return _understood(
+    return understood(
         lambda: [_logits(row, asked) for row, asked in zip(answer["results"], requests, strict=True)],
         where,
         f"logits of {len(requests)} requests",
     )
+
+
+def understood(read: Callable[[], T], where: str, what: str) -> T:
+    """What ``read`` makes of an answer; `ServiceError` if it can make nothing of it."""
+    try:
+        return read()
+    except (ValueError, TypeError, LookupError, AttributeError, CheckpointError) as error:
+        raise ServiceError(f"{where}: expected {what}, got something else ({type(error).__name__}: {error})") from error
 
 
 def _as_dict(request: ScoreRequest) -> dict[str, object]:
@@ -71,13 +79,6 @@ def _as_dict(request: ScoreRequest) -> dict[str, object]:
     if request.examples:
         body["examples"] = [{"text": example.text, "labels": example.labels} for example in request.examples]
     return body
-
-
-def _understood(read: Callable[[], T], where: str, what: str) -> T:
-    try:
-        return read()
-    except (ValueError, TypeError, KeyError, AttributeError, CheckpointError) as error:
-        raise ServiceError(f"{where}: expected {what}, got something else ({type(error).__name__}: {error})") from error
 
 
 def _info(answer: Any, url: str) -> ServiceInfo:
