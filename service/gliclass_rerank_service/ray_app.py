@@ -35,6 +35,7 @@ from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
 from gliclass_rerank import GLiClassRerankError, ModelInfo, ScoreRequest, ServiceError, load_scorer
 from gliclass_rerank.scoring.batching import chunked
+from gliclass_rerank.scoring.load import URL
 from gliclass_rerank.types import FloatArray
 from gliclass_rerank_service.app import create_app
 from gliclass_rerank_service.batching import estimate_tokens
@@ -62,7 +63,7 @@ class ScorerReplica:
             backend=settings.backend,
             device=settings.device,
             dtype=settings.dtype,
-            threads=settings.workers or 1,
+            threads=settings.workers or (None if URL.match(settings.model) else 1),  # a replica has one core
         )
 
     async def info(self) -> ModelInfo:

@@ -32,7 +32,10 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
 
-    model: str = Field(default="mini", description='"mini", a checkpoint folder, a hub id, or the URL of a service.')
+    model: str = Field(
+        default="mini",
+        description='"mini", a checkpoint folder, a hub id, or a URL: of a service, or openai+http://host:8001/v1#model.',
+    )
     backend: Literal["auto", "onnx", "torch"] = "auto"
     device: str = "auto"
     dtype: Literal["auto", "int8", "fp32", "bf16", "fp16"] = "auto"

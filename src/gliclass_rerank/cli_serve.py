@@ -21,7 +21,11 @@ RAY_PARTS = ("ray", "grpc", "aiohttp")
 
 def serve(
     model: Annotated[
-        str | None, typer.Option(help='"mini" (bundled, the default), a checkpoint folder, a hub id, a service\'s URL.')
+        str | None,
+        typer.Option(
+            help='"mini" (bundled, the default), a checkpoint folder, a hub id, or a URL: http://... of a service, '
+            "openai+http://host:8001/v1#model."
+        ),
     ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on; 127.0.0.1 by default.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 8000 by default.")] = None,

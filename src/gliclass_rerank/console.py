@@ -12,7 +12,12 @@ from rich.text import Text
 if TYPE_CHECKING:
     from gliclass_rerank.progress import ProgressScorer
 
-Model = Annotated[str, typer.Option(help='"mini" (bundled), a checkpoint or adapter folder, or a hub id.')]
+Model = Annotated[
+    str,
+    typer.Option(
+        help='"mini" (bundled), a checkpoint or adapter folder, a hub id, or a URL: http://... of a service, openai+http://...'
+    ),
+]
 Backend = Annotated[str, typer.Option(help="auto, onnx or torch.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
