@@ -1,0 +1,119 @@
+"""What people type and upload, as the tasks take it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import PurePath
+
+from gliclass_rerank.errors import InputError
+from gliclass_rerank.hierarchy import DEEPEST, Labels
+from gliclass_rerank.passages import SourcedPassage, read_lines
+from gliclass_rerank.route import Route
+from gliclass_rerank.types import check_text
+
+BLANK_LINE = re.compile(r"\n[^\S\n]*\n")
+JSON_LINES = (".jsonl", ".ndjson")
+TAB_WIDTH = 4
+
+
+def read_passages(typed: str, uploads: Iterable[tuple[str, bytes]] = ()) -> list[SourcedPassage]:
+    """Passages that are typed, with a blank line between them, and then those of files.
+
+    Args:
+        typed: any text; may be empty.
+        uploads: name and content of each file: JSON lines, a passage each, or a text that is one passage.
+
+    Raises:
+        InputError: no passage at all; a file that is empty, no UTF-8, or has a line that is no passage.
+    """
+    parts = [part.strip() for part in BLANK_LINE.split(typed.replace("\r\n", "\n"))]
+    passages = [SourcedPassage(part, "") for part in parts if part]
+    for name, content in uploads:
+        passages += _uploaded(name, content)
+    if not passages:
+        raise InputError("expected at least one passage, got none; type some, with a blank line between them")
+    return passages
+
+
+def read_routes(typed: str) -> list[Route]:
+    """Routes, one a line, ``name: description``; indented below a route, queries that belong there.
+
+    Raises:
+        InputError: a line that begins with a colon, an example above all routes.
+    """
+    routes: list[Route] = []
+    for name_and_description, examples in _groups(_indented(typed)):
+        name, _, description = name_and_description.partition(":")
+        if not name.strip():
+            raise InputError(f"routes: expected a name before the colon, got {name_and_description!r:.60}")
+        routes.append(Route(name.strip(), description.strip(), tuple(text for _, text in examples)))
+    return routes
+
+
+def read_labels(typed: str) -> Labels:
+    """Labels, one a line: a list; or, where some are indented below others, nested mappings.
+
+    Raises:
+        InputError: a label beside groups of labels, a group twice, more levels than labels may have.
+    """
+    rows = _indented(typed)
+    if len({indent for indent, _ in rows}) > DEEPEST:
+        raise InputError(f"labels: expected at most {DEEPEST} levels of indentation")
+    return _nested(rows)
+
+
+def read_lines_of(typed: str) -> list[str]:
+    """The lines that hold something, without white space around them."""
+    return [text for _, text in _indented(typed)]
+
+
+def _uploaded(name: str, content: bytes) -> Iterator[SourcedPassage]:
+    if PurePath(name).suffix.lower() in JSON_LINES:
+        try:
+            for passage in read_lines(content.splitlines()):
+                yield SourcedPassage(passage.text, f"{name}, {passage.source}", passage.id)
+        except InputError as error:
+            raise InputError(f"{name}, {error}") from error
+        return
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{name}: expected UTF-8, got byte {content[error.start]:#04x} at {error.start}") from error
+    yield SourcedPassage(check_text(text.strip(), name), name)
+
+
+Rows = list[tuple[int, str]]
+"""Lines with their indentation in columns."""
+
+
+def _indented(typed: str) -> Rows:
+    lines = [line.expandtabs(TAB_WIDTH) for line in typed.splitlines() if line.strip()]
+    return [(len(line) - len(line.lstrip()), line.strip()) for line in lines]
+
+
+def _groups(rows: Rows) -> Iterator[tuple[str, Rows]]:
+    """Each row of the outermost level, and the rows that are indented below it."""
+    start = 0
+    for end in range(1, len(rows) + 1):
+        if end == len(rows) or rows[end][0] <= rows[start][0]:
+            yield rows[start][1], rows[start + 1 : end]
+            start = end
+
+
+def _nested(rows: Rows) -> Labels:
+    groups = list(_groups(rows))
+    alone = [name for name, below in groups if not below]
+    if len(alone) == len(groups):
+        return alone
+    if alone:
+        raise InputError(
+            f"labels: expected labels below {alone[0]!r:.60}, as there are below its neighbours, got none; "
+            "indent some below it, or put it below another"
+        )
+    nested = {name: _nested(below) for name, below in groups}
+    if len(nested) < len(groups):
+        names = [name for name, _ in groups]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"labels: expected each group once, got {twice!r:.60} twice; put their labels together")
+    return nested

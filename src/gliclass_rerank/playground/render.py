@@ -1,0 +1,137 @@
+"""Results as HTML, without Streamlit. Every text that is not ours is escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from html import escape
+
+from gliclass_rerank.check import ClaimVerdict
+from gliclass_rerank.passages import SourcedPassage
+from gliclass_rerank.playground.spans import excerpt
+from gliclass_rerank.route import RouteDecision
+from gliclass_rerank.types import ModelInfo, Ranked, Span
+
+VERDICTS = {"supported": "supported", "refuted": "refuted", "not_enough_info": "not enough information"}
+
+
+def problem(message: str) -> str:
+    """An error, as a box."""
+    return f'<div class="gr-problem" role="alert">{escape(message)}</div>'
+
+
+def model_lines(info: ModelInfo) -> str:
+    """What a model says of itself, and whether texts leave this machine."""
+    is_remote = info.backend == "http"
+    lines = [
+        f"{info.name}, {info.dtype}" if is_remote else f"{info.name}: {info.backend}, {info.dtype}, {info.device}",
+        f"{info.max_length} tokens, {'calibrated' if info.calibrated else 'not calibrated'}",
+        f"Texts are sent to {info.device}." if is_remote else "Texts stay on this machine.",
+    ]
+    return f'<div class="gr-source">{"<br>".join(map(escape, lines))}</div>'
+
+
+def ranking_table(passages: Sequence[SourcedPassage], ranking: Sequence[Ranked], spans: Sequence[Span]) -> str:
+    """Passages, best first, with where they stood before.
+
+    Args:
+        passages: in their first order.
+        ranking: those to show, whose ranks are 1 and so on.
+        spans: what is highlighted of each of them.
+    """
+    rows = [
+        f'<tr><td class="gr-rank">{rank}</td><td class="gr-move">{_move(hit.index + 1, rank)}</td>'
+        f'<td class="gr-score">{bar(hit.score)}</td><td>{_passage(passages[hit.index], span)}</td></tr>'
+        for rank, (hit, span) in enumerate(zip(ranking, spans, strict=True), 1)
+    ]
+    head = "<tr><th>rank</th><th>before</th><th>score</th><th>passage</th></tr>"
+    return f'<table class="gr-table gr-ranking"><thead>{head}</thead><tbody>{"".join(rows)}</tbody></table>'
+
+
+def decision_block(query: str, decision: RouteDecision, threshold: float) -> str:
+    """Where a query goes, with the probability of each route."""
+    chips = "".join(f'<span class="gr-chip gr-chosen">{escape(name)}</span>' for name in decision.names)
+    chips = chips or '<span class="gr-chip gr-none">no route</span>'
+    rows = [(name, score, name in decision.names) for name, score in decision.scores.items()]
+    return (
+        f'<section class="gr-decision"><header><span class="gr-query">{escape(query)}</span>'
+        f"{chips}</header>{_bars(rows, threshold)}</section>"
+    )
+
+
+def labels_table(
+    paths: Sequence[tuple[str, ...]], scores: Sequence[float], chosen: Collection[int], threshold: float | None
+) -> str:
+    """Labels under their groups, with their probabilities.
+
+    Args:
+        paths: the groups above each label, and the label.
+        scores: in [0, 1], one a label.
+        chosen: places of the labels that hold.
+        threshold: what a score had to reach, if anything.
+    """
+    parts, rows, above = [], list[tuple[str, float, bool]](), paths[0][:-1]
+    for place, (path, score) in enumerate(zip(paths, scores, strict=True)):
+        if path[:-1] != above:
+            parts.append(_group(above, rows, threshold))
+            above, rows = path[:-1], []
+        rows.append((path[-1], score, place in chosen))
+    return "".join([*parts, _group(above, rows, threshold)])
+
+
+def claim_panel(claim: ClaimVerdict, evidence: SourcedPassage) -> str:
+    """One claim: its verdict, and the evidence that decided; of a long passage, the window that did."""
+    start, end = claim.window or (0, len(evidence.text))
+    shown = ("… " if start else "") + escape(evidence.text[start:end]) + (" …" if end < len(evidence.text) else "")
+    source = f"Evidence {claim.evidence + 1}" + (f", {evidence.source}" if evidence.source else "")
+    rows = [
+        ("support", claim.support, claim.verdict == "supported"),
+        ("refute", claim.refute, claim.verdict == "refuted"),
+    ]
+    return (
+        f'<section class="gr-claim"><header><span class="gr-query">{escape(claim.text)}</span>'
+        f'<span class="gr-chip gr-{claim.verdict}">{VERDICTS[claim.verdict]}</span></header>'
+        f'{_bars(rows, None)}<div class="gr-source">{escape(source)}</div>'
+        f'<blockquote class="gr-text">{shown}</blockquote></section>'
+    )
+
+
+def bar(probability: float, threshold: float | None = None) -> str:
+    """A probability in [0, 1] as a bar and a number, with a tick at the threshold."""
+    tick = "" if threshold is None else f'<b style="left:{threshold:.1%}"></b>'
+    return f'<div class="gr-bar"><i style="width:{probability:.1%}"></i>{tick}</div><span>{probability:.3f}</span>'
+
+
+def _move(before: int, after: int) -> str:
+    if before == after:
+        return f"{before}"
+    way, arrow = ("gr-up", "↑") if after < before else ("gr-down", "↓")
+    return f'{before} <span class="{way}">{arrow}</span>'
+
+
+def _passage(passage: SourcedPassage, span: Span) -> str:
+    source = f'<div class="gr-source">{escape(passage.source)}</div>' if passage.source else ""
+    return f'{source}<div class="gr-text">{_marked(passage.text, span)}</div>'
+
+
+def _marked(text: str, span: Span) -> str:
+    """A text, or the surroundings of a span in it, with that span highlighted."""
+    first, last = excerpt(text, span)
+    start, end = max(span[0], first), min(span[1], last)
+    before = ("… " if first else "") + escape(text[first:start])
+    after = escape(text[end:last]) + (" …" if last < len(text) else "")
+    return f"{before}<mark>{escape(text[start:end])}</mark>{after}"
+
+
+def _bars(rows: Sequence[tuple[str, float, bool]], threshold: float | None) -> str:
+    """Name, probability, and whether it is chosen, a row each."""
+    cells = [
+        f'<tr class="{"gr-chosen" if chosen else ""}"><th scope="row">{escape(name)}</th>'
+        f'<td class="gr-score">{bar(score, threshold)}</td></tr>'
+        for name, score, chosen in rows
+    ]
+    return f'<table class="gr-table gr-bars"><tbody>{"".join(cells)}</tbody></table>'
+
+
+def _group(above: Sequence[str], rows: Sequence[tuple[str, float, bool]], threshold: float | None) -> str:
+    title = f'<div class="gr-group">{escape(" › ".join(above))}</div>' if above else ""
+    return title + _bars(rows, threshold)

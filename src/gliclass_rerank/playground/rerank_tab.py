@@ -1,0 +1,46 @@
+"""The tab that reranks: passages before and after, with the sentence of each that answers best."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from gliclass_rerank.playground import examples
+from gliclass_rerank.playground.model import ModelKey, key_of, problems_shown
+from gliclass_rerank.playground.reading import read_passages
+from gliclass_rerank.playground.render import ranking_table
+from gliclass_rerank.playground.spans import best_spans
+from gliclass_rerank.rerank import Reranker
+from gliclass_rerank.types import Ranked, Scorer, Span
+
+SHOWN = 50  # passages
+
+
+def show(scorer: Scorer, *, is_open: bool) -> None:
+    """Draw the tab; results only if it is the one that is looked at."""
+    asked, answered = st.columns([2, 3], gap="large")
+    with asked, st.form("rerank", border=False):
+        query = st.text_input("Query", examples.QUERY)
+        typed = st.text_area("Passages, with a blank line between them", examples.PASSAGES, height=340)
+        files = st.file_uploader(
+            "Or files: texts, a passage each, or JSON lines",
+            accept_multiple_files=True,
+            key="rerank-files",
+        )
+        st.form_submit_button("Rerank", type="primary")
+    if not is_open:
+        return
+    with answered, problems_shown():
+        passages = read_passages(typed, [(file.name, file.getvalue()) for file in files])
+        texts = tuple(passage.text for passage in passages)
+        ranking, spans = _ranked(scorer, key_of(scorer.info), query, texts)
+        st.html(ranking_table(passages, ranking, spans))
+        if len(passages) > SHOWN:
+            st.caption(f"The best {SHOWN} of {len(passages):,} passages.")
+
+
+@st.cache_data(max_entries=16, show_spinner="Reranking …", show_time=True)
+def _ranked(_scorer: Scorer, model: ModelKey, query: str, texts: tuple[str, ...]) -> tuple[list[Ranked], list[Span]]:
+    """The best passages and what to highlight of each."""
+    reranker = Reranker(_scorer)
+    ranking = reranker.rank(query, texts, top_n=SHOWN)
+    return ranking, best_spans(reranker, query, texts, ranking)

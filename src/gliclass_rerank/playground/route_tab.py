@@ -1,0 +1,43 @@
+"""The tab that routes: where each query goes, if anywhere, and how likely each route is."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from gliclass_rerank.playground import examples
+from gliclass_rerank.playground.model import ModelKey, key_of, problems_shown
+from gliclass_rerank.playground.reading import read_lines_of, read_routes
+from gliclass_rerank.playground.render import decision_block
+from gliclass_rerank.route import Route, RouteDecision, Router
+from gliclass_rerank.types import Scorer
+
+
+def show(scorer: Scorer, *, is_open: bool) -> None:
+    """Draw the tab; results only if it is the one that is looked at."""
+    asked, answered = st.columns([2, 3], gap="large")
+    with asked, st.form("route", border=False):
+        typed = st.text_area(
+            "Routes, one a line: name: description",
+            examples.ROUTES,
+            height=270,
+            help="Indented below a route: queries that belong there.",
+        )
+        queries = st.text_area("Queries, one a line", examples.QUERIES, height=110)
+        threshold = st.slider("Probability that a route must reach", 0.0, 1.0, 0.5, 0.01)
+        multi = st.toggle("Several routes may hold")
+        st.form_submit_button("Route", type="primary")
+    if not is_open:
+        return
+    with answered, problems_shown():
+        asked_for = tuple(read_lines_of(queries))
+        routes = tuple(read_routes(typed))
+        decisions = _routed(scorer, key_of(scorer.info), routes, asked_for, threshold, multi)
+        for query, decision in zip(asked_for, decisions, strict=True):
+            st.html(decision_block(query, decision, threshold))
+
+
+@st.cache_data(max_entries=16, show_spinner="Routing …", show_time=True)
+def _routed(
+    _scorer: Scorer, model: ModelKey, routes: tuple[Route, ...], queries: tuple[str, ...], threshold: float, multi: bool
+) -> list[RouteDecision]:
+    return Router(routes, _scorer, threshold=threshold).route_many(queries, multi=multi)

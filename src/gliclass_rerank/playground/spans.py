@@ -1,0 +1,42 @@
+"""Where in a passage the answer is, and what of a long one is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gliclass_rerank.rerank import Reranker
+from gliclass_rerank.sentences import split_sentences
+from gliclass_rerank.types import Ranked, Span
+
+SHOWN_CHARACTERS = 700
+LEAD_CHARACTERS = 150  # before a span that does not stand at the beginning
+
+
+def best_spans(reranker: Reranker, query: str, passages: Sequence[str], ranking: Sequence[Ranked]) -> list[Span]:
+    """The sentence of each ranked passage that by itself answers the query best; all are scored as one batch.
+
+    Args:
+        passages: what was ranked; of a long one, the best window is looked at.
+
+    Returns:
+        Code points, one span a `Ranked`, in the order of the ranking.
+    """
+    choices = [_sentences(passages[hit.index], hit.window) for hit in ranking]
+    texts = [[passages[hit.index][slice(*span)] for span in spans] for hit, spans in zip(ranking, choices, strict=True)]
+    best = reranker.rank_many([(query, sentences) for sentences in texts], top_n=1)
+    return [spans[found[0].index] for spans, found in zip(choices, best, strict=True)]
+
+
+def excerpt(text: str, span: Span) -> Span:
+    """What is shown of a passage: all of a short one, of a long one the surroundings of a span."""
+    if len(text) <= SHOWN_CHARACTERS:
+        return 0, len(text)
+    start = max(0, min(span[0] - LEAD_CHARACTERS, len(text) - SHOWN_CHARACTERS))
+    return start, min(len(text), start + SHOWN_CHARACTERS)
+
+
+def _sentences(text: str, window: Span | None) -> list[Span]:
+    """Sentences within a window, or in the whole text; the window itself where none is within."""
+    start, end = window or (0, len(text))
+    spans = [(one.start, one.end) for one in split_sentences(text) if start <= one.start and one.end <= end]
+    return spans or [(start, end)]
