@@ -48,8 +48,9 @@ wheel: install
 release: install
 	$(BIN)/python .ci/release.py
 
+# All of them, into benchmarks/results; those on public sets need GLICLASS_RERANK_DATA.
 bench: install
-	$(BIN)/gliclass-rerank bench throughput
+	$(BIN)/gliclass-rerank bench all
 
 # The documentation site, into build/site; nothing is downloaded.
 docs: install

@@ -10,46 +10,41 @@ Each question of the demo is put to the first passages that BM25 finds for it.
 from __future__ import annotations
 
 import argparse
-import json
-from datetime import date
+from pathlib import Path
 
-import machine
 import numpy as np
+from machine import RESULTS, describe
 from numpy.typing import NDArray
+from report import table, write
 from rich.console import Console
-from rich.table import Table
 
 from gliclass_rerank import ScoreRequest, load_scorer
 from gliclass_rerank.demo.evaluate import prepare, shown_to_model
-
-PASSAGES = 4
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="mini")
-    parser.add_argument("--reference")
-    arguments = parser.parse_args()
-    task = prepare(PASSAGES)
+    parser.add_argument("--reference", help="the checkpoint that the model was exported from")
+    parser.add_argument("--passages", type=int, default=4, help="of each question; 4 by default")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
+    options = parser.parse_args()
+    task = prepare(options.passages)
     requests = [
         ScoreRequest(shown_to_model(task.passages[i]), (question.query,))
         for question, hits in zip(task.judged.questions, task.found, strict=True)
         for i in hits.indices
     ]
-    int8 = load_scorer(arguments.model, backend="onnx")
-    references = {"torch, same weights": load_scorer(arguments.model, backend="torch")}
-    if arguments.reference:
-        references["torch, before export"] = load_scorer(arguments.reference, backend="torch")
+    int8 = load_scorer(options.model, backend="onnx")
+    references = {"torch, same weights": load_scorer(options.model, backend="torch")}
+    if options.reference:
+        references["torch, before export"] = load_scorer(options.reference, backend="torch")
     logits = np.concatenate(int8.score(requests))
     rows = {name: differences(logits, np.concatenate(other.score(requests))) for name, other in references.items()}
-    table = Table("against", *next(iter(rows.values())), title=f"int8, {len(requests)} pairs")
-    for name, row in rows.items():
-        table.add_row(name, *(f"{value:.4f}" for value in row.values()))
-    Console().print(table)
-    machine.RESULTS.mkdir(exist_ok=True)
-    out = machine.RESULTS / f"int8-{date.today().isoformat()}.json"
-    result = {**machine.describe(int8.info), "pairs": len(requests), "differences": rows}
-    out.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
+    columns = list(next(iter(rows.values())))
+    shown: dict[str, list[float | None]] = {name: list(row.values()) for name, row in rows.items()}
+    Console().print(table(f"int8 against fp32, {len(requests)} pairs", columns, shown, digits=4))
+    write(describe(int8.info) | {"pairs": len(requests), "differences": rows}, "int8", options.out)
 
 
 def differences(ours: NDArray[np.float32], reference: NDArray[np.float32]) -> dict[str, float]:

@@ -28,7 +28,8 @@ from gliclass_rerank.scoring.load import usable_cores
 from gliclass_rerank.training.evaluate import probabilities
 from gliclass_rerank.types import FloatArray
 
-ROUTES, LEFT_OUT, ORDERS = 500, 50, 3
+ORDERS = 3
+LEFT_OUT = 0.1  # of the routes
 
 
 def main() -> None:
@@ -37,8 +38,9 @@ def main() -> None:
     parser.add_argument("--model", default="mini")
     parser.add_argument("--queries", type=int, default=100, help="of each set, at most; 100 by default")
     parser.add_argument(
-        "--routed", type=int, default=10, help="of these, to 500 routes, which takes time; 10 by default"
+        "--routed", type=int, default=10, help="of these, to all routes, which takes time; 10 by default"
     )
+    parser.add_argument("--routes", type=int, default=500, help="that these choose from; 500 by default")
     parser.add_argument("--threads", type=int, default=usable_cores(), help="all cores by default")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     options = parser.parse_args()
@@ -48,11 +50,12 @@ def main() -> None:
     sets = [read_labels(folder, options.queries) for folder in folders if layout(folder) == "labels"]
     tools = [tool for folder in folders if layout(folder) == "collection" for tool in functions(folder)]
     shuffled = {labelled.name: by_order(shown, labelled) for labelled in sets}
-    routed = with_many_routes(shown, sets, tools, options.routed)
+    routed = with_many_routes(shown, sets, tools, options)
     Console().print(table("Labels in another order", columns(shuffled), rows(shuffled), digits=4))
-    Console().print(table(f"{ROUTES} routes", list(routed), {"decisions that change": list(routed.values())}, digits=4))
+    title = f"{options.routes} routes"
+    Console().print(table(title, list(routed), {"decisions that change": list(routed.values())}, digits=4))
     report = header({scorer.info.name: scorer}) | {"seed": SEED, "queries of a set": options.queries}
-    write(report | {"orders": shuffled, f"{ROUTES} routes": routed}, "label-order", options.out)
+    write(report | {"orders": shuffled, title: routed}, "label-order", options.out)
 
 
 def functions(folder: Path) -> list[str]:
@@ -86,27 +89,29 @@ def promised(scorer: Scorer, texts: Sequence[str], names: Sequence[str]) -> Floa
     return probabilities(scorer, "labels", logits)
 
 
-def with_many_routes(scorer: Scorer, sets: Sequence[LabelSet], tools: Sequence[str], at_most: int) -> dict[str, float]:
-    """Shares of decisions, of so many queries a set, that change with the order and the number of the routes."""
+def with_many_routes(
+    scorer: Scorer, sets: Sequence[LabelSet], tools: Sequence[str], options: argparse.Namespace
+) -> dict[str, float]:
+    """Shares of decisions that change with the order and the number of the routes."""
     rng = random.Random(f"{SEED} routes")
     intents = dict.fromkeys(name for labelled in sets for name in labelled.labels if name != OUT_OF_SCOPE)
-    names = list(dict.fromkeys([*intents, *tools]))[:ROUTES]
-    if len(names) < ROUTES:
-        raise SystemExit(f"expected at least {ROUTES} labels and functions in all, found {len(names)}")
-    queries = [text for labelled in sets for text in labelled.texts[:at_most]]
+    names = list(dict.fromkeys([*intents, *tools]))[: options.routes]
+    if len(names) < options.routes:
+        raise SystemExit(f"expected at least {options.routes} labels and functions in all, found {len(names)}")
+    queries = [text for labelled in sets for text in labelled.texts[: options.routed]]
 
     def decide(chosen: Sequence[str]) -> list[str | None]:
         return [decision.name for decision in Router([Route(name) for name in chosen], scorer).route_many(queries)]
 
     straight = decide(names)
-    moved = decide(rng.sample(names, ROUTES))
+    moved = decide(rng.sample(names, len(names)))
     unused = sorted(set(names) - set(straight))
-    left_out = set(rng.sample(unused, LEFT_OUT))
+    left_out = set(rng.sample(unused, round(LEFT_OUT * len(names))))
     divided = decide([name for name in names if name not in left_out])
     return {
         "queries": float(len(queries)),
         "another order": share_changed(straight, moved),
-        f"{LEFT_OUT} left out": share_changed(straight, divided),
+        f"{len(left_out)} left out": share_changed(straight, divided),
     }
 
 

@@ -171,12 +171,21 @@ def show(medians: Mapping[str, Mapping[str, float]], cells: Sequence[Cell]) -> N
 
 
 def ratios(medians: Mapping[str, Mapping[str, float]]) -> dict[str, list[float | None]]:
-    """Cost of 16 claims by that of 1, and of 32 routes by that of 2."""
-    pairs = {"16 claims, of 1": ("check 16 claims", "check 1 claims")} | {
+    """Cost of 128 labels by that of 1, of 16 claims by that of 1, and of 32 routes by that of 2; what was measured."""
+    pairs = {
+        f"{COUNTS[-1]} labels, of 1; {length} tokens": (name_of(COUNTS[-1], length), name_of(1, length))
+        for length in LENGTHS
+    }
+    pairs |= {"16 claims, of 1": ("check 16 claims", "check 1 claims")}
+    pairs |= {
         f"32 routes, of 2; {length} tokens": (f"32 routes, {length} tokens", f"2 routes, {length} tokens")
         for length in QUERY_TOKENS
     }
-    return {title: [row[many] / row[few] for row in medians.values()] for title, (many, few) in pairs.items()}
+    return {
+        title: [row[many] / row[few] for row in medians.values()]
+        for title, (many, few) in pairs.items()
+        if all(many in row for row in medians.values())
+    }
 
 
 def draw(medians: Mapping[str, Mapping[str, float]], title: str, file: Path) -> None:

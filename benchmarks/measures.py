@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gliclass_rerank.training.metrics import auroc
+from gliclass_rerank.training.metrics import ClassificationReport, auroc, classification_report
 
 PERMUTATIONS = 10_000
 CHUNK = 1000  # permutations held in memory at a time
@@ -14,6 +16,12 @@ CHUNK = 1000  # permutations held in memory at a time
 def auroc_if_both(scores: ArrayLike, outcomes: ArrayLike) -> float | None:
     """`auroc`, in [0, 1]; None where only one outcome occurs."""
     return auroc(scores, outcomes) if len(np.unique(outcomes)) == 2 else None
+
+
+def report_on(gold: Sequence[int], predicted: Sequence[int]) -> ClassificationReport:
+    """How well one label each was given; macro F1 is over the labels that occur or were given, as in scikit-learn."""
+    labels = sorted({*gold, *predicted})
+    return classification_report([{label} for label in gold], [{label} for label in predicted], labels)
 
 
 def best_threshold(scores: ArrayLike, positive: ArrayLike) -> float:

@@ -84,7 +84,8 @@ def main() -> None:
     trainer = CrossEncoderTrainer(
         model=model, args=arguments, train_dataset=pairs(options.data), loss=loss, callbacks=[stop]
     )
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(options.out / "trainer")))
+    last = get_last_checkpoint(str(options.out / "trainer"))  # type: ignore[no-untyped-call]
+    trainer.train(resume_from_checkpoint=last)
     model.save_pretrained(str(options.out))
     print(f"{trainer.state.global_step} steps of {BATCH} pairs: {options.out}")
 

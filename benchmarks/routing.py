@@ -34,7 +34,7 @@ from eval_data import (
     set_folders,
 )
 from machine import cpu
-from measures import auroc_if_both
+from measures import auroc_if_both, report_on
 from numpy.typing import NDArray
 from report import draw, evaluation_parser, header, load_models, table, write
 from rich.console import Console
@@ -42,7 +42,6 @@ from rich.console import Console
 from gliclass_rerank import Scorer
 from gliclass_rerank.progress import ProgressScorer
 from gliclass_rerank.route_scores import label_logits
-from gliclass_rerank.training.metrics import classification_report
 from gliclass_rerank.types import FloatArray
 
 HALF = ", half of its labels"
@@ -186,18 +185,10 @@ def judge(contestant: Contestant, task: Task, *, timed: bool = True) -> Outcome:
     predicted, gold = zip(*routed, strict=True)
     return Outcome(
         accuracy=float(np.mean(np.equal(predicted, gold))),
-        macro_f1=macro_f1(gold, predicted) if len(set(task.labels)) == 1 else None,
+        macro_f1=report_on(gold, predicted).macro_f1 if len(set(task.labels)) == 1 else None,
         abstention_auroc=auroc_if_both([row.max() for row in scores], [right is not None for right in task.gold]),
         texts_per_second=len(task.texts) / seconds if timed else None,
     )
-
-
-def macro_f1(gold: Sequence[int], predicted: Sequence[int]) -> float:
-    """Mean F1 of the labels that occur or were given, in [0, 1]."""
-    report = classification_report(
-        [{label} for label in gold], [{label} for label in predicted], [*{*gold, *predicted}]
-    )
-    return report.macro_f1
 
 
 def described(task: Task) -> dict[str, object]:

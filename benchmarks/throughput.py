@@ -155,8 +155,8 @@ def scoring_with(scorer: Scorer) -> Contestant:
     return score
 
 
-def upstream(checkpoint: Checkpoint) -> dict[str, Contestant]:
-    """Upstream's pipeline: one by one, with the batch size that it has by default, and a larger one."""
+def upstream(checkpoint: Checkpoint, sizes: Sequence[int] = (1, 8, 32)) -> dict[str, Contestant]:
+    """Upstream's pipeline with batches of these sizes: one by one, as it does by default, and larger ones."""
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     tokens = {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "unk_token": "[UNK]"}
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(checkpoint.tokenizer_file), **tokens)  # type: ignore[no-untyped-call]
@@ -171,7 +171,7 @@ def upstream(checkpoint: Checkpoint) -> dict[str, Contestant]:
 
         return score
 
-    return {f"upstream, batch {size}": with_batches_of(size) for size in (1, 8, 32)}
+    return {f"upstream, batch {size}": with_batches_of(size) for size in sizes}
 
 
 def race(

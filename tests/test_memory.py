@@ -31,7 +31,7 @@ print(json.dumps([peak(int(few)), peak(int(many))]))
     [("onnx", 1_000, 10_000), pytest.param("torch", 500, 3_000, marks=pytest.mark.long)],
 )
 def test_many_passages_take_no_more_memory_than_some(exported: Exported, backend: str, few: int, many: int) -> None:
-    """Passages of about 120 tokens; for mini and 512 tokens see benchmarks/memory.py."""
+    """Passages of about 120 tokens; for mini and 512 tokens see benchmarks/scale.py."""
     command = [sys.executable, "-c", GROWTH, str(exported("bert-average-text")), backend, str(few), str(many)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -23,6 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 import gliclass_rerank
+from gliclass_rerank.cli_playground import playground
 from gliclass_rerank.cli_serve import serve
 from gliclass_rerank.cli_tasks import check, classify, rerank, route
 from gliclass_rerank.cli_training import calibrate, evaluate, merge, mine, train
@@ -103,6 +104,7 @@ app.command()(rerank)
 app.command()(route)
 app.command()(check)
 app.command()(classify)
+app.command()(playground)
 app.command()(serve)
 app.command()(worker)
 
@@ -150,11 +152,13 @@ app.command()(merge)
 
 @app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 def bench(
-    name: Annotated[str, typer.Argument(help="A script of the folder benchmarks, such as throughput.")],
+    name: Annotated[str, typer.Argument(help="A script of the folder benchmarks, such as throughput.")] = "all",
     arguments: Annotated[list[str] | None, typer.Argument(help="What the script is given.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Small and short, to see that all of it runs.")] = False,
 ) -> None:
-    """Run a benchmark of the repository; `bench NAME --help` tells its options."""
-    completed = subprocess.run([sys.executable, str(_benchmark(name)), *(arguments or ())], check=False)
+    """Run a benchmark of the repository, or all of them; `bench NAME --help` tells a script's options."""
+    given = ["--quick", *(arguments or ())] if quick else arguments or ()
+    completed = subprocess.run([sys.executable, str(_benchmark(name)), *given], check=False)
     raise typer.Exit(completed.returncode)
 
 
@@ -209,8 +213,13 @@ def _benchmark(name: str) -> Path:
             "benchmarks are in the repository, not in the installed package: run this in a checkout of "
             "gliclass-rerank, or install it from one with pip install -e ."
         )
-    scripts = sorted(file for file in folders[0].glob("*.py") if "__main__" in file.read_text("utf-8"))
+    scripts = sorted(file for file in folders[0].glob("*.py") if _is_started_by_people(file))
     raise InputError(f"no benchmark {name!r}; there are {', '.join(file.stem.replace('_', '-') for file in scripts)}")
+
+
+def _is_started_by_people(script: Path) -> bool:
+    """Whether a file of the benchmarks is a script, and not one that another script starts."""
+    return "__main__" in script.read_text("utf-8") and not script.stem.endswith("_worker")
 
 
 if __name__ == "__main__":

@@ -76,10 +76,12 @@ def save_trained(model: GLiClassModel | PeftModel, checkpoint: Checkpoint, targe
     """Write a checkpoint folder, or an adapter's, in place of an earlier one."""
     partial = target.with_name(f"{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(str(partial))
     if isinstance(model, PeftModel):
+        # "auto" would ask the hub whether the base has more embeddings now; training never adds any.
+        model.save_pretrained(str(partial), save_embedding_layers=False)
         (partial / "README.md").unlink(missing_ok=True)  # PEFT's empty form of a model card
     else:
+        model.save_pretrained(str(partial))
         _complete(partial, checkpoint)
     shutil.rmtree(target, ignore_errors=True)
     partial.rename(target)

@@ -1,0 +1,118 @@
+"""All benchmarks one after another, then the tables that are made from their results.
+
+    gliclass-rerank bench all [--data DATA] [--cache CACHE] [--skip load,service]    # under an hour on two cores
+    gliclass-rerank bench --quick                                                    # toy data, minutes, nothing kept
+
+Each is a process of its own, with the arguments of BENCHMARKS: samples are smaller than a script's own defaults where
+the hour asks for it. Those that read evaluation data (GLICLASS_RERANK_DATA) are left out by name where there are none.
+With --quick they read `toy_data.py`'s. It ends with what failed, and fails if anything did.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from eval_data import VARIABLE
+from rich.console import Console
+from toy_data import write_toy_data
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """A script and what it is given, in full and for --quick.
+
+    Attributes:
+        reads_data: it takes ``--data``.
+        encodes: it takes ``--cache``, for vectors of all-MiniLM-L6-v2.
+        writes_to: it takes ``--out`` in a quick run; else it writes nothing then.
+    """
+
+    name: str
+    full: tuple[str, ...] = ()
+    quick: tuple[str, ...] = ()
+    reads_data: bool = False
+    encodes: bool = False
+    writes_to: bool = True
+
+
+BENCHMARKS = (
+    Benchmark("throughput", (), ("--quick", "--passages", "4")),
+    Benchmark("peers", (), ("--quick",)),
+    Benchmark("labels", (), ("--quick", "--rounds", "1")),
+    Benchmark("scale", (), ("--quick",)),
+    Benchmark("int8", (), ("--passages", "1")),
+    Benchmark("prior_weight", (), ("--candidates", "1")),
+    Benchmark("retrieval", ("--queries", "10"), ("--queries", "2", "--no-dense"), reads_data=True, encodes=True),
+    Benchmark("fact_check", ("--records", "200"), ("--no-dense",), reads_data=True, encodes=True),
+    Benchmark("routing", ("--queries", "100"), ("--no-dense",), reads_data=True, encodes=True),
+    Benchmark("zero_shot", ("--texts", "200"), ("--no-dense",), reads_data=True, encodes=True),
+    Benchmark("route_examples", ("--queries", "40"), ("--no-dense", "--each", "1"), reads_data=True, encodes=True),
+    Benchmark("frameworks", ("--queries", "20"), (), reads_data=True, encodes=True),
+    Benchmark("label_order", ("--queries", "60", "--routed", "5"), ("--routes", "6"), reads_data=True),
+    Benchmark("load", ("--seconds", "25"), ("--rates", "2", "--seconds", "8", "--no-write"), writes_to=False),
+    Benchmark("service", (), ("--quick",)),
+)
+
+
+def main() -> None:
+    options = parse_options()
+    console = Console(stderr=True)
+    failed, left_out = [], []
+    with tempfile.TemporaryDirectory() as work:
+        if options.quick:
+            write_toy_data(Path(work) / "data")
+            options.data, options.cache = Path(work) / "data", None
+        for benchmark in BENCHMARKS:
+            if benchmark.name in options.skip or (benchmark.reads_data and options.data is None):
+                left_out.append(benchmark.name)
+                continue
+            start = time.perf_counter()
+            status = subprocess.run(command(benchmark, options, Path(work)), check=False).returncode
+            failed += [benchmark.name] if status else []
+            console.rule(f"{benchmark.name}: {'failed' if status else 'done'}, {time.perf_counter() - start:.0f} s")
+    if not options.quick:
+        subprocess.run([sys.executable, str(HERE / "tables.py"), "--write"], check=True)
+    if left_out:
+        console.print(f"left out: {', '.join(left_out)} (--skip, or no data: --data, {VARIABLE})")
+    if failed:
+        raise SystemExit(f"failed: {', '.join(failed)}")
+
+
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    told = os.environ.get(VARIABLE)
+    parser.add_argument("--data", type=Path, default=Path(told) if told else None, help=f"evaluation data; {VARIABLE}")
+    parser.add_argument("--cache", type=Path, help="folder that keeps all-MiniLM-L6-v2's vectors")
+    parser.add_argument("--skip", type=lambda names: names.split(","), default=[], help="names with commas")
+    parser.add_argument("--quick", action="store_true", help="toy data, and nothing is kept")
+    options = parser.parse_args()
+    options.skip = [name.replace("-", "_") for name in options.skip]
+    if unknown := sorted(set(options.skip) - {benchmark.name for benchmark in BENCHMARKS}):
+        parser.error(f"no benchmark {', '.join(unknown)}")
+    return options
+
+
+def command(benchmark: Benchmark, options: argparse.Namespace, work: Path) -> list[str]:
+    """What runs a benchmark; quick results go to a folder that is thrown away."""
+    line = [sys.executable, str(HERE / f"{benchmark.name}.py")]
+    line += benchmark.quick if options.quick else benchmark.full
+    if benchmark.reads_data:
+        line += ["--data", str(options.data)]
+    if benchmark.encodes and options.cache:
+        line += ["--cache", str(options.cache)]
+    if options.quick and benchmark.writes_to:
+        line += ["--out", str(work / "out")]
+    return line
+
+
+if __name__ == "__main__":
+    main()
