@@ -444,7 +444,7 @@ def test_openais_client_reads_the_same_of_both_servers(
     question = str(Question(REQUEST.text, REQUEST.labels[0]))
 
     def read(place: str) -> dict[str, float]:
-        command = [their_python, HERE / "openai_client.py", place, "tiny", question]
+        command = [str(their_python), str(HERE / "openai_client.py"), place, "tiny", question]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         return dict(json.loads(done.stdout))
 

@@ -132,6 +132,15 @@ def _mean_ndcg(sets: Mapping[str, Mapping[str, float]]) -> float:
     return statistics.fmean(measures["ndcg@10"] for name, measures in sets.items() if name != "mean")
 
 
+def tutorial() -> str:
+    report, source = newest("tutorial")
+    before, after = report["before"], report["after"]
+    classes = zip(before["classes"], after["classes"], strict=True)
+    rows = [[name, f"{before[name]:.3f}", f"{after[name]:.3f}"] for name in ("accuracy", "macro F1", "weighted F1")]
+    rows += [[f"F1 of {old['label']}", f"{old['f1']:.3f}", f"{new['f1']:.3f}"] for old, new in classes]
+    return f"{table(['', 'before', 'after'], rows)}\n\n{source}"
+
+
 def routing() -> str:
     report, source = newest("routing")
     known = {name: name.replace("_", " ") for name in report["tasks"]}
@@ -204,6 +213,7 @@ INSERTS: Mapping[str, Callable[[], str]] = {
     "labels": labels,
     "retrieval": retrieval,
     "routing": routing,
+    "tutorial": tutorial,
     "label-order": order,
     "thresholds": thresholds,
     "calibration": calibration,

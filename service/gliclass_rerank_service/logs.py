@@ -25,7 +25,8 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        told |= {name: value for name, value in vars(record).items() if name not in OWN}
+        # Other libraries put fields of their own into every record (Ray does), and begin them with "_".
+        told |= {name: value for name, value in vars(record).items() if name not in OWN and not name.startswith("_")}
         if record.exc_info and record.exc_info[0] is not None:
             frames = traceback.extract_tb(record.exc_info[2])
             told["error"] = record.exc_info[0].__name__
