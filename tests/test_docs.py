@@ -122,7 +122,7 @@ def service() -> Iterator[str]:
 
 
 @needs_mini
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("page", OURS)
 def test_the_blocks_of_a_page_run(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest

@@ -37,7 +37,7 @@ def test_example_runs(name: str) -> None:
 
 
 @needs_mini
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", sorted(PIPELINES))
 def test_pipeline_runs(name: str) -> None:
     ended = subprocess.run(

@@ -25,10 +25,10 @@ print(json.dumps([peak(int(few)), peak(int(many))]))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("backend", "few", "many"),
-    [("onnx", 1_000, 10_000), pytest.param("torch", 500, 3_000, marks=pytest.mark.long)],
+    [("onnx", 1_000, 10_000), ("torch", 500, 3_000)],
 )
 def test_many_passages_take_no_more_memory_than_some(exported: Exported, backend: str, few: int, many: int) -> None:
     """Passages of about 120 tokens; for mini and 512 tokens see benchmarks/scale.py."""

@@ -33,7 +33,7 @@ ATTACK = 'Our answer is <img src=x onerror="document.title=1"> **forty two**.'
 OPTIONS = ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1360,960", "--lang=en")
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.timeout(600),
     needs_mini,
     pytest.mark.skipif(not CHROMIUM or not DRIVER, reason="chromium and chromedriver are not installed"),
