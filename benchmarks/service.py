@@ -115,14 +115,14 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="mini")
     parser.add_argument("--requests", type=int, help="of one caller, 100 by default")
-    parser.add_argument("--rounds", type=int, help="of the throughput, 3 by default")
+    parser.add_argument("--rounds", type=int, help="of the throughput, 5 by default")
     parser.add_argument("--busy-requests", type=int, help="of the 64 callers in each round, 128 by default")
     parser.add_argument("--seconds", type=float, help="of the overload, 60 by default")
     parser.add_argument("--quick", action="store_true", help="little of all, and no files unless --out")
     parser.add_argument("--out", type=Path, help="folder of the results")
     options = parser.parse_args()
     quick = {"requests": 5, "rounds": 1, "busy_requests": 16, "seconds": 0.5}
-    full = {"requests": 100, "rounds": 3, "busy_requests": 2 * CALLERS, "seconds": 60.0}
+    full = {"requests": 100, "rounds": 5, "busy_requests": 2 * CALLERS, "seconds": 60.0}
     for name, value in (quick if options.quick else full).items():
         setattr(options, name, getattr(options, name) or value)
     return options
