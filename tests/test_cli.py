@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -190,7 +191,10 @@ def test_ctrl_c_ends_with_130() -> None:
     import signal
 
     arguments = [sys.executable, "-m", "gliclass_rerank.cli", "rerank", "law", "-"]
-    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what runs in the background inherits deafness
+    with subprocess.Popen(
+        arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heeding
+    ) as process:
         time.sleep(2)  # it waits for lines
         process.send_signal(signal.SIGINT)
         _, error = process.communicate(timeout=30)

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,8 @@ def test_serve_run_serves_what_the_file_says(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": paths, **ray}
     command = [sys.executable, "-c", "from ray.serve.scripts import cli; cli()", "run", str(tmp_path / "serve.yml")]
     with (tmp_path / "log").open("wb") as log:
-        started = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=tmp_path)
+        heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what runs in the background inherits deafness
+        started = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=tmp_path, preexec_fn=heeding)
     try:
         wait_for(lambda: started.poll() is not None or is_ready(port), PATIENCE)
         assert started.poll() is None, (tmp_path / "log").read_text("utf-8", "replace")
