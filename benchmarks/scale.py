@@ -1,6 +1,6 @@
 """How time and memory grow with the number of passages, their length, the labels, and the callers.
 
-    gliclass-rerank bench scale                        # about ten minutes
+    gliclass-rerank bench scale
     gliclass-rerank bench scale --axes labels,callers
     gliclass-rerank bench scale --quick                # the small end of each axis, one round, nothing written
 
