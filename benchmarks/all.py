@@ -3,8 +3,8 @@
     gliclass-rerank bench all [--data DATA] [--cache CACHE] [--skip load,service]
     gliclass-rerank bench --quick    # toy data, minutes, nothing kept
 
-Each is a process of its own, with the arguments of BENCHMARKS: samples are smaller than a script's own defaults, so that
-all of it fits an hour or so. Those that read evaluation data (GLICLASS_RERANK_DATA) are left out by name where there are none.
+Each is a process of its own, with the arguments of BENCHMARKS: some samples are smaller than a script's own
+defaults. Those that read evaluation data (GLICLASS_RERANK_DATA) are left out by name where there are none.
 With --quick they read `toy_data.py`'s. It ends with what failed, and fails if anything did.
 """
 

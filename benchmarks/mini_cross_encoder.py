@@ -4,8 +4,8 @@
         --minutes 68 --steps 816 --out build/mini/cross-encoder
 
 Made as its documentation recommends: binary cross-entropy over (query, passage, label) with hard negatives, the
-positives weighted by how many negatives stand beside each. A batch is of pairs of about the same length, so that little is
-padded. After a kill the same command goes on from its last checkpoint.
+positives weighted by how many negatives stand beside each. A batch is of pairs of about the same length, so that
+little is padded. After a kill the same command goes on from its last checkpoint.
 `bench retrieval --cross-encoder` measures it.
 Needs `pip install datasets` beside the extra [train].
 """
