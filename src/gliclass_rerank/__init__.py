@@ -4,6 +4,7 @@ from gliclass_rerank.check import ClaimVerdict, FactChecker, FactReport
 from gliclass_rerank.classify import Classification, Classifier, LabelScore
 from gliclass_rerank.errors import (
     CheckpointError,
+    DeviceMemoryError,
     GLiClassRerankError,
     InputError,
     InvalidTextError,
@@ -30,6 +31,7 @@ __all__ = [
     "ClaimVerdict",
     "Classification",
     "Classifier",
+    "DeviceMemoryError",
     "Example",
     "FactChecker",
     "FactReport",

@@ -10,7 +10,8 @@
     │   ├── ModelNotFoundError           no such folder, hub repository or cached file
     │   ├── CheckpointError              the folder is there, but is no usable checkpoint
     │   ├── UnsupportedModelError        a layout, flag or backbone that we refuse by name
-    │   └── NonFiniteError               weights or scores are NaN or infinite
+    │   ├── NonFiniteError               weights or scores are NaN or infinite
+    │   └── DeviceMemoryError            one pass by itself does not fit into the device's memory
     ├── ServiceError                     a service did not answer, or refused
     └── MissingExtraError (ImportError)  an optional part of the package is not installed
 
@@ -60,6 +61,10 @@ class UnsupportedModelError(ModelError):
 
 class NonFiniteError(ModelError):
     """The model's weights or scores are NaN or infinite."""
+
+
+class DeviceMemoryError(ModelError):
+    """One pass by itself does not fit into the free memory of the device; whatever can be divided was divided."""
 
 
 class ServiceError(GLiClassRerankError):

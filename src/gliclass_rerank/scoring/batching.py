@@ -2,36 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
-def plan_batches(lengths: Sequence[int], kinds: Sequence[int], *, max_tokens: int) -> list[list[int]]:
+def plan_batches(
+    lengths: Sequence[int], kinds: Sequence[Hashable], *, max_tokens: int, padded: bool = True
+) -> list[list[int]]:
     """Group items so that little is padded and no batch exceeds a budget.
 
     Items of one batch share their kind (the number of labels, so that none needs padding) and have similar
-    lengths; a batch costs its count times its longest length. An item longer than the budget gets a batch of
-    its own. Longest first: the last batches are small, so workers finish together.
+    lengths. An item longer than the budget gets a batch of its own. Longest first: the last batches are small, so
+    workers finish together.
 
     Args:
         lengths: tokens of each item, > 0.
         kinds: same length as ``lengths``; items of different kinds never share a batch.
-        max_tokens: budget of one batch, padding included, > 0.
+        max_tokens: budget of one batch, see `batch_cost`, > 0.
+        padded: items of a batch are padded to its longest; else they are packed one after another.
 
     Returns:
         Indices into ``lengths``; every index occurs exactly once.
     """
-    open_batch: dict[int, list[int]] = {}
+    open_batch: dict[Hashable, tuple[list[int], int]] = {}  # what a kind is filled into, and its tokens so far
     planned: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        batch = open_batch.get(kinds[index])
-        if batch is None or (len(batch) + 1) * lengths[batch[0]] > max_tokens:
-            batch = open_batch[kinds[index]] = []
+        batch, tokens = open_batch.get(kinds[index], ([], 0))
+        tokens += lengths[batch[0]] if padded and batch else lengths[index]
+        if not batch or tokens > max_tokens:
+            batch, tokens = [], lengths[index]
             planned.append(batch)
         batch.append(index)
+        open_batch[kinds[index]] = batch, tokens
     return planned
+
+
+def batch_cost(lengths: Sequence[int], *, padded: bool = True) -> int:
+    """Tokens that a batch of items of these lengths takes: with padding count times the longest, else their sum."""
+    return len(lengths) * max(lengths) if padded else sum(lengths)
 
 
 def chunked(items: Iterable[T], sizes: Iterable[int], *, max_items: int, max_size: int) -> Iterator[list[T]]:

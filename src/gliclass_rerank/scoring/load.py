@@ -37,7 +37,7 @@ HUB_FILES = ("*.json", "*.safetensors", "*.onnx")
 TORCH_PARTS = ("torch", "transformers", "gliclass")
 TIMEOUT = 60.0  # seconds
 CHOSEN = "a running service has chosen this itself; leave it out beside a URL"
-# Measured: on a CPU small batches stay in its caches, on a GPU large ones fill it.
+# Measured: on a CPU small batches stay in its caches. A GPU wants large ones, and CUDA tells how large may be.
 BATCH_TOKENS = {"onnx": 512, "cpu": 1024, "gpu": 32768}
 
 
@@ -70,7 +70,8 @@ def load_scorer(
             the wanted dtype and no GPU was asked for.
         device: "cpu", "cuda", "cuda:1", "mps"; "auto" takes a GPU for the torch backend if there is one.
         dtype: "auto" is the graph's own for ONNX; for torch fp32 on a CPU, bf16 (else fp16) on a GPU.
-        max_batch_tokens: budget of one forward pass, padding included; a measured default by device.
+        max_batch_tokens: budget of one forward pass, padding included. By default a measured one on a CPU, and on
+            CUDA what fits into its free memory: see `gliclass_rerank.scoring.memory`.
         max_length: tokens of one pass, labels included; by default what the model's positions allow, 1024 at most.
         threads: batches that the ONNX backend runs at a time, or torch's threads; by default the usable cores. Of an
             OpenAI-compatible server, questions under way at a time; 16 by default.
@@ -83,6 +84,7 @@ def load_scorer(
     Raises:
         ModelNotFoundError: no such model, or not in the cache while offline.
         CheckpointError, UnsupportedModelError, NonFiniteError: a folder that is no usable checkpoint.
+        DeviceMemoryError: not even one pass of it fits into the device's memory.
         MissingExtraError: the torch backend, or httpx for a service, is needed and not installed.
         ServiceError: the service cannot be reached, refuses the key, or is none of ours (nor OpenAI-compatible).
         OptionError: an option's value is impossible, alone or for this model.
@@ -236,7 +238,13 @@ def _load_torch(
     info = _info(checkpoint, "torch", str(place), dtype)
     if adapter:  # what was fitted to the base's scores does not hold for the adapter's
         info = replace(info, prior_weight=None, calibration=read_calibration(adapter))
-    return TorchScorer(checkpoint, info, max_batch_tokens=budget, model=model)
+    scorer = TorchScorer(checkpoint, info, max_batch_tokens=budget, model=model)
+    scorer.warm_up()
+    if place.type == "cuda" and max_batch_tokens is None:
+        from gliclass_rerank.scoring.memory import CudaMemory, fit_to_memory
+
+        fit_to_memory(scorer, CudaMemory(place))
+    return scorer
 
 
 def torch_device(device: str) -> torch.device:

@@ -24,7 +24,8 @@ from gliclass_rerank.scoring.forward import (
     EncoderDecoderForward,
     UniEncoderForward,
 )
-from gliclass_rerank.scoring.local import LocalScorer
+from gliclass_rerank.scoring.local import LocalScorer, Waiting
+from gliclass_rerank.scoring.packed import PackedHead, PackedUniEncoder, packs
 from gliclass_rerank.scoring.quantized import FACTORS, INT8, SCALE
 from gliclass_rerank.scoring.tokenizer import TextTokenizer
 from gliclass_rerank.types import FloatArray, ModelInfo
@@ -41,20 +42,68 @@ class TorchScorer(LocalScorer):
         max_batch_tokens: budget of one forward pass, padding included.
         model: the checkpoint's model if it is in memory already, in training or with an adapter; it stays as it is
             if it is where ``info`` says.
+        packed: run batches without padding, see `gliclass_rerank.scoring.packed`; by default on CUDA in half
+            precision, where the architecture can. A batch then costs its own tokens.
+
+    Raises:
+        UnsupportedModelError: ``packed`` is asked for, and the model cannot be.
     """
 
+    _out_of_memory = (torch.cuda.OutOfMemoryError,)
+
     def __init__(
-        self, checkpoint: Checkpoint, info: ModelInfo, *, max_batch_tokens: int, model: GLiClassModel | None = None
+        self,
+        checkpoint: Checkpoint,
+        info: ModelInfo,
+        *,
+        max_batch_tokens: int,
+        model: GLiClassModel | None = None,
+        packed: bool | None = None,
     ) -> None:
         super().__init__(checkpoint, info, max_batch_tokens=max_batch_tokens)
-        model = (model or load_model(checkpoint)).to(torch.device(info.device), DTYPES[info.dtype]).eval()
+        model = model or load_model(checkpoint)
+        device, dtype = torch.device(info.device), DTYPES[info.dtype]
+        self._pads = not packs(model, device, dtype, packed)
+        # Before the weights are rounded: the head of a packed model is fp32.
+        head = None if self._pads else PackedHead(model).to(device)
+        model = cast_weights(model.to(device), dtype).eval()
         self._network = Network(checkpoint, model)
+        self._packed = PackedUniEncoder(model, head, max_length=checkpoint.max_length) if head else None
         self._label_embeddings: OrderedDict[str, Tensor] = OrderedDict()
         self._label_lock = threading.Lock()
 
+    @property
+    def packed(self) -> bool:
+        """Whether batches run without padding."""
+        return self._packed is not None
+
+    def warm_up(self) -> None:
+        """Compile and capture what service will run, so that no request waits for it. Does nothing on a CPU."""
+        if self._packed is not None:
+            with torch.inference_mode():
+                self._packed.warm_up()
+
     def _run(self, batch: Sequence[Pass]) -> FloatArray:
+        return self._launch(batch)()
+
+    def _launch(self, batch: Sequence[Pass]) -> Waiting:
         with torch.inference_mode():
-            logits: FloatArray = self._network(batch, self._embed_labels).float().cpu().numpy()
+            logits = (self._packed(self._packed.pack(batch)) if self._packed else self._padded(batch)).float()
+            if logits.device.type != "cuda":
+                done: FloatArray = logits.cpu().numpy()
+                return lambda: done
+            host = torch.empty(logits.shape, pin_memory=True)
+            host.copy_(logits, non_blocking=True)
+            copied = torch.cuda.current_stream(logits.device).record_event()
+
+        def wait() -> FloatArray:
+            copied.synchronize()
+            return host.numpy().copy()  # so that pinned memory is free again
+
+        return wait
+
+    def _padded(self, batch: Sequence[Pass]) -> Tensor:
+        logits: Tensor = self._network(batch, self._embed_labels)
         return logits
 
     def _embed_labels(self, labels: Sequence[str]) -> Tensor:
@@ -142,6 +191,18 @@ def forward_of(model: GLiClassModel) -> nn.Module:
     if architecture.startswith("bi-encoder"):
         return BiEncoderForward(model)
     return DecoderForward(model) if architecture == "decoder-kv" else EncoderDecoderForward(model)
+
+
+def cast_weights(model: GLiClassModel, dtype: torch.dtype) -> GLiClassModel:
+    """Round a model's weights to a dtype, in place, and leave what it computes once, as it is.
+
+    `Module.to` would round the frequencies of rotary embeddings as well, and a position of some hundreds times the
+    error of a bf16 frequency points anywhere.
+    """
+    for parameter in model.parameters():
+        if parameter.is_floating_point() and parameter.dtype != dtype:
+            parameter.data = parameter.data.to(dtype)
+    return model
 
 
 def load_model(checkpoint: Checkpoint) -> GLiClassModel:
