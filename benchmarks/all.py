@@ -47,8 +47,10 @@ class Benchmark:
 BENCHMARKS = (
     Benchmark("throughput", (), ("--quick", "--passages", "4")),
     Benchmark("peers", (), ("--quick",)),
+    Benchmark("stages", (), ("--quick",)),
     Benchmark("labels", (), ("--quick", "--rounds", "1")),
     Benchmark("scale", (), ("--quick",)),
+    Benchmark("gpu", (), ("--quick",)),  # without a GPU a toy in full as well, and nothing is written
     Benchmark("int8", (), ("--passages", "1")),
     Benchmark("prior_weight", (), ("--candidates", "1")),
     Benchmark("retrieval", ("--queries", "10"), ("--queries", "2", "--no-dense"), reads_data=True, encodes=True),

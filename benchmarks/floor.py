@@ -44,8 +44,9 @@ def sequence_lengths(checkpoint: Checkpoint, requests: Sequence[ScoreRequest]) -
 def operations(encoder: Mapping[str, Any], lengths: Sequence[int]) -> int:
     """Operations of an encoder's matrix products for sequences of these lengths.
 
-    A layer of width H with S tokens: queries, keys, values and output 4 S H², scores and mixing 2 S² H, and S H I for
-    each matrix of its feed-forward block of width I. Attention is counted over the whole sequence in every layer.
+    A layer of width H with S tokens: queries, keys, values and output 4 S H², S H I for each matrix of its feed-forward
+    block of width I, and H for each pair of tokens that attend to each other and each product of `attention_products`.
+    All pairs do, S², but for those further apart than the window of a layer with local attention (`pairs_within`).
 
     Args:
         encoder: ``encoder_config`` of a checkpoint.
@@ -53,9 +54,27 @@ def operations(encoder: Mapping[str, Any], lengths: Sequence[int]) -> int:
     """
     width, inner, layers = (int(encoder[key]) for key in ("hidden_size", "intermediate_size", "num_hidden_layers"))
     matrices = FEED_FORWARD.get(encoder.get("model_type", ""), 2)
-    linear = 4 * width * width + matrices * width * inner
-    multiplications = sum(tokens * linear + 2 * tokens * tokens * width for tokens in lengths)
-    return 2 * layers * multiplications
+    linear = layers * (4 * width * width + matrices * width * inner)
+    local = list(encoder.get("layer_types") or ()).count("sliding_attention")
+    window = int(encoder.get("local_attention") or 0) // 2
+    attention = attention_products(encoder) * width
+    multiplications = sum(
+        tokens * linear + attention * ((layers - local) * tokens * tokens + local * pairs_within(window, tokens))
+        for tokens in lengths
+    )
+    return 2 * multiplications
+
+
+def attention_products(encoder: Mapping[str, Any]) -> int:
+    """Products for a pair of tokens: its score, its part of the mixture, and DeBERTa's two scores of its distance."""
+    kinds = encoder.get("pos_att_type") or () if encoder.get("relative_attention") else ()
+    return 2 + len(kinds.split("|") if isinstance(kinds, str) else kinds)
+
+
+def pairs_within(window: int, tokens: int) -> int:
+    """Ordered pairs of tokens, each with itself too, at most ``window`` positions apart."""
+    reach = min(window, tokens - 1)
+    return tokens + 2 * reach * tokens - reach * (reach + 1)
 
 
 def peaks(encoder: Mapping[str, Any], threads: int) -> dict[Kind, dict[str, float]]:

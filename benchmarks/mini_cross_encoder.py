@@ -50,7 +50,7 @@ class StopAfter(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> TrainerControl:
-        control.should_training_stop = time.monotonic() > self._end
+        control.should_training_stop |= time.monotonic() > self._end  # the trainer itself stops at its last step
         return control
 
 

@@ -153,6 +153,12 @@ def scale(report: Report) -> str:
     return "\n\n".join(parts)
 
 
+def stages(report: Report) -> str:
+    whole = report["seconds"]
+    rows = {stage: [1000 * taken, 100 * taken / whole] for stage, taken in report["stages"].items()}
+    return markdown(["ms", "% of all"], rows | {"all": [1000 * whole, 100.0]}, digits=1)
+
+
 def int8(report: Report) -> str:
     columns = list(next(iter(report["differences"].values())))
     return markdown(columns, {name: list(row.values()) for name, row in report["differences"].items()}, digits=4)
@@ -211,6 +217,7 @@ def label_order(report: Report) -> str:
 TABLES: dict[str, Callable[[Report], str]] = {
     "throughput": throughput,
     "peers": peers,
+    "stages": stages,
     "labels": label_costs,
     "scale": scale,
     "int8": int8,

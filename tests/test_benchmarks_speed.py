@@ -42,6 +42,21 @@ def test_operations_by_hand() -> None:
     assert floor.operations(gated, [3]) - floor.operations(ENCODER, [3]) == 2 * 2 * 3 * 4 * 8
 
 
+def test_local_layers_and_distances_are_counted_as_they_are() -> None:
+    local = {**ENCODER, "layer_types": ["full_attention", "sliding_attention"], "local_attention": 2}
+    # Of 3x3 pairs the first and the last token do not see each other: 2 fewer, scores and mixing of 4 each.
+    assert floor.operations(ENCODER, [3]) - floor.operations(local, [3]) == 2 * 2 * 2 * 4
+    deberta = {**ENCODER, "relative_attention": True, "pos_att_type": ["p2c", "c2p"]}
+    assert floor.operations(deberta, [3]) - floor.operations(ENCODER, [3]) == 2 * 2 * (2 * 3 * 3 * 4)
+    assert floor.operations({**deberta, "pos_att_type": "p2c|c2p"}, [3]) == floor.operations(deberta, [3])
+
+
+@given(window=st.integers(0, 40), tokens=st.integers(1, 60))
+def test_pairs_within_a_window(window: int, tokens: int) -> None:
+    counted = sum(abs(i - j) <= window for i in range(tokens) for j in range(tokens))
+    assert floor.pairs_within(window, tokens) == counted
+
+
 @given(lengths=st.lists(st.integers(1, 600), min_size=1, max_size=8))
 def test_what_is_not_padded_needs_no_more_than_what_is(lengths: list[int]) -> None:
     padded = [max(lengths)] * len(lengths)
