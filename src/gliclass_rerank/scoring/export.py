@@ -30,7 +30,6 @@ from gliclass_rerank.scoring.batch import uni_encoder_inputs
 from gliclass_rerank.scoring.checkpoint import CARD_FILE, Checkpoint, read_checkpoint, refuse_used_folder
 from gliclass_rerank.scoring.encoding import InputEncoder
 from gliclass_rerank.scoring.forward import UniEncoderForward
-from gliclass_rerank.scoring.fusion import fuse_attention
 from gliclass_rerank.scoring.graph import Graph
 from gliclass_rerank.scoring.int8 import Activation, quantize_graph
 from gliclass_rerank.scoring.quantized import INT8
@@ -73,14 +72,13 @@ def export_checkpoint(
     model = load_model(checkpoint).eval()
     graph = Graph(trace(UniEncoderForward(model), checkpoint))
     graph.drop_softmax_guards()
-    matrices = {key: value.numpy() for key, value in read_weights(source).items() if ".encoder_model." in key}
-    fuse_attention(graph, matrices, heads=model.config.encoder_config.num_attention_heads)
     stored = read_stored(source)
     if any(key.endswith(INT8) for key in stored):
         stored = read_weights(source)
     if dtype == "int8":
+        matrices = {key: value.numpy() for key, value in read_weights(source).items() if ".encoder_model." in key}
         seen = see_activations(graph, checkpoint, calibration, on_progress)
-        for key, tensors in quantize_graph(graph, matrices, seen).items():
+        for key, tensors in quantize_graph(graph, matrices, seen, prompt_first=checkpoint.prompt_first).items():
             stored.pop(key, None)
             stored |= {part: torch.from_numpy(array) for part, array in tensors.items()}
     target.mkdir(parents=True, exist_ok=True)

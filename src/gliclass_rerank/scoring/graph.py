@@ -69,31 +69,6 @@ class Graph:
         del self.model.graph.node[:]
         self.model.graph.node.extend(nodes)
 
-    def bias_of(self, product: onnx.NodeProto) -> onnx.NodeProto | None:
-        """The node that adds a constant vector to a product, if that is all that reads it."""
-        readers = [node for node in self.model.graph.node if product.output[0] in node.input]
-        if len(readers) != 1 or readers[0].op_type != "Add":
-            return None
-        added = [self.constants[name] for name in readers[0].input if name in self.constants]
-        return readers[0] if len(added) == 1 and len(added[0].dims) == 1 else None
-
-    def use_domain(self, domain: str) -> None:
-        """Declare operators that are not ONNX's own."""
-        if all(entry.domain != domain for entry in self.model.opset_import):
-            self.model.opset_import.append(helper.make_opsetid(domain, 1))
-
-    def drop_unread(self) -> None:
-        """Remove nodes whose results nothing reads, and the constants that only they read."""
-        needed = {output.name for output in self.model.graph.output}
-        kept = []
-        for node in reversed(self.model.graph.node):
-            if needed.intersection(node.output):
-                needed.update(node.input)
-                kept.append(node)
-        del self.model.graph.node[:]
-        self.model.graph.node.extend(reversed(kept))
-        self.drop_unused()
-
     def drop_softmax_guards(self) -> None:
         """Remove the replacement of NaN by 0 behind each softmax: two passes over all attention weights.
 

@@ -1,11 +1,11 @@
-"""Rewriting a graph's products with weights to int8, with one constant scale for each activation.
+"""Rewriting a graph's products with weights to int8, with one scale a token.
 
-The scales are fixed when the model is exported, from calibration data. So nothing is searched for while it runs, and a
-score stays that of the single pair: scales found in a batch would depend on whatever else is in it. What makes constant
-scales fine enough is that a few channels reach much further than the others. They are evened out (`smoothing`), and
-what still stands out is split over several columns of the same product (outlier channel splitting, Zhao et al. 2019,
-arXiv:1901.09504), each of which takes up one more stretch of the range.
+onnxruntime's own dynamic quantisation takes one scale for a whole batch, so a score would depend on whatever
+else is in the batch. Here each row (token) of an activation has a scale of its own: scores stay those of the
+single pair, and outliers of one token do not coarsen the others.
 
+The rows of labels, and the special tokens, get a second int8 term for what the first one rounds away. They are few,
+but a label is pooled from only a handful of them, so that rounding does not average out as it does over a text.
 What int8 costs is measured by benchmarks/int8.py.
 """
 
@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper
+from onnx import TensorProto, helper
 
 from gliclass_rerank.scoring.graph import Graph
 from gliclass_rerank.scoring.quantized import (
     FACTORS,
     INT8,
+    LEVELS,
     SCALE,
     quantize_columns,
     quantize_rows,
@@ -32,12 +33,8 @@ from gliclass_rerank.scoring.quantized import (
 from gliclass_rerank.types import FloatArray
 
 MICROSOFT = "com.microsoft"
-LEVELS = 255  # of an activation
-SPLIT, MIN_SPLIT = 1 / 96, 4  # columns that a product may get beside its own, as a share of these, and in any case
-WORTH = 0.9  # of the whole range: what a split must come below to be worth its operators
-MIN_SKEW = 10  # an activation that reaches this much further up than down (GELU) is split only, not smoothed as well
-ROUNDING = 1e-4  # of the range, which is no reason for another column
-MIN_LOOKUP = 1024  # rows of an embedding table that is worth quantising
+FINE_ROWS, FINE_ZEROS = "fine.rows", "fine.zeros"
+MIN_SKEW = 10  # an activation that reaches this much further up than down is shifted and kept unsigned (GELU)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +59,14 @@ class Activation:
     def __add__(self, other: Activation) -> Activation:
         return Activation(np.minimum(self.low, other.low), np.maximum(self.high, other.high), self.gram + other.gram)
 
-    @property
-    def one_sided(self) -> bool:
-        """It reaches much further up than down, as behind a GELU."""
-        return float(self.high.max()) > MIN_SKEW * -float(self.low.min())
-
 
 Seen = Mapping[str, Activation]
 Tensors = dict[str, NDArray[Any]]
-Product = tuple[onnx.NodeProto, str, FloatArray]
-"""Node, the name of its weight, and that as (inputs, outputs)."""
 
 
-def quantize_graph(graph: Graph, weights: Mapping[str, FloatArray], seen: Seen) -> dict[str, Tensors]:
+def quantize_graph(
+    graph: Graph, weights: Mapping[str, FloatArray], seen: Seen, *, prompt_first: bool
+) -> dict[str, Tensors]:
     """Rewrite the products and embedding look-ups that use ``weights`` to int8.
 
     Args:
@@ -82,179 +74,178 @@ def quantize_graph(graph: Graph, weights: Mapping[str, FloatArray], seen: Seen) 
         weights: the checkpoint's matrices by name, float32, linear layers as (outputs, inputs); what is not
             among them (the head, say) stays as it is.
         seen: what calibration saw of each product's input.
+        prompt_first: labels stand before the text in a sequence, else behind it.
 
     Returns:
         For each weight that was quantised, the tensors that replace it in the weights file, by their names.
     """
     by_content = _unique_by_content(weights)
-    products: list[Product] = []
+    products = {}
     for node in graph.products():
         matrix = graph.array(node.input[1])
         if name := by_content.get(matrix.T.tobytes()):
-            products.append((node, name, matrix))
-    divisors = _divisors(products, seen)
+            products[node.output[0]] = (node, name, matrix)
+    divisors = _divisors(list(products.values()), seen)
     grams: dict[str, NDArray[np.float64]] = {}
-    for node, name, _ in products:
+    for node, name, _ in products.values():
         grams[name] = grams.get(name, 0) + seen[node.input[0]].gram
     stored: dict[str, Tensors] = {}
-    replacements: dict[str, Sequence[onnx.NodeProto]] = {}
-    rows: dict[str, _Rows] = {}
-    for node, name, matrix in products:
-        source = node.input[0]
-        first = []
-        if source not in rows:
-            rows[source] = _Rows(graph, source, seen[source], divisors[source])
-            first = rows[source].quantize()
-        even = divisors[source]
-        int8, scale = quantize_columns(matrix * even[:, None], grams[name] / np.outer(even, even))
-        stored[name] = {name + INT8: int8, name + SCALE: scale, name + FACTORS: 1 / even}
-        biased = graph.bias_of(node)
-        output = biased.output[0] if biased else node.output[0]
-        replacements[node.output[0]] = [*first, *rows[source].multiply(name, int8, scale, output, biased)]
-        if biased:
-            replacements[output] = []
+    replacements: dict[str, list[onnx.NodeProto]] = {}
+    prepared: set[str] = set()
+    for output, (node, name, matrix) in products.items():
+        rows = _Rows(graph, node.input[0], seen[node.input[0]], divisors[node.input[0]])
+        first = [] if rows.source in prepared else rows.quantize()
+        prepared.add(rows.source)
+        gram = grams[name] / np.outer(rows.divisors, rows.divisors)
+        int8, scale = quantize_columns(matrix * rows.divisors[:, None], gram)
+        stored[name] = {name + INT8: int8, name + SCALE: scale, name + FACTORS: 1 / rows.divisors}
+        replacements[output] = [*first, *rows.multiply(name, int8, scale, output)]
     for node in graph.model.graph.node:
         if node.op_type == "Gather" and node.input[0] in graph.constants:
             table = graph.array(node.input[0])
             name = by_content.get(table.tobytes(), "")
-            if name and table.shape[0] > MIN_LOOKUP:
+            if name and table.shape[0] > 1024:
                 replacements[node.output[0]], stored[name] = _quantized_lookup(graph, node, name, table)
     graph.replace_nodes(replacements)
+    for node in reversed(_fine_rows(graph, prompt_first=prompt_first)):
+        graph.model.graph.node.insert(0, node)
     graph.drop_unused()
-    graph.use_domain(MICROSOFT)
+    graph.model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
     return stored
 
 
-@dataclass(frozen=True, slots=True)
-class Split:
-    """The range of an activation's uint8, and the columns that take up what lies beyond.
-
-    Attributes:
-        low, high: the range, low <= 0 <= high.
-        channels: int64, shape (columns,): the channel of each column.
-        offsets: float32, shape (columns,): where the column's stretch begins, > 0 beyond ``high``, < 0 beyond ``low``.
-    """
-
-    low: float
-    high: float
-    channels: NDArray[np.int64]
-    offsets: FloatArray
-
-    @property
-    def step(self) -> np.float32:
-        return np.float32(max(self.high - self.low, 1e-12) / LEVELS)
-
-    @property
-    def zero(self) -> np.uint8:
-        return np.uint8(np.clip(np.rint(-self.low / self.step), 0, LEVELS))
-
-
-def split_range(low: FloatArray, high: FloatArray) -> Split:
-    """Find the smallest range such that a few columns take up what channels reach beyond it.
-
-    Args:
-        low, high: smallest and largest value of each channel, float32, shape (channels,).
-    """
-    reach = np.maximum(high - np.median(high), np.median(low) - low)
-    order = np.argsort(-reach, kind="stable")
-    whole = best = _split(low, high, order)
-    for outliers in range(1, len(order)):
-        split = _split(low, high, order[outliers:])
-        if len(split.channels) > max(MIN_SPLIT, SPLIT * len(low)):
-            break
-        best = split
-    return best if best.high - best.low < WORTH * (whole.high - whole.low) else whole
-
-
-def _split(low: FloatArray, high: FloatArray, inside: NDArray[np.int64]) -> Split:
-    """The range of the channels ``inside``, and columns for all that lies beyond it."""
-    bottom, top = min(float(low[inside].min()), 0.0), max(float(high[inside].max()), 0.0)
-    channels: list[int] = []
-    offsets: list[float] = []
-    for edge, reached in ((top, high), (bottom, low)):
-        stretches = np.ceil(reached / edge - ROUNDING).astype(int) - 1 if edge else np.zeros(len(reached), int)
-        for channel in np.flatnonzero(stretches > 0):
-            channels += [int(channel)] * int(stretches[channel])
-            offsets += [edge * (i + 1) for i in range(stretches[channel])]
-    return Split(bottom, top, np.array(channels, np.int64), np.array(offsets, np.float32))
-
-
 class _Rows:
-    """The rows of one activation, and their products."""
+    """The rows of one activation: how they become int8 and how their products become floats again."""
 
     def __init__(self, graph: Graph, source: str, seen: Activation, divisors: FloatArray) -> None:
         self.graph, self.source, self.divisors = graph, source, divisors
-        self.split = split_range(seen.low / divisors, seen.high / divisors)
-        self.step = graph.constant(f"{source}.step", self.split.step)
-        self.zero = graph.constant(f"int8.zero{self.split.zero}", self.split.zero)
+        low, high = float(seen.low.min()), float(seen.high.max())
+        self.shift = -low if low < 0 and high > MIN_SKEW * -low else 0.0
+        self.zero = 0 if self.shift else LEVELS + 1
 
     def quantize(self) -> list[onnx.NodeProto]:
-        """Nodes from the activation, float32 (..., inputs), to uint8 (rows, inputs and split columns)."""
+        """Nodes from the activation (..., inputs) to uint8 (rows, inputs) and a scale of shape (rows, 1)."""
         graph, name = self.graph, self.source
-        flat = graph.constant(f"int8.rows_of{len(self.divisors)}", np.array([-1, len(self.divisors)]))
-        minus_one = graph.constant("int8.minus_one", np.array([-1]))
+        levels = 2 * LEVELS + 1 if self.shift else LEVELS
+        flat = graph.constant(f"{name}.flat", np.array([-1, len(self.divisors)]))
+        divide = graph.constant(f"{name}.factors", 1 / self.divisors)
+        zero = helper.make_tensor("zero", TensorProto.UINT8, [1], [self.zero])
+        nodes = [helper.make_node("Reshape", [name, flat], [f"{name}.rows"])]
         rows = f"{name}.rows"
-        nodes = [
-            helper.make_node("Reshape", [name, flat], [rows]),
+        if self.shift:
+            shift = graph.constant(f"{name}.shift", np.float32(self.shift))
+            nodes.append(helper.make_node("Add", [rows, shift], [f"{name}.shifted"]))
+            rows = f"{name}.shifted"
+        nodes.append(helper.make_node("Mul", [rows, divide], [f"{name}.even"]))
+        largest = f"{name}.even"
+        if not self.shift:
+            nodes.append(helper.make_node("Abs", [largest], [f"{name}.abs"]))
+            largest = f"{name}.abs"
+        last = graph.constant("int8.last_axis", np.array([1]))
+        step = graph.constant(f"int8.step{levels}", np.float32(1 / levels))
+        tiny = graph.constant("int8.tiny", np.float32(1e-12))
+        minus_one = graph.constant("int8.minus_one", np.array([-1]))
+        return nodes + [
+            helper.make_node("ReduceMax", [largest, last], [f"{name}.max"], keepdims=1),
+            helper.make_node("Mul", [f"{name}.max", step], [f"{name}.step"]),
+            helper.make_node("Max", [f"{name}.step", tiny], [f"{name}.scale"]),
+            helper.make_node("Reshape", [f"{name}.scale", minus_one], [f"{name}.scales"]),
+            helper.make_node("Shape", [f"{name}.scales"], [f"{name}.count"]),
+            helper.make_node("ConstantOfShape", [f"{name}.count"], [f"{name}.zeros"], value=zero),
+            _quantize(f"{name}.even", f"{name}.scales", f"{name}.zeros", f"{name}.uint8"),
             helper.make_node("Shape", [name], [f"{name}.leading"], start=0, end=-1),
             helper.make_node("Concat", [f"{name}.leading", minus_one], [f"{name}.shape"], axis=0),
+            *self._quantize_rest(),
         ]
-        if (self.divisors != 1).any():
-            factors = graph.constant(f"{name}.factors", 1 / self.divisors)
-            nodes.append(helper.make_node("Mul", [rows, factors], [f"{name}.even"]))
-            rows = f"{name}.even"
-        if not len(self.split.channels):
-            return [*nodes, self._to_uint8(rows, f"{name}.uint8")]
-        return [*nodes, self._to_uint8(rows, f"{name}.inside"), *self._split_columns(rows)]
 
-    def _split_columns(self, rows: str) -> list[onnx.NodeProto]:
-        """Nodes that add the columns. Rounding to uint8 saturates, which leaves the rest to the next column."""
-        graph, name, split = self.graph, self.source, self.split
-        channels = graph.constant(f"{name}.channels", split.channels)
-        offsets = graph.constant(f"{name}.offsets", split.offsets)
-        up = split.offsets > 0
-        nodes = [
-            helper.make_node("Gather", [rows, channels], [f"{name}.outliers"], axis=1),
-            helper.make_node("Sub", [f"{name}.outliers", offsets], [f"{name}.beyond"]),
+    def _quantize_rest(self) -> list[onnx.NodeProto]:
+        """Nodes from what rounding took from the fine rows to a second uint8 term; at most half a step is left."""
+        name, fine = self.source, f"{self.source}.fine"
+        finer = self.graph.constant("int8.finer", np.float32(0.5 / LEVELS))
+        last = self.graph.constant("int8.last_axis", np.array([1]))
+        return [
+            helper.make_node("Gather", [f"{name}.even", FINE_ROWS], [f"{fine}.even"], axis=0),
+            helper.make_node("Gather", [f"{name}.scales", FINE_ROWS], [f"{fine}.coarse_scales"], axis=0),
+            helper.make_node("Gather", [f"{name}.zeros", FINE_ROWS], [f"{fine}.coarse_zeros"], axis=0),
+            helper.make_node("Gather", [f"{name}.uint8", FINE_ROWS], [f"{fine}.coarse"], axis=0),
+            helper.make_node(
+                "DequantizeLinear",
+                [f"{fine}.coarse", f"{fine}.coarse_scales", f"{fine}.coarse_zeros"],
+                [f"{fine}.rounded"],
+                axis=0,
+            ),
+            helper.make_node("Sub", [f"{fine}.even", f"{fine}.rounded"], [f"{fine}.rest"]),
+            helper.make_node("Mul", [f"{fine}.coarse_scales", finer], [f"{fine}.scales"]),
+            helper.make_node("Unsqueeze", [f"{fine}.scales", last], [f"{fine}.scale"]),
+            _quantize(f"{fine}.rest", f"{fine}.scales", FINE_ZEROS, f"{fine}.uint8"),
         ]
-        stretch = f"{name}.beyond"
-        for name_of_limit, operator, chosen in (("floor", "Max", up), ("ceiling", "Min", ~up)):
-            if chosen.any():  # what does not reach the column's stretch is nothing
-                limit = np.where(chosen, 0, np.inf if operator == "Min" else -np.inf).astype(np.float32)
-                limits = graph.constant(f"{name}.{name_of_limit}", limit)
-                nodes.append(helper.make_node(operator, [stretch, limits], [f"{name}.{name_of_limit}ed"]))
-                stretch = f"{name}.{name_of_limit}ed"
-        joined = helper.make_node("Concat", [f"{name}.inside", f"{name}.outside"], [f"{name}.uint8"], axis=1)
-        return [*nodes, self._to_uint8(stretch, f"{name}.outside"), joined]
 
-    def _to_uint8(self, rows: str, output: str) -> onnx.NodeProto:
-        return helper.make_node("QuantizeLinear", [rows, self.step, self.zero], [output])
-
-    def multiply(
-        self, weight: str, int8: NDArray[np.int8], scale: FloatArray, output: str, biased: onnx.NodeProto | None
-    ) -> list[onnx.NodeProto]:
-        """Nodes from the uint8 rows to the product, float32, shape (..., outputs), with its bias."""
+    def multiply(self, weight: str, int8: NDArray[np.int8], scale: FloatArray, output: str) -> list[onnx.NodeProto]:
+        """Nodes from the quantised rows to the product, float32, shape (..., outputs)."""
         graph, name = self.graph, self.source
+        one = graph.constant("int8.one", np.float32(1))
         matrix, columns = graph.constant(weight + INT8, int8), graph.constant(weight + SCALE, scale)
         nodes = []
-        if len(self.split.channels):  # onnxruntime does this once, when it loads the model
-            channels = graph.constant(f"{name}.channels", self.split.channels)
-            nodes = [
-                helper.make_node("Gather", [matrix, channels], [f"{output}.repeated"], axis=0),
-                helper.make_node("Concat", [matrix, f"{output}.repeated"], [f"{output}.matrix"], axis=0),
+        for term, zero, result in ((name, self.zero, "coarse"), (f"{name}.fine", LEVELS + 1, "fine")):
+            operands = [f"{term}.uint8", matrix, one, columns, graph.constant(f"int8.zero{zero}", np.uint8(zero))]
+            product = f"{output}.{result}"
+            nodes += [
+                helper.make_node("MatMulIntegerToFloat", operands, [f"{product}.unscaled"], domain=MICROSOFT),
+                helper.make_node("Mul", [f"{product}.unscaled", f"{term}.scale"], [product]),
             ]
-            matrix = f"{output}.matrix"
-        operands = [f"{name}.uint8", matrix, self.step, columns, self.zero]
-        if biased:
-            operands += ["", next(given for given in biased.input if given in graph.constants)]
-        return [
-            *nodes,
-            helper.make_node("MatMulIntegerToFloat", operands, [f"{output}.flat"], domain=MICROSOFT),
-            helper.make_node("Reshape", [f"{output}.flat", f"{name}.shape"], [output]),
+        added = [f"{output}.coarse", f"{FINE_ROWS}.places", f"{output}.fine"]
+        rows = f"{output}.rows"
+        nodes.append(helper.make_node("ScatterND", added, [rows], reduction="add"))
+        if self.shift:  # take the shift's own product away again
+            ones = (int8.astype(np.float32) / self.divisors[:, None]).sum(axis=0) * scale
+            shift = graph.constant(f"{output}.unshift", np.float32(-self.shift) * ones)
+            nodes.append(helper.make_node("Add", [rows, shift], [f"{output}.unshifted"]))
+            rows = f"{output}.unshifted"
+        return [*nodes, helper.make_node("Reshape", [rows, f"{name}.shape"], [output])]
+
+
+def _quantize(rows: str, scales: str, zeros: str, output: str) -> onnx.NodeProto:
+    return helper.make_node("QuantizeLinear", [rows, scales, zeros], [output], axis=0)
+
+
+def _fine_rows(graph: Graph, *, prompt_first: bool) -> list[onnx.NodeProto]:
+    """Nodes that name the fine rows, special tokens and labels, as indices into all rows of the batch."""
+    zero, one = graph.constant("fine.zero", np.array(0)), graph.constant("fine.one", np.array(1))
+    minus_one, last = graph.constant("int8.minus_one", np.array([-1])), graph.constant("int8.last_axis", np.array([1]))
+    nodes = [
+        helper.make_node("Shape", ["input_ids"], ["fine.width"], start=1, end=2),
+        helper.make_node("Squeeze", ["fine.width"], ["fine.end"]),
+        helper.make_node("Range", [zero, "fine.end", one], ["fine.positions"]),
+        helper.make_node("ReduceSum", ["attention_mask", last], ["fine.lengths"], keepdims=1),
+        helper.make_node("Sub", ["fine.lengths", one], ["fine.final"]),
+    ]
+    if prompt_first:
+        nodes += [
+            helper.make_node("Unsqueeze", ["separators", last], ["fine.border"]),
+            helper.make_node("LessOrEqual", ["fine.positions", "fine.border"], ["fine.labels"]),
+            helper.make_node("Equal", ["fine.positions", "fine.final"], ["fine.special"]),
         ]
+    else:
+        axes = graph.constant("fine.label_axes", np.array([1, 2]))
+        nodes += [
+            helper.make_node("ReduceMin", ["label_spans", axes], ["fine.first"], keepdims=0),
+            helper.make_node("Unsqueeze", ["fine.first", last], ["fine.border"]),
+            helper.make_node("GreaterOrEqual", ["fine.positions", "fine.border"], ["fine.labels"]),
+            helper.make_node("Equal", ["fine.positions", zero], ["fine.special"]),
+        ]
+    fill = helper.make_tensor("zero", TensorProto.UINT8, [1], [LEVELS + 1])
+    return nodes + [
+        helper.make_node("Or", ["fine.labels", "fine.special"], ["fine.mask"]),
+        helper.make_node("Reshape", ["fine.mask", minus_one], ["fine.flat"]),
+        helper.make_node("NonZero", ["fine.flat"], ["fine.nonzero"]),
+        helper.make_node("Reshape", ["fine.nonzero", minus_one], [FINE_ROWS]),
+        helper.make_node("Unsqueeze", [FINE_ROWS, last], [f"{FINE_ROWS}.places"]),
+        helper.make_node("Shape", [FINE_ROWS], ["fine.count"]),
+        helper.make_node("ConstantOfShape", ["fine.count"], [FINE_ZEROS], value=fill),
+    ]
 
 
-def _divisors(products: Sequence[Product], seen: Seen) -> dict[str, FloatArray]:
+def _divisors(products: Sequence[tuple[onnx.NodeProto, str, FloatArray]], seen: Seen) -> dict[str, FloatArray]:
     """Smoothing divisors of each activation; activations that share a weight share them, as do all its weights."""
     group = {node.input[0]: node.input[0] for node, _, _ in products}
     for _ in products:  # join until nothing changes; a handful of rounds at most
@@ -268,15 +259,9 @@ def _divisors(products: Sequence[Product], seen: Seen) -> dict[str, FloatArray]:
     divisors = {}
     for root in set(group.values()):
         members = [product for product in products if group[product[0].input[0]] == root]
-        divisors[root] = _group_divisors(members, [seen[node.input[0]] for node, _, _ in members])
+        inputs = np.max([np.maximum(-seen[n.input[0]].low, seen[n.input[0]].high) for n, _, _ in members], axis=0)
+        divisors[root] = smoothing(inputs, np.max([np.abs(matrix).max(axis=1) for _, _, matrix in members], axis=0))
     return {activation: divisors[root] for activation, root in group.items()}
-
-
-def _group_divisors(members: Sequence[Product], seen: Sequence[Activation]) -> FloatArray:
-    if all(activation.one_sided for activation in seen):
-        return np.ones(len(seen[0].low), np.float32)
-    inputs = np.max([np.maximum(-activation.low, activation.high) for activation in seen], axis=0)
-    return smoothing(inputs, np.max([np.abs(matrix).max(axis=1) for _, _, matrix in members], axis=0))
 
 
 def _quantized_lookup(
@@ -288,7 +273,7 @@ def _quantized_lookup(
     nodes = [
         helper.make_node("Gather", [rows, node.input[1]], [f"{output}.int8"], axis=0),
         helper.make_node("Gather", [scales, node.input[1]], [f"{output}.scale"], axis=0),
-        helper.make_node("Cast", [f"{output}.int8"], [f"{output}.float"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Cast", [f"{output}.int8"], [f"{output}.float"], to=TensorProto.FLOAT),
         helper.make_node("Mul", [f"{output}.float", f"{output}.scale"], [output]),
     ]
     return nodes, {name + INT8: int8, name + SCALE: scale}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -20,8 +20,7 @@ class OnnxScorer(LocalScorer):
     """Runs an exported checkpoint (`gliclass_rerank.scoring.export`).
 
     Several batches run at a time, each on one thread: measured, that beats one batch on all threads, whose
-    threads wait for each other at every small operator. The passes of a batch are of equal length: nothing is ever
-    padded, and fused attention (`gliclass_rerank.scoring.fusion`) needs no mask.
+    threads wait for each other at every small operator.
 
     Args:
         checkpoint, info: as read and resolved by `load_scorer`.
@@ -47,9 +46,6 @@ class OnnxScorer(LocalScorer):
         feed = uni_encoder_inputs(batch, self._pad_id, segments=self._checkpoint.uses_segments)
         logits: FloatArray = np.asarray(self._session.run(["logits"], feed)[0], np.float32)
         return logits
-
-    def _kind(self, item: Pass) -> Hashable:
-        return len(item.labels), len(item.ids)
 
     def _map(self, run: Callable[[list[Pass]], FloatArray], batches: Iterable[list[Pass]]) -> Iterator[FloatArray]:
         return self._pool.map(run, batches)
