@@ -108,10 +108,10 @@ def seconds(run: Callable[[], object]) -> float:
 
 
 def feeds_of(checkpoint: Checkpoint, encoder: InputEncoder, requests: Sequence[ScoreRequest]) -> list[Feed]:
-    """The batches that the scorer makes: of equal lengths, within its token budget."""
+    """The batches that the scorer makes within its token budget."""
     passes = [item for request in encoder.encode(requests) for item in request.passes]
     lengths = [len(item.ids) for item in passes]
-    plan = plan_batches(lengths, lengths, max_tokens=BATCH_TOKENS["onnx"])
+    plan = plan_batches(lengths, [1] * len(lengths), max_tokens=BATCH_TOKENS["onnx"])
     segments = checkpoint.uses_segments
     return [uni_encoder_inputs([passes[i] for i in batch], 0, segments=segments) for batch in plan]
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
 def plan_batches(
-    lengths: Sequence[int], kinds: Sequence[Hashable], *, max_tokens: int, padded: bool = True
+    lengths: Sequence[int], kinds: Sequence[int], *, max_tokens: int, padded: bool = True
 ) -> list[list[int]]:
     """Group items so that little is padded and no batch exceeds a budget.
 
@@ -26,7 +26,7 @@ def plan_batches(
     Returns:
         Indices into ``lengths``; every index occurs exactly once.
     """
-    open_batch: dict[Hashable, tuple[list[int], int]] = {}  # what a kind is filled into, and its tokens so far
+    open_batch: dict[int, tuple[list[int], int]] = {}  # what a kind is filled into, and its tokens so far
     planned: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         batch, tokens = open_batch.get(kinds[index], ([], 0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 
@@ -96,10 +96,6 @@ class LocalScorer(ABC):
     def _run(self, batch: Sequence[Pass]) -> FloatArray:
         """Return logits, float32 of shape (passes, labels); all passes of a batch have as many labels."""
 
-    def _kind(self, item: Pass) -> Hashable:
-        """What the passes of one batch have in common; subclasses may want more than the number of labels."""
-        return len(item.labels)
-
     def _launch(self, batch: Sequence[Pass]) -> Waiting:
         """Start a batch; subclasses whose device works beside us need not wait for it here."""
         logits = self._run(batch)
@@ -114,7 +110,7 @@ class LocalScorer(ABC):
         passes = [item for request in encoded for item in request.passes]
         plan = plan_batches(
             [item.cost for item in passes],
-            [self._kind(item) for item in passes],
+            [len(item.labels) for item in passes],
             max_tokens=self._max_batch_tokens,
             padded=self._pads,
         )
