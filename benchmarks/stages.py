@@ -52,7 +52,7 @@ STAGES = {
     "LayerNormalization": "normalisation",
     "SkipLayerNormalization": "normalisation",
 }
-LAST = "LayerNormalization"  # what follows the last of these is the head
+LAST = "LayerNormalization"  # the first of these ends the embedding, and what follows the last one is the head
 
 
 def main() -> None:
@@ -134,17 +134,15 @@ def profile(checkpoint: Checkpoint, feeds: Sequence[Feed]) -> Counter[str]:
             run.run(None, feed)
         events = json.loads(Path(run.end_profiling()).read_text("utf-8"))
     nodes = [event for event in events if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")]
-    head_from = 1 + max(int(node["args"]["node_index"]) for node in nodes if node["args"]["op_name"] == LAST)
     stages: Counter[str] = Counter()
-    embedding = True
-    for node in nodes:  # in the order of their execution
-        operator, index = node["args"]["op_name"], int(node["args"]["node_index"])
-        stage = STAGES.get(operator, "other operators of the encoder")
-        if index >= head_from:
-            stage, embedding = "head", True  # and the next batch begins with its embeddings
-        elif embedding:
-            stage, embedding = "embedding", operator != LAST
-        stages[stage] += node["dur"]
+    count = len(nodes) // len(feeds)  # every run executes all nodes, in one order
+    for run_start in range(0, len(nodes), count):
+        executed = nodes[run_start : run_start + count]
+        norms = [i for i, node in enumerate(executed) if node["args"]["op_name"] == LAST]
+        for i, node in enumerate(executed):
+            stage = STAGES.get(node["args"]["op_name"], "other operators of the encoder")
+            stage = "embedding" if i <= norms[0] else "head" if i > norms[-1] else stage
+            stages[stage] += node["dur"]
     return stages
 
 
