@@ -53,7 +53,7 @@ from gliclass_rerank.scoring.load import Backend, locate, usable_cores
 
 LENGTHS = (32, 64, 128, 256, 512)
 TEXT_ROOM = 64  # of the longest passages, what the question takes of 512 positions
-TOKENS = 6400  # of all passages of a length together
+TOKENS = 3200  # of all passages of a length together
 SIZES, BUDGETS = (4, 8, 16, 32, 64), (256, 512, 1024, 2048, 4096)
 UPSTREAM_DEFAULT = 8
 SWEEPS = 2  # rounds of each batch size

@@ -51,7 +51,7 @@ class Point:
 
 
 AXES = {
-    "passages": [Point(count, 32) for count in (10, 100, 1_000, 10_000, 100_000)],
+    "passages": [Point(count, 16) for count in (10, 100, 1_000, 10_000, 100_000)],
     "tokens": [Point(50, tokens) for tokens in (32, 64, 128, 256, 512)],
     "labels": [Point(8, 256, labels=count) for count in (1, 2, 4, 8, 16, 32, 64, 128)],
     "callers": [Point(20, 128, callers=count) for count in (1, 2, 4, 8, 16, 32)],
