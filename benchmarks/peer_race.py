@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import TypeVar
 
 from floor import Kind
+from rich.console import Console
+from rich.progress import track
 
+T = TypeVar("T")
 UPSTREAM = "upstream"
 PAUSE = 0.2  # seconds between contestants, in which the threads of the one before stop spinning
 
@@ -61,12 +65,17 @@ def timed(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
+def shown(items: Collection[T], title: str) -> Iterable[T]:
+    """The same, with a progress bar."""
+    return track(items, title, console=Console(stderr=True), transient=True)
+
+
 def sweep(
     field: Mapping[str, Contestant], passages: Sequence[str], sizes: Mapping[str, Sequence[int]], rounds: int
 ) -> dict[str, dict[int | None, list[float]]]:
     """Seconds of every contestant with each of its batch sizes and its default, after one call to warm up."""
     tried: dict[str, dict[int | None, list[float]]] = {}
-    for name, contestant in field.items():
+    for name, contestant in shown(field.items(), "batch sizes"):
         contestant.seconds(passages, None)
         row: dict[int | None, list[float]] = {size: [] for size in (None, *sizes[name])}
         for _ in range(rounds):
@@ -107,13 +116,15 @@ def race(
     texts: Texts,
     rates: Mapping[Kind, Mapping[str, float]],
     rounds: int,
+    *,
+    title: str,
 ) -> dict[str, Result]:
     """Seconds of each entry in each round, after one call each to warm up."""
     seconds: dict[str, list[float]] = {entry: [] for entry in entered}
     names = list(entered)
     for entry in names:
         field[entered[entry][0]].seconds(texts.passages, entered[entry][1])
-    for turn in range(rounds):
+    for turn in shown(range(rounds), title):
         first = turn % len(names)
         for entry in names[first:] + names[:first]:
             name, size = entered[entry]

@@ -56,7 +56,7 @@ TEXT_ROOM = 64  # of the longest passages, what the question takes of 512 positi
 TOKENS = 3200  # of all passages of a length together
 SIZES, BUDGETS = (4, 8, 16, 32, 64), (256, 512, 1024, 2048, 4096)
 UPSTREAM_DEFAULT = 8
-SWEEPS = 2  # rounds of each batch size
+SWEEPS = 1  # rounds of each batch size, which only choose one
 BUILD = Path(__file__).parents[1] / "build/peers"
 
 
@@ -113,17 +113,18 @@ def measure(
         with tempfile.TemporaryDirectory() as work, contestants(checkpoint, options, threads, Path(work)) as field:
             rates = measured.floors[str(threads)] = peaks(checkpoint.config["encoder_config"], threads)
             if best:
-                named = at_best(best)
-                measured.races[f"{threads} threads"] = race(field, named, mixed, rates, options.length_rounds)
+                title = f"{threads} threads"
+                measured.races[title] = race(field, at_best(best), mixed, rates, options.length_rounds, title=title)
                 continue
             measured.versions.update({name: one.versions for name, one in field.items() if one.versions})
             sizes = {name: options.budgets if name.startswith("ours") else options.sizes for name in field}
             tried = sweep(field, mixed.passages, sizes, options.sweeps)
             measured.batch_sizes.update(stringed(tried))
             best = {name: quickest(row) for name, row in tried.items()}
-            measured.races["mixed"] = race(field, entries(best), mixed, rates, options.rounds)
+            measured.races["mixed"] = race(field, entries(best), mixed, rates, options.rounds, title="mixed")
             for length, texts in by_length.items():
-                measured.races[f"{length} tokens"] = race(field, at_best(best), texts, rates, options.length_rounds)
+                title = f"{length} tokens"
+                measured.races[title] = race(field, at_best(best), texts, rates, options.length_rounds, title=title)
     return measured
 
 

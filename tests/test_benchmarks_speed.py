@@ -114,7 +114,8 @@ def test_a_race_is_told_in_medians_and_ratios_of_its_rounds(monkeypatch: pytest.
     field = {name: contestant(name) for name in given_seconds}
     texts = peer_race.Texts(["a"] * 6, tokens=60, operations=100)
     entered: dict[str, peer_race.Entry] = {name: (name, None) for name in field}
-    results = peer_race.race(field, entered, texts, {"fp32": {"a": 50.0, "b": 100.0}, "int8": {"a": 1.0}}, rounds=3)
+    rates: dict[floor.Kind, dict[str, float]] = {"fp32": {"a": 50.0, "b": 100.0}, "int8": {"a": 1.0}}
+    results = peer_race.race(field, entered, texts, rates, rounds=3, title="a race")
     own = results["ours"]
     assert (own.seconds, own.passages_per_second, own.tokens_per_second) == (2, 3, 30)
     assert own.times_upstream == 2  # the median of 2, 4 and 2
