@@ -48,6 +48,7 @@ def main() -> None:
         if "load" in ask:
             given = ask["load"]
             score = PEERS[given["peer"]](Path(given["home"]), Path(given["backbone"]), given["threads"])
+            check_that_nothing_is_cut(score)
             answer: dict[str, object] = {"versions": versions()}
         else:
             assert score is not None, "load comes first"
@@ -57,6 +58,18 @@ def main() -> None:
             answer = {"seconds": time.perf_counter() - start, "scores": [float(value) for value in scores]}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
+
+
+def check_that_nothing_is_cut(score: Score) -> None:
+    """A peer that reads less than others would be timed for it.
+
+    Raises:
+        ValueError: what follows after 400 words makes no difference.
+    """
+    start = "word " * 400
+    first, second = score("a question", [start + "apple " * 50, start + "seven " * 50], None)
+    if first == second:
+        raise ValueError(f"this peer cuts passages below {MAX_LENGTH} tokens: {first} for two that differ at their ends")
 
 
 def versions() -> dict[str, str]:
@@ -144,6 +157,9 @@ def fastembed_over(source: Path, home: Path, backbone: Path, threads: int) -> Sc
     name = f"local/{source.stem}"
     folder = home / "fastembed" / source.stem
     copied(folder, base(home, backbone), source, "model.onnx")
+    # The backbone's own setting, for a sentence encoder; fastembed alone would cut at it.
+    settings = json.loads((folder / "tokenizer_config.json").read_text("utf-8")) | {"max_length": MAX_LENGTH}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), "utf-8")
     TextCrossEncoder.add_custom_model(name, sources=ModelSource(hf=name), model_file="model.onnx")
     model = TextCrossEncoder(name, threads=threads, specific_model_path=str(folder), cuda=False)
 
