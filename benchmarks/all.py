@@ -49,7 +49,7 @@ BENCHMARKS = (
     Benchmark("peers", (), ("--quick",)),
     Benchmark("stages", (), ("--quick",)),
     Benchmark("labels", (), ("--quick", "--rounds", "1")),
-    Benchmark("scale", (), ("--quick",)),
+    Benchmark("scale", ("--rounds", "2"), ("--quick",)),
     Benchmark("gpu", (), ("--quick",)),  # without a GPU a toy in full as well, and nothing is written
     Benchmark("int8", (), ("--passages", "1")),
     Benchmark("prior_weight", (), ("--candidates", "1")),

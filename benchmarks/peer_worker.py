@@ -69,7 +69,7 @@ def check_that_nothing_is_cut(score: Score) -> None:
     start = "word " * 400
     first, second = score("a question", [start + "apple " * 50, start + "seven " * 50], None)
     if first == second:
-        raise ValueError(f"this peer cuts passages below {MAX_LENGTH} tokens: {first} for two that differ at their ends")
+        raise ValueError(f"it cuts passages below {MAX_LENGTH} tokens: {first} for two that differ at their ends")
 
 
 def versions() -> dict[str, str]:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tracemalloc
 
 import pytest
 from conftest import Exported
+from fakes import OverlapScorer
+
+from gliclass_rerank import Reranker
 
 GROWTH = """
 import json, resource, sys
@@ -37,3 +41,17 @@ def test_many_passages_take_no_more_memory_than_some(exported: Exported, backend
     assert done.returncode == 0, done.stderr
     small, large = json.loads(done.stdout)
     assert large - small < 64  # MB
+
+
+def test_a_ranking_keeps_little_more_than_its_results() -> None:
+    """Of 100,000 passages their results alone are 25 MB; requests and arrays for each would be five times that."""
+    reranker, passages = Reranker(OverlapScorer(window=9)), ["a passage"] * 20_000
+
+    def peak(count: int) -> int:
+        tracemalloc.start()
+        assert len(reranker.rank("a query", passages[:count])) == count
+        top = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return top
+
+    assert (peak(20_000) - peak(10_000)) / 10_000 < 450  # bytes a passage

@@ -18,7 +18,9 @@ from gliclass_rerank import (
     OptionError,
     Ranked,
     Reranker,
+    rerank,
 )
+from gliclass_rerank.types import Direction
 
 QUERY = "copy a file"
 PASSAGES = ["rename a folder", "copy a file and its mode", "read a file", "sort a list", "read a file", "no such words"]
@@ -221,8 +223,18 @@ def test_the_weight_is_the_models_own_unless_given_and_else_one() -> None:
 def test_rank_many_equals_rank_on_each(pairs: list[tuple[str | list[str], list[str]]]) -> None:
     scorer = OverlapScorer()
     together = Reranker(scorer).rank_many(pairs, top_n=3, criteria={"list": 0.5})
-    assert len(scorer.calls) == 1
+    assert len(scorer.calls) == any(passages for _, passages in pairs)
     assert together == [Reranker(scorer).rank(*pair, top_n=3, criteria={"list": 0.5}) for pair in pairs]
+
+
+@pytest.mark.parametrize("direction", ["passage-as-text", "passage-as-label"])
+def test_a_ranking_of_many_calls_is_that_of_one(direction: Direction, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = [([QUERY, "another query"], PASSAGES), (QUERY, []), (QUERY, PASSAGES[:3])]
+    scorer = OverlapScorer()
+    together = Reranker(scorer).rank_many(pairs, direction=direction)
+    monkeypatch.setattr(rerank, "CHUNK", 2)
+    assert Reranker(scorer).rank_many(pairs, direction=direction) == together
+    assert max(scorer.calls[1:]) <= 2 < scorer.calls[0]
 
 
 def test_rank_many_takes_a_prior_for_each_and_any_iterable() -> None:

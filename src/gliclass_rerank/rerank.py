@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -21,6 +22,7 @@ from gliclass_rerank.types import (
     Ranked,
     Scorer,
     ScoreRequest,
+    Span,
     check_choice,
     check_number,
     check_text,
@@ -28,6 +30,7 @@ from gliclass_rerank.types import (
 
 Fuse = Literal["max", "mean", "min"]
 AnyDirection = Literal["auto"] | Direction
+CHUNK = 8192  # requests of one call of the scorer, many times what it needs to sort by length
 DEFAULT_PRIOR_WEIGHT = 1.0  # for models whose folder has none fitted
 
 
@@ -120,7 +123,7 @@ class Reranker:
         long_text: LongText = "window",
         direction: AnyDirection = "auto",
     ) -> list[list[Ranked]]:
-        """Rank the passages of many queries as one batch; the rankings equal those of `rank` on each.
+        """Rank the passages of many queries in common batches; the rankings equal those of `rank` on each.
 
         Args:
             pairs: (query, passages), as `rank` takes them.
@@ -164,23 +167,28 @@ class Reranker:
             prior_weight = DEFAULT_PRIOR_WEIGHT if info.prior_weight is None else info.prior_weight
         check_number(prior_weight, "prior_weight", low=0)
         as_label = (info.direction if direction == "auto" else direction) == "passage-as-label"
+        if as_label and weights:
+            raise OptionError('criteria: they need direction="passage-as-text", where a passage is read as a text')
         calibrator = info.calibration.get("relevance")
         return _Options(top_n, threshold, fuse, weights, long_text, as_label, prior_weight, calibrator)
 
     def _rank_all(
         self, jobs: Sequence[tuple[str | Sequence[str], Sequence[str], ArrayLike | None]], options: _Options
     ) -> list[list[Ranked]]:
-        """Build all requests, score them in one call, order each query's passages."""
+        """Score the requests of all queries, one after another, and order each query's passages."""
         prepared = [(_queries(query), _passages(passages)) for query, passages, _ in jobs]
         priors = [_standardised(prior, len(passages)) for _, passages, prior in jobs]
         build = _label_requests if options.as_label else _text_requests
-        requests = [build(queries, passages, options) for queries, passages in prepared]
-        scored = iter(self.scorer.score([request for group in requests for request in group]))
-        rankings = []
-        for (queries, passages), group, prior in zip(prepared, requests, priors, strict=True):
-            logits = [next(scored) for _ in group]
-            rankings.append(_order(len(queries), len(passages), logits, prior, options))
-        return rankings
+        scored = self._scored(request for job in prepared for request in build(*job, options))
+        return [
+            _order(_judged(len(queries), len(passages), scored, options), prior, options)
+            for (queries, passages), prior in zip(prepared, priors, strict=True)
+        ]
+
+    def _scored(self, requests: Iterator[ScoreRequest]) -> Iterator[FloatArray]:
+        """Score chunks of requests, each built when its turn comes and gone with its logits before the next one."""
+        while chunk := list(islice(requests, CHUNK)):
+            yield from self.scorer.score(chunk)
 
 
 def _pair(job: object) -> tuple[str | Sequence[str], Sequence[str]]:
@@ -227,22 +235,50 @@ def _text_requests(queries: Sequence[str], passages: Sequence[str], options: _Op
 
 def _label_requests(queries: Sequence[str], passages: Sequence[str], options: _Options) -> list[ScoreRequest]:
     """One request a query, with the passages as its labels; the scorer divides what does not fit in one pass."""
-    if options.criteria:
-        raise OptionError('criteria: they need direction="passage-as-text", where a passage is read as a text')
     return [ScoreRequest(query, tuple(passages), long_text="error") for query in queries] if passages else []
 
 
-def _order(
-    queries: int, passages: int, logits: Sequence[FloatArray], prior: NDArray[np.float64], options: _Options
-) -> list[Ranked]:
-    if not passages:
-        return []
-    stacked = np.stack([np.asarray(row) for row in logits]).astype(np.float64)
-    by_passage = stacked.T if options.as_label else stacked  # (passages, queries and criteria)
-    if not np.isfinite(by_passage).all():
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """What is kept of the scores of one query's passages: 100,000 arrays take more memory than one.
+
+    Attributes:
+        relevance: logits, fused over the queries, float64, shape (passages,).
+        criteria: logits, float64, shape (passages, criteria).
+        windows: of the passages that were read in several, the code points of the best one.
+        truncated: passages whose end was not read.
+    """
+
+    relevance: NDArray[np.float64]
+    criteria: NDArray[np.float64]
+    windows: Mapping[int, Span]
+    truncated: Set[int]
+
+
+def _judged(queries: int, passages: int, scored: Iterator[FloatArray], options: _Options) -> _Judged:
+    """Draw the scores of one query's passages."""
+    shape = (queries if passages else 0, passages) if options.as_label else (passages, queries + len(options.criteria))
+    logits = np.empty(shape)
+    windows: dict[int, Span] = {}
+    truncated: set[int] = set()
+    for i in range(len(logits)):
+        row = next(scored)
+        logits[i] = row
+        if isinstance(row, Logits) and not options.as_label:
+            if row.truncated:
+                truncated.add(i)
+            if len(row.spans) > 1:
+                windows[i] = _best_window(row, queries, options.fuse)
+    if not np.isfinite(logits).all():
         raise NonFiniteError("the scorer gave scores that are not finite; its model is broken")
-    relevance = getattr(by_passage[:, :queries], options.fuse)(axis=1)
-    probabilities = sigmoid(by_passage[:, queries:])
+    by_passage = logits.T if options.as_label else logits
+    relevance = getattr(by_passage[:, :queries], options.fuse)(axis=1) if passages else np.empty(0)
+    return _Judged(relevance, by_passage[:, queries:], windows, truncated)
+
+
+def _order(judged: _Judged, prior: NDArray[np.float64], options: _Options) -> list[Ranked]:
+    relevance = judged.relevance
+    probabilities = sigmoid(judged.criteria)
     fused = calibrated(relevance, options.calibrator) + options.prior_weight * prior
     scores = _weighted(sigmoid(fused), probabilities, options.criteria)
     # Stable; where probabilities have run out of digits (log-odds beyond 36), or a calibration is flat, log-odds and
@@ -250,14 +286,14 @@ def _order(
     order = np.lexsort((-relevance, -fused, -scores))[: options.top_n]
     return [
         Ranked(
-            index=int(i),
+            index=i,
             score=float(scores[i]),
             logit=float(relevance[i]),
-            truncated=not options.as_label and getattr(logits[i], "truncated", False),
-            window=None if options.as_label else _best_window(logits[i], queries, options.fuse),
+            truncated=i in judged.truncated,
+            window=judged.windows.get(i),
             criteria=dict(zip(options.criteria, probabilities[i].tolist(), strict=True)),
         )
-        for i in order
+        for i in map(int, order)
         if options.threshold is None or scores[i] >= options.threshold
     ]
 
@@ -272,9 +308,7 @@ def _weighted(
     return scores
 
 
-def _best_window(logits: FloatArray, queries: int, fuse: Fuse) -> tuple[int, int] | None:
-    """Code points of the window that fits the queries best, for a text that was read in several."""
-    if not isinstance(logits, Logits) or len(logits.spans) < 2:
-        return None
+def _best_window(logits: Logits, queries: int, fuse: Fuse) -> Span:
+    """Code points of the window that fits the queries best."""
     fused = getattr(logits.per_window[:, :queries], fuse)(axis=1)
     return logits.spans[int(fused.argmax())]
