@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,15 @@ from gliclass_rerank import (
     GLiClassRerankError,
     InputError,
     InvalidTextError,
+    ModelError,
     NonFiniteError,
     OptionError,
     Ranked,
     Reranker,
+    ScoreRequest,
     rerank,
 )
-from gliclass_rerank.types import Direction
+from gliclass_rerank.types import Direction, FloatArray
 
 QUERY = "copy a file"
 PASSAGES = ["rename a folder", "copy a file and its mode", "read a file", "sort a list", "read a file", "no such words"]
@@ -235,6 +238,18 @@ def test_a_ranking_of_many_calls_is_that_of_one(direction: Direction, monkeypatc
     monkeypatch.setattr(rerank, "CHUNK", 2)
     assert Reranker(scorer).rank_many(pairs, direction=direction) == together
     assert max(scorer.calls[1:]) <= 2 < scorer.calls[0]
+
+
+class Forgetful(OverlapScorer):
+    """Leaves out the last request."""
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[FloatArray]:
+        return super().score(requests)[:-1]
+
+
+def test_a_scorer_that_leaves_something_out_is_refused() -> None:
+    with pytest.raises(ModelError, match="expected logits for each of 6 requests, got 5"):
+        Reranker(Forgetful()).rank(QUERY, PASSAGES)
 
 
 def test_rank_many_takes_a_prior_for_each_and_any_iterable() -> None:

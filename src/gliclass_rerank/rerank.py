@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gliclass_rerank.calibration import Calibrator, calibrated, sigmoid
-from gliclass_rerank.errors import InputError, NonFiniteError, OptionError
+from gliclass_rerank.errors import InputError, ModelError, NonFiniteError, OptionError
 from gliclass_rerank.scoring.load import load_scorer
 from gliclass_rerank.types import (
     Direction,
@@ -106,6 +106,7 @@ class Reranker:
                 does not fit; the message names which.
             OptionError: an option with an impossible value.
             NonFiniteError: the model gives NaN.
+            ModelError: a scorer of your own gives more or fewer logits than it was asked for.
         """
         options = self._options(top_n, threshold, fuse, criteria, prior_weight, long_text, direction)
         return self._rank_all([(query, passages, prior)], options)[0]
@@ -188,7 +189,10 @@ class Reranker:
     def _scored(self, requests: Iterator[ScoreRequest]) -> Iterator[FloatArray]:
         """Score chunks of requests, each built when its turn comes and gone with its logits before the next one."""
         while chunk := list(islice(requests, CHUNK)):
-            yield from self.scorer.score(chunk)
+            logits = self.scorer.score(chunk)
+            if len(logits) != len(chunk):  # what follows would be taken for other passages' scores
+                raise ModelError(f"the scorer: expected logits for each of {len(chunk)} requests, got {len(logits)}")
+            yield from logits
 
 
 def _pair(job: object) -> tuple[str | Sequence[str], Sequence[str]]:
