@@ -189,10 +189,13 @@ class Reranker:
     def _scored(self, requests: Iterator[ScoreRequest]) -> Iterator[FloatArray]:
         """Score chunks of requests, each built when its turn comes and gone with its logits before the next one."""
         while chunk := list(islice(requests, CHUNK)):
-            logits = self.scorer.score(chunk)
-            if len(logits) != len(chunk):  # what follows would be taken for other passages' scores
-                raise ModelError(f"the scorer: expected logits for each of {len(chunk)} requests, got {len(logits)}")
-            yield from logits
+            yield from self._scores_of(chunk)  # no name here keeps them while the next ones are made
+
+    def _scores_of(self, chunk: list[ScoreRequest]) -> Sequence[FloatArray]:
+        logits = self.scorer.score(chunk)
+        if len(logits) != len(chunk):  # what follows would be taken for other passages' scores
+            raise ModelError(f"the scorer: expected logits for each of {len(chunk)} requests, got {len(logits)}")
+        return logits
 
 
 def _pair(job: object) -> tuple[str | Sequence[str], Sequence[str]]:
