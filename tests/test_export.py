@@ -23,7 +23,7 @@ REQUESTS = [
     for labels in (("science",), ("a question", "law", "cooking and travel"))
     for prompt in ("", "Sort by topic:")
 ]
-INT8 = ("bert-average-text", "modernbert-mlp")
+INT8 = ("bert-average-text", "modernbert-mlp", "deberta-cross-attn")
 
 pytestmark = pytest.mark.slow
 
@@ -82,6 +82,15 @@ def test_weights_are_stored_once_and_the_graph_points_to_them(name: str, dtype: 
     embedded = sum(len(tensor.raw_data) for tensor in graph.graph.initializer)
     assert embedded < (folder / "model.safetensors").stat().st_size / 2
     onnx.checker.check_model(str(folder / "model.onnx"))
+
+
+@pytest.mark.parametrize("name", INT8)
+def test_int8_weights_are_not_rounded_twice(name: str, exported: Exported, tmp_path: Path) -> None:
+    once, again = exported(name, "int8"), tmp_path / "again"
+    export_checkpoint(once, again, dtype="int8", calibration=REQUESTS[:3])
+    assert (again / "model.safetensors").read_bytes() == (once / "model.safetensors").read_bytes()
+    first, second = (np.concatenate(load_scorer(folder).score(REQUESTS)) for folder in (once, again))
+    assert np.abs(first - second).max() <= 0.02 * np.ptp(first)
 
 
 def test_a_folder_may_be_moved(exported: Exported, tmp_path: Path) -> None:

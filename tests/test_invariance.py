@@ -215,7 +215,7 @@ def test_mini_int8_agrees_with_fp32() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["bert-average-text", "modernbert-mlp"])
+@pytest.mark.parametrize("name", ["bert-average-text", "modernbert-mlp", "deberta-cross-attn"])
 @laws
 @given(data=st.data())
 def test_int8_scores_do_not_depend_on_the_batch(name: str, exported: Exported, data: st.DataObject) -> None:

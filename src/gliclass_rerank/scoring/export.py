@@ -32,7 +32,7 @@ from gliclass_rerank.scoring.encoding import InputEncoder
 from gliclass_rerank.scoring.forward import UniEncoderForward
 from gliclass_rerank.scoring.graph import Graph
 from gliclass_rerank.scoring.int8 import Activation, quantize_graph
-from gliclass_rerank.scoring.quantized import INT8
+from gliclass_rerank.scoring.quantized import FACTORS, INT8, SCALE, Tensors
 from gliclass_rerank.scoring.tokenizer import TextTokenizer
 from gliclass_rerank.scoring.torch import load_model, read_stored, read_weights
 from gliclass_rerank.types import FloatArray, ScoreRequest
@@ -70,15 +70,16 @@ def export_checkpoint(
     checkpoint = read_checkpoint(source)
     _refuse(checkpoint, target, dtype, calibration)
     model = load_model(checkpoint).eval()
+    # What "sdpa" is traced to turns keys around in nine operators a layer, and builds the mask in each anew.
+    model.model.encoder_model.set_attn_implementation("eager")
     graph = Graph(trace(UniEncoderForward(model), checkpoint))
-    graph.drop_softmax_guards()
-    stored = read_stored(source)
+    stored, kept = read_stored(source), dict[str, Tensors]()
     if any(key.endswith(INT8) for key in stored):
-        stored = read_weights(source)
+        kept, stored = quantized_weights(stored), read_weights(source)
     if dtype == "int8":
         matrices = {key: value.numpy() for key, value in read_weights(source).items() if ".encoder_model." in key}
         seen = see_activations(graph, checkpoint, calibration, on_progress)
-        for key, tensors in quantize_graph(graph, matrices, seen, prompt_first=checkpoint.prompt_first).items():
+        for key, tensors in quantize_graph(graph, matrices, kept, seen, prompt_first=checkpoint.prompt_first).items():
             stored.pop(key, None)
             stored |= {part: torch.from_numpy(array) for part, array in tensors.items()}
     target.mkdir(parents=True, exist_ok=True)
@@ -91,6 +92,15 @@ def export_checkpoint(
             shutil.copyfile(source / file, target / file)
     card = replace(checkpoint.card, name=name or checkpoint.name, dtype=dtype)
     (target / CARD_FILE).write_text(json.dumps(asdict(card), indent=2) + "\n", "utf-8")
+
+
+def quantized_weights(stored: Mapping[str, torch.Tensor]) -> dict[str, Tensors]:
+    """The int8 weights among stored tensors, each with its scale and factors under INT8, SCALE and FACTORS."""
+    names = [key.removesuffix(INT8) for key in stored if key.endswith(INT8)]
+    return {
+        name: {part: stored[name + part].numpy() for part in (INT8, SCALE, FACTORS) if name + part in stored}
+        for name in names
+    }
 
 
 def _refuse(checkpoint: Checkpoint, target: Path, dtype: str, calibration: Sequence[ScoreRequest]) -> None:

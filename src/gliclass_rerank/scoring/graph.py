@@ -38,9 +38,18 @@ class Graph:
             if node.op_type == "MatMul" and len(getattr(self.constants.get(node.input[1]), "dims", ())) == 2
         ]
 
+    def varying(self) -> set[str]:
+        """Names of all values that depend on the model's inputs; the others are the same in every run."""
+        names = {item.name for item in self.model.graph.input}
+        for node in self.model.graph.node:
+            if names.intersection(node.input):
+                names.update(node.output)
+        return names
+
     def product_inputs(self) -> list[str]:
-        """Names of the activations that enter `products`, each once."""
-        return list(dict.fromkeys(node.input[0] for node in self.products()))
+        """Names of the activations that enter `products` and vary, each once."""
+        varying = self.varying()
+        return list(dict.fromkeys(node.input[0] for node in self.products() if node.input[0] in varying))
 
     def with_outputs(self, names: Iterable[str]) -> onnx.ModelProto:
         """A copy that also returns the named activations."""
@@ -68,23 +77,6 @@ class Graph:
             nodes += replacements.get(node.output[0], [node])
         del self.model.graph.node[:]
         self.model.graph.node.extend(nodes)
-
-    def drop_softmax_guards(self) -> None:
-        """Remove the replacement of NaN by 0 behind each softmax: two passes over all attention weights.
-
-        The exporter adds it for rows whose keys are all masked. Here every sequence has a token that is not.
-        """
-        checks = {node.output[0]: node.input[0] for node in self.model.graph.node if node.op_type == "IsNaN"}
-        guards = {
-            node.output[0]: node.input[2]
-            for node in self.model.graph.node
-            if node.op_type == "Where" and checks.get(node.input[0]) == node.input[2]
-        }
-        for node in self.model.graph.node:
-            for i, name in enumerate(node.input):
-                node.input[i] = guards.get(name, name)
-        unused = {*guards, *(name for name, checked in checks.items() if checked in guards.values())}
-        self.replace_nodes({name: [] for name in unused})
 
     def drop_unused(self) -> None:
         """Remove constants that no node reads."""

@@ -8,6 +8,8 @@ shape (rows, size) has INT8 and a SCALE of shape (rows, 1).
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +18,9 @@ from gliclass_rerank.types import FloatArray
 INT8, SCALE, FACTORS = ".int8", ".scale", ".factors"
 LEVELS = 127
 DAMPING = 0.01
+
+Tensors = dict[str, NDArray[Any]]
+"""The parts of one weight by INT8, SCALE and FACTORS."""
 
 
 def quantize_columns(weight: FloatArray, gram: NDArray[np.float64]) -> tuple[NDArray[np.int8], FloatArray]:
