@@ -46,6 +46,7 @@ class Benchmark:
 
 BENCHMARKS = (
     Benchmark("throughput", (), ("--quick", "--passages", "4")),
+    Benchmark("throughput", ("--threads", "1"), ("--quick", "--passages", "4", "--threads", "1")),
     Benchmark("peers", (), ("--quick",)),
     Benchmark("stages", (), ("--quick",)),
     Benchmark("labels", (), ("--quick", "--rounds", "1")),

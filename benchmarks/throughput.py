@@ -1,6 +1,7 @@
 """Passages a second, from strings to scores, against upstream's pipeline on the same weights and passages.
 
     gliclass-rerank bench throughput            # or: python benchmarks/throughput.py
+    gliclass-rerank bench throughput --threads 1    # written as throughput-1-thread
     gliclass-rerank bench throughput --quick    # two rounds of 20 passages, no fp32 graph, nothing written
 
 Every contestant scores the same passages once a round; rounds alternate and each begins with another contestant,
@@ -90,7 +91,8 @@ def main() -> None:
     if options.out or not options.quick:
         folder = options.out or RESULTS
         folder.mkdir(parents=True, exist_ok=True)
-        stem = folder / f"throughput-{report['date']}"
+        name = "throughput" if options.threads == usable_cores() else f"throughput-{options.threads}-thread"
+        stem = folder / f"{name}-{report['date']}"
         stem.with_suffix(".json").write_text(json.dumps(report, indent=2) + "\n", "utf-8")
         if not options.quick:
             draw(results, title, stem.with_suffix(".png"))
