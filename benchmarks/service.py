@@ -231,26 +231,50 @@ def check_overload(service: LocalService, busy: Busy, seconds: float) -> Overloa
 
 
 async def flood(url: str, asked: Sequence[Ask], rate: float, seconds: float) -> list[tuple[str, float]]:
-    """Send at even intervals, whatever has been answered; then wait for the rest. Status and milliseconds of each."""
-    bodies = [httpx.Request("POST", url, json=body_of(ask)).content for ask in asked]
-    limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS)
-    async with httpx.AsyncClient(base_url=url, limits=limits, timeout=300, trust_env=False) as client:
+    """Send at even intervals, whatever has been answered; then wait for the rest. Status and milliseconds of each.
 
-        async def send(body: bytes) -> tuple[str, float]:
-            started = time.perf_counter()
+    Each has a connection of its own: a pool's work grows with what waits in it, and takes the service's cores.
+    """
+    address = httpx.URL(url)
+    requests = [raw_request(address, body_of(ask)) for ask in asked]
+    room = asyncio.Semaphore(CONNECTIONS)
+
+    async def send(request: bytes) -> tuple[str, float]:
+        started = time.perf_counter()
+        async with room:
             try:
-                answer = await client.post("/v2/rerank", content=body, headers={"Content-Type": "application/json"})
-                status = str(answer.status_code)
-            except httpx.TransportError:
+                status = await asyncio.wait_for(status_of(address, request), timeout=300)
+            except (OSError, asyncio.IncompleteReadError, TimeoutError):
                 status = "error"
-            return status, round(1000 * (time.perf_counter() - started), 1)
+        return status, round(1000 * (time.perf_counter() - started), 1)
 
-        begun, sent = time.perf_counter(), list[asyncio.Task[tuple[str, float]]]()
-        while (passed := time.perf_counter() - begun) < seconds:
-            while len(sent) < passed * rate:
-                sent.append(asyncio.create_task(send(bodies[len(sent) % len(bodies)])))
-            await asyncio.sleep(1 / rate)
-        return await asyncio.gather(*sent)
+    begun, sent = time.perf_counter(), list[asyncio.Task[tuple[str, float]]]()
+    while (passed := time.perf_counter() - begun) < seconds:
+        while len(sent) < passed * rate:
+            sent.append(asyncio.create_task(send(requests[len(sent) % len(requests)])))
+        await asyncio.sleep(1 / rate)
+    return await asyncio.gather(*sent)
+
+
+def raw_request(address: httpx.URL, body: dict[str, object]) -> bytes:
+    """A request as it goes over the wire; the service closes the connection after its answer."""
+    headers = {"Content-Type": "application/json", "Connection": "close"}
+    request = httpx.Request("POST", address.join("/v2/rerank"), json=body, headers=headers)
+    lines = [f"POST {request.url.path} HTTP/1.1", *(f"{name}: {value}" for name, value in request.headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode() + request.content
+
+
+async def status_of(address: httpx.URL, request: bytes) -> str:
+    """Send a request over a new connection and read all of the answer; its status."""
+    reader, writer = await asyncio.open_connection(address.host, address.port)
+    try:
+        writer.write(request)
+        await writer.drain()
+        status = (await reader.readuntil(b"\r\n")).split()[1].decode()
+        await reader.read()
+    finally:
+        writer.close()
+    return status
 
 
 def rss(service: LocalService) -> float:

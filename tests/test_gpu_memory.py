@@ -83,6 +83,27 @@ def test_a_pass_that_does_not_fit_by_itself_is_our_error(tiny: Tiny) -> None:
     assert len(scorer.score(REQUESTS)) == len(REQUESTS)
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        "CUDA error: out of memory\nCompile with `TORCH_USE_CUDA_DSA` to enable device-side assertions.",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    ],
+)
+def test_a_device_that_is_full_by_other_words(message: str, tiny: Tiny, expected: list[FloatArray]) -> None:
+    class Full(TorchScorer):
+        def _padded(self, batch: Sequence[Pass]) -> torch.Tensor:
+            if batch_cost([item.cost for item in batch]) > 300:
+                raise RuntimeError(message)
+            return super()._padded(batch)
+
+    folder = tiny("bert-simple").folder
+    scorer = Full(read_checkpoint(folder), load_scorer(folder, device="cpu").info, max_batch_tokens=MANY)
+    agree(scorer.score(REQUESTS), expected)
+    assert scorer.max_batch_tokens <= 300
+
+
 def test_other_errors_of_a_batch_are_not_taken_for_memory(tiny: Tiny) -> None:
     class Broken(SmallDevice):
         def _launch(self, batch: Sequence[Pass]) -> Waiting:

@@ -32,6 +32,8 @@ from gliclass_rerank.types import FloatArray, ModelInfo
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CACHED_LABELS = 16384  # label embeddings kept by a bi-encoder
+# What is said of a full device by libraries that take memory beside torch's allocator, for handles and kernels.
+FULL = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 
 
 class TorchScorer(LocalScorer):
@@ -49,7 +51,7 @@ class TorchScorer(LocalScorer):
         UnsupportedModelError: ``packed`` is asked for, and the model cannot be.
     """
 
-    _out_of_memory = (torch.cuda.OutOfMemoryError,)
+    _out_of_memory = (torch.OutOfMemoryError,)
 
     def __init__(
         self,
@@ -87,6 +89,15 @@ class TorchScorer(LocalScorer):
         return self._launch(batch)()
 
     def _launch(self, batch: Sequence[Pass]) -> Waiting:
+        try:
+            return self._enqueue(batch)
+        except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError) or not any(sign in str(error) for sign in FULL):
+                raise
+            torch.cuda.empty_cache()  # torch's allocator does so before it gives up; these cannot
+            raise torch.OutOfMemoryError(str(error)) from None
+
+    def _enqueue(self, batch: Sequence[Pass]) -> Waiting:
         with torch.inference_mode():
             logits = (self._packed(self._packed.pack(batch)) if self._packed else self._padded(batch)).float()
             if logits.device.type != "cuda":
