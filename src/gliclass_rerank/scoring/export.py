@@ -59,7 +59,7 @@ def export_checkpoint(
         target: the new folder; must not exist or be empty, so that nothing is overwritten by half.
         dtype: precision of the matrix products. "int8" also stores the weights so.
         calibration: typical requests, needed for "int8": they show how far each activation reaches. About
-            a hundred suffice.
+            a hundred suffice. A source that is int8 already needs none: its weights are kept as they are.
         name: what the model calls itself; the source's name by default.
         on_progress: called with (calibration passes done, all of them).
 
@@ -68,20 +68,27 @@ def export_checkpoint(
         InputError, OptionError: a target in use, no calibration for int8, an unknown dtype.
     """
     checkpoint = read_checkpoint(source)
-    _refuse(checkpoint, target, dtype, calibration)
+    _refuse(checkpoint, target, dtype)
+    stored = read_stored(source)
+    kept = quantized_weights(stored)
+    if kept:
+        stored = read_weights(source)
+    elif dtype == "int8" and not calibration:
+        raise InputError("int8 needs calibration: some typical requests that show how far activations reach")
     model = load_model(checkpoint).eval()
     # What "sdpa" is traced to turns keys around in nine operators a layer, and builds the mask in each anew.
     model.model.encoder_model.set_attn_implementation("eager")
     graph = Graph(trace(UniEncoderForward(model), checkpoint))
-    stored, kept = read_stored(source), dict[str, Tensors]()
-    if any(key.endswith(INT8) for key in stored):
-        kept, stored = quantized_weights(stored), read_weights(source)
     if dtype == "int8":
-        matrices = {key: value.numpy() for key, value in read_weights(source).items() if ".encoder_model." in key}
-        seen = see_activations(graph, checkpoint, calibration, on_progress)
-        for key, tensors in quantize_graph(graph, matrices, kept, seen, prompt_first=checkpoint.prompt_first).items():
+        matrices = {
+            key: value.float().numpy()
+            for key, value in stored.items()
+            if (key in kept if kept else ".encoder_model." in key)
+        }
+        seen = {} if kept else see_activations(graph, checkpoint, calibration, on_progress)
+        for key, parts in quantize_graph(graph, matrices, kept, seen, prompt_first=checkpoint.prompt_first).items():
             stored.pop(key, None)
-            stored |= {part: torch.from_numpy(array) for part, array in tensors.items()}
+            stored |= {key + part: torch.from_numpy(array) for part, array in parts.items()}
     target.mkdir(parents=True, exist_ok=True)
     save_file({key: tensor.contiguous() for key, tensor in stored.items()}, target / WEIGHTS, {"format": "pt"})
     (target / WEIGHTS).chmod(0o644)
@@ -95,7 +102,7 @@ def export_checkpoint(
 
 
 def quantized_weights(stored: Mapping[str, torch.Tensor]) -> dict[str, Tensors]:
-    """The int8 weights among stored tensors, each with its scale and factors under INT8, SCALE and FACTORS."""
+    """The int8 weights among stored tensors, if any, each with its scale and factors under INT8, SCALE and FACTORS."""
     names = [key.removesuffix(INT8) for key in stored if key.endswith(INT8)]
     return {
         name: {part: stored[name + part].numpy() for part in (INT8, SCALE, FACTORS) if name + part in stored}
@@ -103,14 +110,12 @@ def quantized_weights(stored: Mapping[str, torch.Tensor]) -> dict[str, Tensors]:
     }
 
 
-def _refuse(checkpoint: Checkpoint, target: Path, dtype: str, calibration: Sequence[ScoreRequest]) -> None:
+def _refuse(checkpoint: Checkpoint, target: Path, dtype: str) -> None:
     if checkpoint.architecture != "uni-encoder" or checkpoint.config.get("use_lstm"):
         kind = "use_lstm" if checkpoint.config.get("use_lstm") else checkpoint.architecture
         raise UnsupportedModelError(f"{checkpoint.name}: no ONNX export of {kind}; run it with backend='torch'")
     if dtype not in ("int8", "fp32"):
         raise OptionError(f"dtype: expected 'int8' or 'fp32', got {dtype!r}")
-    if dtype == "int8" and not calibration:
-        raise InputError("int8 needs calibration: some typical requests that show how far activations reach")
     refuse_used_folder(target)
 
 

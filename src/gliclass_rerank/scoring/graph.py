@@ -46,6 +46,10 @@ class Graph:
                 names.update(node.output)
         return names
 
+    def operator(self, name: str) -> str:
+        """The type of the node that computes a value, such as "MatMul"; "" for the model's inputs and constants."""
+        return next((str(node.op_type) for node in self.model.graph.node if name in node.output), "")
+
     def product_inputs(self) -> list[str]:
         """Names of the activations that enter `products` and vary, each once."""
         varying = self.varying()

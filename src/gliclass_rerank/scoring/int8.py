@@ -61,32 +61,26 @@ def quantize_graph(
         graph: changed in place.
         weights: the checkpoint's matrices by name, float32, linear layers as (outputs, inputs); what is not
             among them (the head, say) stays as it is.
-        kept: those of them that are stored as int8 already, as `gliclass_rerank.scoring.quantized` says; they are
-            used as they are, since rounding them again would move them.
-        seen: what calibration saw of each product's input.
+        kept: the same ones as int8, as `gliclass_rerank.scoring.quantized` says, where they are stored so already:
+            rounding them again would move them. Else nothing.
+        seen: what calibration saw of each product's input; nothing is needed where ``kept`` is given.
         prompt_first: labels stand before the text in a sequence, else behind it.
 
     Returns:
-        For each weight that was quantised, the tensors that replace it in the weights file, by their names.
+        The parts of each weight that was quantised; in the weights file they replace it, under its name and theirs.
     """
     by_content = _unique_by_content(weights)
     varying = graph.varying()
     found = [_Product(node, by_content.get(graph.array(node.input[1]).T.tobytes(), "")) for node in graph.products()]
     products = [product for product in found if product.weight and product.source in varying]
-    divisors = _divisors(graph, products, seen)
-    divisors |= {
-        product.source: np.asarray(1 / kept[product.weight][FACTORS], np.float32)
-        for product in products
-        if product.weight in kept
-    }
     tables = {node.output[0]: (node, name) for node, name in _lookups(graph, by_content)}
-    int8 = {name: kept.get(name) or _quantized_table(weights[name]) for _, name in tables.values()}
-    int8 |= _rounded(graph, products, divisors, seen, kept)
+    int8 = dict(kept) or {name: _quantized_table(weights[name]) for _, name in tables.values()}
+    if not kept:
+        int8 |= _rounded(graph, products, seen)
     replacements: dict[str, list[onnx.NodeProto]] = {}
     prepared: set[str] = set()
     for product in products:
-        low, high = (float(end) for end in (seen[product.source].low.min(), seen[product.source].high.max()))
-        rows = Rows(graph, product.source, divisors[product.source], low=low, high=high)
+        rows = Rows(graph, product.source, int8[product.weight][FACTORS])
         first = [] if rows.source in prepared else rows.quantize()
         prepared.add(rows.source)
         replacements[product.output] = [*first, *rows.multiply(product.weight, int8[product.weight], product.output)]
@@ -100,7 +94,7 @@ def quantize_graph(
         graph.model.graph.node.insert(0, node)
     graph.drop_unused()
     graph.model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
-    return {name: {name + part: array for part, array in parts.items()} for name, parts in int8.items()}
+    return int8
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,23 +113,15 @@ class _Product:
         return str(self.node.output[0])
 
 
-def _rounded(
-    graph: Graph,
-    products: Sequence[_Product],
-    divisors: Mapping[str, FloatArray],
-    seen: Seen,
-    kept: Mapping[str, Tensors],
-) -> dict[str, Tensors]:
-    """The weights of the products as int8, those that are kept as they are."""
+def _rounded(graph: Graph, products: Sequence[_Product], seen: Seen) -> dict[str, Tensors]:
+    """The weights of the products as int8."""
+    divisors = _divisors(graph, products, seen)
     grams: dict[str, NDArray[np.float64]] = {}
     for product in products:
         grams[product.weight] = grams.get(product.weight, 0) + seen[product.source].gram
     rounded: dict[str, Tensors] = {}
     for product in products:
         if product.weight in rounded:
-            continue
-        if product.weight in kept:
-            rounded[product.weight] = kept[product.weight]
             continue
         even = divisors[product.source]
         matrix = graph.array(product.node.input[1]) * even[:, None]

@@ -22,7 +22,7 @@ from gliclass_rerank.types import FloatArray
 MICROSOFT = "com.microsoft"
 ALL_ROWS, FINE_ROWS = "rows", "fine.rows"  # of the batch, all of them and the fine ones
 SHAPE = "rows.shape"  # (batch, sequence, -1)
-MIN_SKEW = 10  # an activation that reaches this much further up than down is shifted and kept unsigned (GELU)
+SHIFTS = {"Gelu": 0.17}  # what an operator gives is no further below 0; shifted so, it is kept unsigned
 
 
 class Rows:
@@ -30,28 +30,27 @@ class Rows:
 
     Args:
         source: its name in the graph; its shape is (batch, sequence, inputs).
-        divisors: that even out its channels, shape (inputs,).
-        low, high: the smallest and the largest value that calibration has seen.
+        factors: that even out its channels, float32, shape (inputs,).
     """
 
-    def __init__(self, graph: Graph, source: str, divisors: FloatArray, *, low: float, high: float) -> None:
-        self.graph, self.source, self.divisors = graph, source, divisors
-        self.shift = -low if low < 0 and high > MIN_SKEW * -low else 0.0
+    def __init__(self, graph: Graph, source: str, factors: FloatArray) -> None:
+        self.graph, self.source, self.factors = graph, source, factors
+        self.shift = SHIFTS.get(graph.operator(source), 0.0)
         self.zero = 0 if self.shift else LEVELS + 1
 
     def quantize(self) -> list[onnx.NodeProto]:
         """Nodes from the activation to uint8, shape (rows, inputs), and a scale, shape (rows, 1)."""
         graph, name = self.graph, self.source
         levels = 2 * LEVELS + 1 if self.shift else LEVELS
-        flat = graph.constant(f"{name}.flat", np.array([-1, len(self.divisors)]))
-        divide = graph.constant(f"{name}.factors", 1 / self.divisors)
+        flat = graph.constant(f"{name}.flat", np.array([-1, len(self.factors)]))
+        factors = graph.constant(f"{name}.factors", self.factors)
         nodes = [helper.make_node("Reshape", [name, flat], [f"{name}.rows"])]
         rows = f"{name}.rows"
         if self.shift:
             shift = graph.constant(f"{name}.shift", np.float32(self.shift))
             nodes.append(helper.make_node("Add", [rows, shift], [f"{name}.shifted"]))
             rows = f"{name}.shifted"
-        nodes.append(helper.make_node("Mul", [rows, divide], [f"{name}.even"]))
+        nodes.append(helper.make_node("Mul", [rows, factors], [f"{name}.even"]))
         largest = f"{name}.even"
         if not self.shift:
             nodes.append(helper.make_node("Abs", [largest], [f"{name}.abs"]))
@@ -107,7 +106,7 @@ class Rows:
         rows = f"{output}.rows"
         nodes.append(helper.make_node("ScatterND", added, [rows], reduction="add"))
         if self.shift:  # take the shift's own product away again
-            ones = (int8.astype(np.float32) / self.divisors[:, None]).sum(axis=0) * scale
+            ones = (int8.astype(np.float32) * self.factors[:, None]).sum(axis=0) * scale
             shift = graph.constant(f"{output}.unshift", np.float32(-self.shift) * ones)
             nodes.append(helper.make_node("Add", [rows, shift], [f"{output}.unshifted"]))
             rows = f"{output}.unshifted"

@@ -100,7 +100,7 @@ class PackedUniEncoder(nn.Module):
         try:
             for shape in buckets(self.max_length):
                 self.graphs.record(self.pack([_dummy(8)], shape))
-        except torch.OutOfMemoryError:
+        except torch.cuda.OutOfMemoryError:
             pass  # a bucket that was not captured runs as larger batches do
 
 

@@ -51,7 +51,7 @@ class TorchScorer(LocalScorer):
         UnsupportedModelError: ``packed`` is asked for, and the model cannot be.
     """
 
-    _out_of_memory = (torch.OutOfMemoryError,)
+    _out_of_memory = (torch.cuda.OutOfMemoryError,)
 
     def __init__(
         self,
@@ -92,10 +92,10 @@ class TorchScorer(LocalScorer):
         try:
             return self._enqueue(batch)
         except RuntimeError as error:
-            if isinstance(error, torch.OutOfMemoryError) or not any(sign in str(error) for sign in FULL):
+            if isinstance(error, torch.cuda.OutOfMemoryError) or not any(sign in str(error) for sign in FULL):
                 raise
             torch.cuda.empty_cache()  # torch's allocator does so before it gives up; these cannot
-            raise torch.OutOfMemoryError(str(error)) from None
+            raise torch.cuda.OutOfMemoryError(str(error)) from None
 
     def _enqueue(self, batch: Sequence[Pass]) -> Waiting:
         with torch.inference_mode():
