@@ -127,7 +127,7 @@ def measured(collection: Collection, encoder: SentenceEncoder, scorer: Scorer) -
     texts = [passage.shown for passage in collection.passages]
 
     read = [*texts, *(query.text for query in collection.queries)]
-    known = dict(zip(read, encoder.encode(read, f"{collection.name}-whole").tolist(), strict=True))
+    known = dict(zip(read, encoder.encode(read, collection.name).tolist(), strict=True))
 
     def encode(wanted: Sequence[str]) -> list[list[float]]:
         return [known[text] for text in wanted]

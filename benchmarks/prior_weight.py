@@ -3,8 +3,9 @@
     python benchmarks/prior_weight.py [--model mini | FOLDER] [--write]
 
 BM25 over Python's documentation, the demo's questions of the split "tune" only (those held out are for measuring).
-The weight that reaches the best mean nDCG@10 belongs into the model folder's gliclass_rerank.json ("prior_weight"), and
---write puts it there.
+--write puts a weight into the model folder's gliclass_rerank.json ("prior_weight"): the largest one whose mean nDCG@10
+is within one standard error of the best, over the questions' differences (the one-SE rule of Breiman et al. 1984).
+BM25 knows every collection alike; a model knows those best that are like what it was trained on.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from machine import RESULTS, describe
+from numpy.typing import NDArray
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from gliclass_rerank import ModelInfo, Scorer, ScoreRequest, load_scorer
-from gliclass_rerank.demo.evaluate import CANDIDATES, CUTOFF, Comparison, Task, compare, prepare, rerank
+from gliclass_rerank.demo.evaluate import CANDIDATES, CUTOFF, Comparison, Task, compare, ndcg_of, prepare, rerank
 from gliclass_rerank.demo.questions import Judged
 from gliclass_rerank.progress import ProgressScorer
 from gliclass_rerank.scoring.checkpoint import CARD_FILE
@@ -53,15 +56,18 @@ def main() -> None:
     parser.add_argument("--model", default="mini")
     parser.add_argument("--candidates", type=int, default=CANDIDATES, help="passages reranked for each question")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
-    parser.add_argument("--write", action="store_true", help="keep the best weight in the model's folder")
+    parser.add_argument("--write", action="store_true", help="keep the chosen weight in the model's folder")
     options = parser.parse_args()
     scorer = RememberingScorer(ProgressScorer(load_scorer(options.model), Console(stderr=True), "scoring"))
     task = only_tune(prepare(options.candidates))
-    tried = {weight: compare(task, rerank(task, scorer, weight)) for weight in WEIGHTS}
+    outcomes = {weight: rerank(task, scorer, weight) for weight in WEIGHTS}
+    tried = {weight: compare(task, ranked) for weight, ranked in outcomes.items()}
     best = max(tried, key=lambda weight: tried[weight].after.ndcg)
-    show(tried, best)
+    ndcgs = {w: np.array([ndcg_of(task, one, one.after) for one in ranked]) for w, ranked in outcomes.items()}
+    chosen = max(weight for weight in WEIGHTS if not is_worse(ndcgs[weight], ndcgs[best]))
+    show(tried, chosen)
     report = describe(scorer.info) | {"questions": len(task.judged.questions), "candidates": options.candidates}
-    report |= {"bm25": tried[best].before.as_dict(), "best": best}
+    report |= {"bm25": tried[best].before.as_dict(), "best": best, "chosen": chosen}
     report["weights"] = {str(weight): comparison.after.as_dict() for weight, comparison in tried.items()}
     options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / f"prior-weight-{report['date']}.json"
@@ -69,7 +75,13 @@ def main() -> None:
     if options.write:
         card = locate(options.model)[0] / CARD_FILE
         known = json.loads(card.read_text("utf-8")) if card.is_file() else {}
-        card.write_text(json.dumps(known | {"prior_weight": best}, indent=2) + "\n", "utf-8")
+        card.write_text(json.dumps(known | {"prior_weight": chosen}, indent=2) + "\n", "utf-8")
+
+
+def is_worse(values: NDArray[np.float64], best: NDArray[np.float64]) -> bool:
+    """Whether the mean is below that of the best by more than one standard error of the questions' differences."""
+    lost = best - values
+    return bool(lost.mean() > lost.std(ddof=1) / np.sqrt(len(lost)))
 
 
 def only_tune(task: Task) -> Task:
@@ -79,15 +91,15 @@ def only_tune(task: Task) -> Task:
     return replace(task, judged=judged, found=tuple(task.found[i] for i in kept))
 
 
-def show(tried: dict[float, Comparison], best: float) -> None:
-    bm25 = tried[best].before
+def show(tried: dict[float, Comparison], chosen: float) -> None:
+    bm25 = tried[chosen].before
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("prior weight", f"nDCG@{CUTOFF}", f"MRR@{CUTOFF}"):
         table.add_column(column, justify="right")
     table.add_row("BM25 alone", f"{bm25.ndcg:.4f}", f"{bm25.mrr:.4f}")
     for weight, comparison in tried.items():
         row = f"{weight:g}", f"{comparison.after.ndcg:.4f}", f"{comparison.after.mrr:.4f}"
-        table.add_row(*row, style="bold" if weight == best else "")
+        table.add_row(*row, style="bold" if weight == chosen else "")
     Console().print(table)
 
 

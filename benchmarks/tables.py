@@ -165,8 +165,9 @@ def int8(report: Report) -> str:
 
 
 def prior_weight(report: Report) -> str:
-    best = report["weights"][str(report["best"])]
-    rows = {"BM25": report["bm25"], "weight 0": report["weights"]["0.0"], f"weight {report['best']:g}": best}
+    shown = {"weight 0": 0.0, f"weight {report['best']:g}, best": report["best"]}
+    shown |= {f"weight {report['chosen']:g}, chosen": report["chosen"]}
+    rows = {"BM25": report["bm25"]} | {name: report["weights"][str(weight)] for name, weight in shown.items()}
     return markdown(list(report["bm25"]), {name: list(row.values()) for name, row in rows.items()})
 
 

@@ -24,7 +24,7 @@ shipping: delivery and returns of parcels
     where is my parcel?
     how do I send it back?"""
 QUERIES = """\
-I was charged twice this month
+my card was charged twice this month
 the app crashes when I open a file
 what will the weather be like tomorrow?"""
 

@@ -83,6 +83,9 @@ class Trainer:
         self.device = torch_device(config.device)
         self.checkpoint = read_checkpoint(base_folder(config), name=config.out.resolve().name)
         self.model = load_model(self.checkpoint).to(self.device)
+        if self.device.type == "cpu":
+            # The way back through torch's fused attention takes a third of a step there; written out, a tenth.
+            self.model.set_attn_implementation("eager")
         if config.dropout is not None:
             set_dropout(self.model, config.dropout)
         self.adapted = with_adapters(self.model, self.checkpoint, config.lora, config.model) if config.lora else None
