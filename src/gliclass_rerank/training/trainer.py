@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from gliclass_rerank.errors import InputError, NonFiniteError
 from gliclass_rerank.scoring.batching import plan_batches
-from gliclass_rerank.scoring.checkpoint import read_checkpoint
+from gliclass_rerank.scoring.checkpoint import Checkpoint, read_checkpoint
 from gliclass_rerank.scoring.encoding import InputEncoder, Pass
 from gliclass_rerank.scoring.forward import UniEncoderForward
 from gliclass_rerank.scoring.load import torch_device, usable_cores
@@ -41,6 +41,7 @@ from gliclass_rerank.training.records import Record, read_records
 from gliclass_rerank.training.stream import EncodedExample, RecordSource, Stream
 from gliclass_rerank.types import ModelInfo
 
+MAX_ATTENTION_BYTES = 4 << 30  # for attention that is written out; fused, it needs next to none
 SUBSTEP_TOKENS = 2048  # of one forward pass: passes of like length together, so that little is padding
 NO_DECAY = ("bias", "norm", "logit_scale")
 
@@ -83,8 +84,13 @@ class Trainer:
         self.device = torch_device(config.device)
         self.checkpoint = read_checkpoint(base_folder(config), name=config.out.resolve().name)
         self.model = load_model(self.checkpoint).to(self.device)
-        if self.device.type == "cpu":
-            # The way back through torch's fused attention takes a third of a step there; written out, a tenth.
+        self.bf16 = computes_in_bf16(config, self.device)
+        if (
+            self.device.type == "cpu"
+            and self.bf16
+            and 0 < attention_bytes(config, self.checkpoint) <= MAX_ATTENTION_BYTES
+        ):
+            # The way back through torch's fused attention takes a third of a step there; without it mini's took 0.7.
             self.model.set_attn_implementation("eager")
         if config.dropout is not None:
             set_dropout(self.model, config.dropout)
@@ -99,7 +105,6 @@ class Trainer:
         self.optimizer = optimizer_of(self.trained, config)
         self.stream = self._stream(records)
         self.progressed = Progressed()
-        self.bf16 = computes_in_bf16(config, self.device)
 
     def _stream(self, records: Sequence[Sequence[Record]]) -> Stream:
         config = self.config
@@ -323,6 +328,14 @@ def optimizer_of(trained: Mapping[str, nn.Parameter], config: TrainConfig) -> to
     decayed = [p for name, p in trained.items() if not any(part in name.lower() for part in NO_DECAY)]
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=config.learning_rate, fused=True)
+
+
+def attention_bytes(config: TrainConfig, checkpoint: Checkpoint) -> int:
+    """Memory of a batch's attention where it is not fused, about; 0 where the configuration does not tell."""
+    encoder = checkpoint.config.get("encoder_config") or {}
+    longest = min(max(source.max_length or config.max_length for source in config.train), checkpoint.max_length)
+    maps = int(encoder.get("num_hidden_layers") or 0) * int(encoder.get("num_attention_heads") or 0)
+    return maps * config.batch_tokens * longest * 10  # scores and shares as fp32, shares as bf16
 
 
 def computes_in_bf16(config: TrainConfig, device: torch.device) -> bool:
