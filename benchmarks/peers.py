@@ -24,7 +24,7 @@ from functools import cache, partial
 from pathlib import Path
 
 import torch
-from floor import Kind, operations, peaks, sequence_lengths
+from floor import Kind, operations, peaks, read_lengths, sequence_lengths, unread
 from machine import RESULTS, cpu
 from peer_processes import PEERS, Peer, environment
 from peer_race import (
@@ -86,9 +86,10 @@ def main() -> None:
     tokenizer.no_padding()
 
     def texts(passages: list[str]) -> Texts:
-        lengths = sequence_lengths(checkpoint, [ScoreRequest(text, (QUERY,)) for text in passages])
-        needed = operations(checkpoint.config["encoder_config"], lengths)
-        return Texts(passages, sum(map(len, token_ids(tokenizer, passages))), needed)
+        requests = [ScoreRequest(text, (QUERY,)) for text in passages]
+        encoder, lengths = checkpoint.config["encoder_config"], sequence_lengths(checkpoint, requests)
+        whole, spared = operations(encoder, lengths), unread(encoder, lengths, read_lengths(checkpoint, requests))
+        return Texts(passages, sum(map(len, token_ids(tokenizer, passages))), whole, whole - spared)
 
     mixed = texts(make_passages(options.passages, tokenizer))
     by_length = {length: texts(passages_of(lengths_of(length), tokenizer)) for length in options.lengths}
@@ -98,7 +99,8 @@ def main() -> None:
         return
     scorer = load_scorer(options.model)
     report = header({scorer.info.name: scorer}) | {"query": QUERY, "seed": SEED, "threads": options.threads}
-    report |= {"passages": options.passages, "tokens": mixed.tokens, "operations": mixed.operations}
+    report |= {"passages": options.passages, "tokens": mixed.tokens}
+    report |= {"operations": mixed.operations, "operations_of_ours": mixed.operations_of_ours}
     file = write(report | asdict(measured), "peers", options.out or RESULTS)
     draw(measured.races, f"{options.threads} threads, {cpu()}", file.with_suffix(".png"))
 

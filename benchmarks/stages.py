@@ -112,8 +112,8 @@ def feeds_of(checkpoint: Checkpoint, encoder: InputEncoder, requests: Sequence[S
     passes = [item for request in encoder.encode(requests) for item in request.passes]
     lengths = [len(item.ids) for item in passes]
     plan = plan_batches(lengths, [1] * len(lengths), max_tokens=BATCH_TOKENS["onnx"])
-    segments = checkpoint.uses_segments
-    return [uni_encoder_inputs([passes[i] for i in batch], 0, segments=segments) for batch in plan]
+    has = {"segments": checkpoint.uses_segments, "prompts": checkpoint.reads_prompts_only}
+    return [uni_encoder_inputs([passes[i] for i in batch], 0, **has) for batch in plan]
 
 
 def session(checkpoint: Checkpoint, profile_prefix: str | None) -> onnxruntime.InferenceSession:

@@ -24,7 +24,7 @@ REQUESTS = [
     for labels in (("science",), ("a question", "law", "cooking and travel"))
     for prompt in ("", "Sort by topic:")
 ]
-INT8 = ("bert-average-text", "modernbert-mlp", "deberta-cross-attn")
+INT8 = ("bert-average-text", "bert-prompts", "bert-prompts-segments", "modernbert-mlp", "deberta-cross-attn")
 
 pytestmark = pytest.mark.slow
 
@@ -50,7 +50,7 @@ def test_int8_stays_close_to_the_checkpoint(name: str, exported: Exported, score
     assert np.corrcoef(ours, theirs)[0, 1] > 0.99
 
 
-@pytest.mark.parametrize("name", ["bert-simple", "modernbert-mlp", "deberta-cross-attn"])
+@pytest.mark.parametrize("name", ["bert-simple", "bert-prompts-segments", "modernbert-mlp", "deberta-cross-attn"])
 def test_fp32_is_the_checkpoint(name: str, exported: Exported, scorers: Scorers) -> None:
     folder = exported(name)
     assert load_scorer(folder).info.dtype == "fp32"

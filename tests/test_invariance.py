@@ -23,6 +23,7 @@ laws = settings(deadline=None, max_examples=12, suppress_health_check=[HealthChe
 
 TORCH_LAYOUTS = (
     "bert-average-text",
+    "bert-prompts-segments",
     "bert-max-text",
     "bert-lstm-text",
     "bert-hopfield",
@@ -35,7 +36,7 @@ TORCH_LAYOUTS = (
     "bart-encoder-decoder-cls",
     "qwen3-decoder-kv-recurrent",
 )
-ONNX_LAYOUTS = ("bert-max-text", "modernbert-mlp", "deberta-cross-attn")
+ONNX_LAYOUTS = ("bert-prompts-segments", "bert-max-text", "modernbert-mlp", "deberta-cross-attn")
 MARKER_LAYOUTS = (
     "bert-simple",
     "bert-text-first",

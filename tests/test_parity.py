@@ -43,6 +43,7 @@ EXAMPLES = (
 ONNX_LAYOUTS = (
     "bert-simple",
     "bert-average-text",
+    "bert-prompts-segments",
     "bert-max-text",
     "modernbert-mlp",
     "modernbert-segments",

@@ -376,6 +376,8 @@ def test_a_stream_is_the_same_again_and_repeats_nothing_before_its_time(tiny: Ti
         ({"model": None}, "one of 'model' and 'backbone'"),
         ({"bce": 0, "listwise": 0}, "nothing would be learned"),
         ({"lora": {"r": 4}, "freeze": ["x"]}, "'lora' freezes"),
+        ({"lora": {"r": 4}, "pooling": "first"}, "keep a 'pooling' in"),
+        ({"pooling": "max"}, "pooling"),
         ({"learning_rte": 1}, "learning_rte"),
         ({"steps": 0}, "steps"),
     ],
@@ -391,6 +393,23 @@ def test_configurations_are_refused_by_name(options: dict[str, Any], message: st
     with pytest.raises(InputError, match=message) as caught:
         read_config(file)
     assert str(file) in str(caught.value)
+
+
+def test_another_pooling_is_trained_and_kept(tiny: Tiny, data: Path, tmp_path: Path) -> None:
+    folder = tiny("bert-average-text").folder
+    trained = train(config_for(folder, data, tmp_path / "run", pooling="first", steps=2), console=QUIET)
+    before, after = (json.loads((place / "config.json").read_text("utf-8")) for place in (folder, trained))
+    assert (before["pooling_strategy"], after["pooling_strategy"]) == ("avg", "first")
+    assert before | {"pooling_strategy": "first"} == after
+    trainer = Trainer(config_for(folder, data, tmp_path / "other", pooling="first", steps=2), [read_records(data)], [])
+    trainer.run(QUIET)
+    assert np.allclose(logits_of(trainer.scorer()), logits_of(load_scorer(trained)), atol=1e-5)
+
+
+def test_a_head_that_reads_all_tokens_has_no_other_pooling(tiny: Tiny, data: Path, tmp_path: Path) -> None:
+    folder = tiny("deberta-cross-attn").folder
+    with pytest.raises(UnsupportedModelError, match="need each other"):
+        train(config_for(folder, data, tmp_path / "run", pooling="first"), console=QUIET)
 
 
 # Adapters

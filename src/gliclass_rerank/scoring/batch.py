@@ -41,8 +41,15 @@ def label_spans(batch: Sequence[Pass]) -> Padded:
     return spans
 
 
-def uni_encoder_inputs(batch: Sequence[Pass], pad_id: int, *, segments: bool) -> dict[str, Padded]:
-    """All inputs of a uni-encoder, by the names that its ONNX graph has as well."""
+def uni_encoder_inputs(
+    batch: Sequence[Pass], pad_id: int, *, segments: bool, prompts: bool = False
+) -> dict[str, Padded]:
+    """All inputs of a uni-encoder, by the names that its ONNX graph has as well.
+
+    Args:
+        segments: whether the checkpoint has segment embeddings.
+        prompts: whether to say where prompts are, ``prompts``, for `gliclass_rerank.scoring.last_layer`.
+    """
     inputs = text_inputs(batch, pad_id)
     separators = np.array([item.separator for item in batch], np.int64)
     inputs |= {"label_spans": label_spans(batch), "separators": separators}
@@ -53,4 +60,6 @@ def uni_encoder_inputs(batch: Sequence[Pass], pad_id: int, *, segments: bool) ->
         # so this is what such a checkpoint has learned to read.
         ids[[item.has_examples for item in batch]] = 2
         inputs["segment_ids"] = ids
+    if prompts:
+        inputs["prompts"] = np.arange(max(int(separators.max()) + 1, int(inputs["label_spans"].max())))
     return inputs

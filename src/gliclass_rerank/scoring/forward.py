@@ -13,6 +13,8 @@ import torch
 from gliclass import GLiClassModel
 from torch import Tensor, nn
 
+from gliclass_rerank.scoring.last_layer import encode_prompts
+
 
 class UniEncoderForward(nn.Module):
     """Labels and text in one sequence."""
@@ -32,6 +34,7 @@ class UniEncoderForward(nn.Module):
         label_spans: Tensor,
         separators: Tensor,
         segment_ids: Tensor | None = None,
+        prompts: Tensor | None = None,
     ) -> Tensor:
         """Return logits, shape (B, C).
 
@@ -40,8 +43,12 @@ class UniEncoderForward(nn.Module):
             label_spans: int64, shape (B, C, 2), half-open ranges that label embeddings are averaged over.
             separators: int64, shape (B,), position of <<SEP>>.
             segment_ids: int64, shape (B, S), if the checkpoint has segment embeddings.
+            prompts: int64, shape (P,), the positions up to the batch's last <<SEP>>, where
+                `Checkpoint.reads_prompts_only`; without, the last layer is computed everywhere.
         """
-        hidden = self._encode(input_ids, attention_mask, segment_ids)
+        hidden = self._encode(input_ids, attention_mask, segment_ids, prompts)
+        if prompts is not None:
+            attention_mask = attention_mask[:, prompts]
         labels = span_means(hidden, label_spans)
         positions = torch.arange(hidden.shape[1], device=hidden.device)
         starts = separators if self.config.extract_text_features else torch.zeros_like(separators)
@@ -52,20 +59,22 @@ class UniEncoderForward(nn.Module):
         text = pool(hidden, mask, lengths, self.config.pooling_strategy, zero_tail=self.zero_tail)
         return head(self.model, text, labels, mask)
 
-    def _encode(self, input_ids: Tensor, attention_mask: Tensor, segment_ids: Tensor | None) -> Tensor:
-        core = self.model.model
-        layer = self.config.encoder_layer_id
-        if self.config.use_segment_embeddings:
-            embeds = core.encoder_model.get_input_embeddings()(input_ids) + core.segment_embeddings(segment_ids)
-            output = core.encoder_model(
-                inputs_embeds=embeds, attention_mask=attention_mask, output_hidden_states=layer != -1, return_dict=True
-            )
-        else:
-            output = core.encoder_model(
-                input_ids, attention_mask=attention_mask, output_hidden_states=layer != -1, return_dict=True
-            )
+    def _encode(
+        self, input_ids: Tensor, attention_mask: Tensor, segment_ids: Tensor | None, prompts: Tensor | None
+    ) -> Tensor:
+        encoder, layer = self.model.model.encoder_model, self.config.encoder_layer_id
+        if prompts is not None:
+            return encode_prompts(encoder, self._embed(input_ids, segment_ids), attention_mask, prompts)
+        segments = self.config.use_segment_embeddings
+        tokens = {"inputs_embeds": self._embed(input_ids, segment_ids)} if segments else {"input_ids": input_ids}
+        output = encoder(**tokens, attention_mask=attention_mask, output_hidden_states=layer != -1, return_dict=True)
         hidden: Tensor = output[0] if layer == -1 else output.hidden_states[layer]
         return hidden
+
+    def _embed(self, input_ids: Tensor, segment_ids: Tensor | None) -> Tensor:
+        core = self.model.model
+        embeds: Tensor = core.encoder_model.get_input_embeddings()(input_ids)
+        return embeds + core.segment_embeddings(segment_ids) if self.config.use_segment_embeddings else embeds
 
     def _through_lstm(self, hidden: Tensor, mask: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
         """Move each text to the front, run upstream's packed LSTM over it; the result holds texts only."""

@@ -38,13 +38,20 @@ class Graph:
             if node.op_type == "MatMul" and len(getattr(self.constants.get(node.input[1]), "dims", ())) == 2
         ]
 
+    def has_input(self, name: str) -> bool:
+        return any(item.name == name for item in self.model.graph.input)
+
     def varying(self) -> set[str]:
         """Names of all values that depend on the model's inputs; the others are the same in every run."""
-        names = {item.name for item in self.model.graph.input}
+        return self.behind({item.name for item in self.model.graph.input})
+
+    def behind(self, names: set[str]) -> set[str]:
+        """The named values and all that depend on them."""
+        found = set(names)
         for node in self.model.graph.node:
-            if names.intersection(node.input):
-                names.update(node.output)
-        return names
+            if found.intersection(node.input):
+                found.update(node.output)
+        return found
 
     def operator(self, name: str) -> str:
         """The type of the node that computes a value, such as "MatMul"; "" for the model's inputs and constants."""

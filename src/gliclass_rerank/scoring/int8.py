@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from gliclass_rerank.scoring.graph import Graph
-from gliclass_rerank.scoring.int8_rows import MICROSOFT, Rows, index_rows
+from gliclass_rerank.scoring.int8_rows import MICROSOFT, PROMPTS, TOKENS, Rows, index_rows
 from gliclass_rerank.scoring.quantized import (
     FACTORS,
     INT8,
@@ -70,7 +70,7 @@ def quantize_graph(
         The parts of each weight that was quantised; in the weights file they replace it, under its name and theirs.
     """
     by_content = _unique_by_content(weights)
-    varying = graph.varying()
+    varying, of_prompts = graph.varying(), graph.behind({"prompts"})
     found = [_Product(node, by_content.get(graph.array(node.input[1]).T.tobytes(), "")) for node in graph.products()]
     products = [product for product in found if product.weight and product.source in varying]
     tables = {node.output[0]: (node, name) for node, name in _lookups(graph, by_content)}
@@ -80,7 +80,8 @@ def quantize_graph(
     replacements: dict[str, list[onnx.NodeProto]] = {}
     prepared: set[str] = set()
     for product in products:
-        rows = Rows(graph, product.source, int8[product.weight][FACTORS])
+        kind = PROMPTS if product.source in of_prompts else TOKENS
+        rows = Rows(graph, product.source, int8[product.weight][FACTORS], kind)
         first = [] if rows.source in prepared else rows.quantize()
         prepared.add(rows.source)
         replacements[product.output] = [*first, *rows.multiply(product.weight, int8[product.weight], product.output)]
@@ -90,7 +91,7 @@ def quantize_graph(
     for output, (node, name) in tables.items():
         replacements[output] = _looked_up(graph, node, name, int8[name])
     graph.replace_nodes(replacements)
-    for node in reversed(index_rows(graph, prompt_first=prompt_first)):
+    for node in reversed(index_rows(graph, prompt_first=prompt_first, prompts=graph.has_input("prompts"))):
         graph.model.graph.node.insert(0, node)
     graph.drop_unused()
     graph.model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))

@@ -11,6 +11,8 @@ What int8 costs is measured by benchmarks/int8.py.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
@@ -20,9 +22,26 @@ from gliclass_rerank.scoring.quantized import INT8, LEVELS, SCALE, Tensors
 from gliclass_rerank.types import FloatArray
 
 MICROSOFT = "com.microsoft"
-ALL_ROWS, FINE_ROWS = "rows", "fine.rows"  # of the batch, all of them and the fine ones
-SHAPE = "rows.shape"  # (batch, sequence, -1)
 SHIFTS = {"Gelu": 0.17}  # what an operator gives is no further below 0; shifted so, it is kept unsigned
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Names of what activations of one shape share in a graph.
+
+    Attributes:
+        all: indices of all rows of the batch.
+        fine: of those that get a second term.
+        shape: (batch, sequence, -1).
+    """
+
+    all: str
+    fine: str
+    shape: str
+
+
+TOKENS = Kind("rows", "fine.rows", "rows.shape")
+PROMPTS = Kind("prompt.rows", "prompt.rows", "prompt.shape")  # read by the head, every one of them (`last_layer`)
 
 
 class Rows:
@@ -31,10 +50,11 @@ class Rows:
     Args:
         source: its name in the graph; its shape is (batch, sequence, inputs).
         factors: that even out its channels, float32, shape (inputs,).
+        kind: which rows it has.
     """
 
-    def __init__(self, graph: Graph, source: str, factors: FloatArray) -> None:
-        self.graph, self.source, self.factors = graph, source, factors
+    def __init__(self, graph: Graph, source: str, factors: FloatArray, kind: Kind) -> None:
+        self.graph, self.source, self.factors, self.kind = graph, source, factors, kind
         self.shift = SHIFTS.get(graph.operator(source), 0.0)
         self.zero = 0 if self.shift else LEVELS + 1
 
@@ -63,7 +83,7 @@ class Rows:
             helper.make_node("Mul", [f"{name}.max", step], [f"{name}.step"]),
             helper.make_node("Max", [f"{name}.step", tiny], [f"{name}.scales"]),
             helper.make_node("Unsqueeze", [f"{name}.scales", last], [f"{name}.scale"]),
-            _quantize(f"{name}.even", f"{name}.scales", _zeros(ALL_ROWS, self.zero), f"{name}.uint8"),
+            _quantize(f"{name}.even", f"{name}.scales", _zeros(self.kind.all, self.zero), f"{name}.uint8"),
             *self._quantize_rest(),
         ]
 
@@ -73,19 +93,19 @@ class Rows:
         finer = self.graph.constant("int8.finer", np.float32(0.5 / LEVELS))
         last = self.graph.constant("int8.last_axis", np.array([1]))
         return [
-            helper.make_node("Gather", [f"{name}.even", FINE_ROWS], [f"{fine}.even"], axis=0),
-            helper.make_node("Gather", [f"{name}.scales", FINE_ROWS], [f"{fine}.coarse_scales"], axis=0),
-            helper.make_node("Gather", [f"{name}.uint8", FINE_ROWS], [f"{fine}.coarse"], axis=0),
+            helper.make_node("Gather", [f"{name}.even", self.kind.fine], [f"{fine}.even"], axis=0),
+            helper.make_node("Gather", [f"{name}.scales", self.kind.fine], [f"{fine}.coarse_scales"], axis=0),
+            helper.make_node("Gather", [f"{name}.uint8", self.kind.fine], [f"{fine}.coarse"], axis=0),
             helper.make_node(
                 "DequantizeLinear",
-                [f"{fine}.coarse", f"{fine}.coarse_scales", _zeros(FINE_ROWS, self.zero)],
+                [f"{fine}.coarse", f"{fine}.coarse_scales", _zeros(self.kind.fine, self.zero)],
                 [f"{fine}.rounded"],
                 axis=0,
             ),
             helper.make_node("Sub", [f"{fine}.even", f"{fine}.rounded"], [f"{fine}.rest"]),
             helper.make_node("Mul", [f"{fine}.coarse_scales", finer], [f"{fine}.scales"]),
             helper.make_node("Unsqueeze", [f"{fine}.scales", last], [f"{fine}.scale"]),
-            _quantize(f"{fine}.rest", f"{fine}.scales", _zeros(FINE_ROWS, LEVELS + 1), f"{fine}.uint8"),
+            _quantize(f"{fine}.rest", f"{fine}.scales", _zeros(self.kind.fine, LEVELS + 1), f"{fine}.uint8"),
         ]
 
     def multiply(self, weight: str, parts: Tensors, output: str) -> list[onnx.NodeProto]:
@@ -102,7 +122,7 @@ class Rows:
                 helper.make_node("MatMulIntegerToFloat", operands, [f"{product}.unscaled"], domain=MICROSOFT),
                 helper.make_node("Mul", [f"{product}.unscaled", f"{term}.scale"], [product]),
             ]
-        added = [f"{output}.coarse", f"{FINE_ROWS}.places", f"{output}.fine"]
+        added = [f"{output}.coarse", f"{self.kind.fine}.places", f"{output}.fine"]
         rows = f"{output}.rows"
         nodes.append(helper.make_node("ScatterND", added, [rows], reduction="add"))
         if self.shift:  # take the shift's own product away again
@@ -110,7 +130,7 @@ class Rows:
             shift = graph.constant(f"{output}.unshift", np.float32(-self.shift) * ones)
             nodes.append(helper.make_node("Add", [rows, shift], [f"{output}.unshifted"]))
             rows = f"{output}.unshifted"
-        return [*nodes, helper.make_node("Reshape", [rows, SHAPE], [output])]
+        return [*nodes, helper.make_node("Reshape", [rows, self.kind.shape], [output])]
 
 
 def _quantize(rows: str, scales: str, zeros: str, output: str) -> onnx.NodeProto:
@@ -122,8 +142,13 @@ def _zeros(rows: str, zero: int) -> str:
     return f"{rows}.zeros{zero}"
 
 
-def index_rows(graph: Graph, *, prompt_first: bool) -> list[onnx.NodeProto]:
-    """Nodes of what all products share: which rows are fine (special tokens, labels), zero points, shapes."""
+def index_rows(graph: Graph, *, prompt_first: bool, prompts: bool) -> list[onnx.NodeProto]:
+    """Nodes of what all products share: which rows are fine (special tokens, labels), zero points, shapes.
+
+    Args:
+        prompt_first: labels stand before the text in a sequence, else behind it.
+        prompts: some activations are of prompts only.
+    """
     zero, one = graph.constant("fine.zero", np.array(0)), graph.constant("fine.one", np.array(1))
     minus_one, last = graph.constant("int8.minus_one", np.array([-1])), graph.constant("int8.last_axis", np.array([1]))
     nodes = [
@@ -151,15 +176,27 @@ def index_rows(graph: Graph, *, prompt_first: bool) -> list[onnx.NodeProto]:
         helper.make_node("Or", ["fine.labels", "fine.special"], ["fine.mask"]),
         helper.make_node("Reshape", ["fine.mask", minus_one], ["fine.flat"]),
         helper.make_node("NonZero", ["fine.flat"], ["fine.nonzero"]),
-        helper.make_node("Reshape", ["fine.nonzero", minus_one], [FINE_ROWS]),
-        helper.make_node("Unsqueeze", [FINE_ROWS, last], [f"{FINE_ROWS}.places"]),
+        helper.make_node("Reshape", ["fine.nonzero", minus_one], [TOKENS.fine]),
         helper.make_node("Shape", ["input_ids"], ["rows.leading"]),
-        helper.make_node("Concat", ["rows.leading", minus_one], [SHAPE], axis=0),
-        helper.make_node("Reshape", ["input_ids", minus_one], [ALL_ROWS]),
+        helper.make_node("Concat", ["rows.leading", minus_one], [TOKENS.shape], axis=0),
+        helper.make_node("Reshape", ["input_ids", minus_one], [TOKENS.all]),
     ]
-    for rows in (ALL_ROWS, FINE_ROWS):
-        nodes.append(helper.make_node("Shape", [rows], [f"{rows}.count"]))
+    rows = {TOKENS.all, TOKENS.fine}
+    if prompts:
+        nodes += [
+            helper.make_node("Shape", ["separators"], ["prompt.batch"]),
+            helper.make_node("Shape", ["prompts"], ["prompt.length"]),
+            helper.make_node("Concat", ["prompt.batch", "prompt.length", minus_one], [PROMPTS.shape], axis=0),
+            helper.make_node("Mul", ["prompt.batch", "prompt.length"], ["prompt.count"]),
+            helper.make_node("Squeeze", ["prompt.count"], ["prompt.end"]),
+            helper.make_node("Range", [zero, "prompt.end", one], [PROMPTS.all]),
+        ]
+        rows.add(PROMPTS.all)
+    for name in sorted(rows - {TOKENS.all}):
+        nodes.append(helper.make_node("Unsqueeze", [name, last], [f"{name}.places"]))
+    for name in sorted(rows):
+        nodes.append(helper.make_node("Shape", [name], [f"{name}.count"]))
         for point in (0, LEVELS + 1):
             fill = helper.make_tensor("zero", TensorProto.UINT8, [1], [point])
-            nodes.append(helper.make_node("ConstantOfShape", [f"{rows}.count"], [_zeros(rows, point)], value=fill))
+            nodes.append(helper.make_node("ConstantOfShape", [f"{name}.count"], [_zeros(name, point)], value=fill))
     return nodes

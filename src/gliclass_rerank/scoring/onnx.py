@@ -40,10 +40,12 @@ class OnnxScorer(LocalScorer):
         except Exception as error:  # onnxruntime's errors share no base below Exception
             raise CheckpointError(f"{checkpoint.onnx_file}: onnxruntime cannot load it: {error}") from error
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="gliclass-onnx")
+        self._prompts = any(item.name == "prompts" for item in self._session.get_inputs())
         self._pad_id = int(checkpoint.config.get("pad_token_id") or 0)
 
     def _run(self, batch: Sequence[Pass]) -> FloatArray:
-        feed = uni_encoder_inputs(batch, self._pad_id, segments=self._checkpoint.uses_segments)
+        segments = self._checkpoint.uses_segments
+        feed = uni_encoder_inputs(batch, self._pad_id, segments=segments, prompts=self._prompts)
         logits: FloatArray = np.asarray(self._session.run(["logits"], feed)[0], np.float32)
         return logits
 

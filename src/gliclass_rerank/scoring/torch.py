@@ -139,11 +139,13 @@ class Network(nn.Module):
     Args:
         checkpoint: where the model came from.
         model: upstream's model, on its device and in its dtype.
+        all_states: call the encoder for all states of its last layer, for hooks on it; by default only what is read.
     """
 
-    def __init__(self, checkpoint: Checkpoint, model: GLiClassModel) -> None:
+    def __init__(self, checkpoint: Checkpoint, model: GLiClassModel, *, all_states: bool = False) -> None:
         super().__init__()
         self.read = forward_of(model)
+        self._prompts_only = checkpoint.reads_prompts_only and not all_states
         self._checkpoint = checkpoint
         self._device = next(model.parameters()).device
         self._pad_id = int(model.config.pad_token_id or 0)
@@ -166,7 +168,8 @@ class Network(nn.Module):
 
     def _arrays(self, batch: Sequence[Pass]) -> dict[str, Padded]:
         if isinstance(self.read, UniEncoderForward):
-            return uni_encoder_inputs(batch, self._pad_id, segments=self._checkpoint.uses_segments)
+            segments = self._checkpoint.uses_segments
+            return uni_encoder_inputs(batch, self._pad_id, segments=segments, prompts=self._prompts_only)
         arrays = text_inputs(batch, self._pad_id)
         if isinstance(self.read, EncoderDecoderForward):
             side = [item.side for item in batch]

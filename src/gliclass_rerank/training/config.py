@@ -62,6 +62,8 @@ class TrainConfig(_Strict):
     Attributes:
         model: "mini", a GLiClass checkpoint folder or a hub id to start from. Or:
         backbone: a plain encoder's folder, from which a new GLiClass model is made (`start.py`).
+        pooling: how the trained model makes one vector of a text's tokens; as the model that it starts from by
+            default. "first" reads a single token, and then a CPU computes the last layer for it and the labels only.
         anchor: a plain encoder's folder; the model's hidden states stay near its own, for sources with a weight for
             it (`Anchor`).
         out: folder of the run: metrics, checkpoints, and the model in ``model/``. Relative to the configuration.
@@ -90,6 +92,7 @@ class TrainConfig(_Strict):
 
     model: str | None = None
     backbone: Path | None = None
+    pooling: Literal["avg", "first"] | None = None
     anchor: Path | None = None
     out: Path
     train: tuple[Source, ...] = Field(min_length=1)
@@ -128,6 +131,8 @@ class TrainConfig(_Strict):
             raise ValueError("expected 'anchor' and a source with a weight for it, or neither")
         if self.lora and self.freeze:
             raise ValueError("'lora' freezes all weights but its own; leave 'freeze' out")
+        if self.lora and self.pooling:
+            raise ValueError("'lora' trains an adapter, which has no configuration to keep a 'pooling' in")
         if self.bce == self.listwise == 0:
             raise ValueError("'bce' and 'listwise' are both 0, nothing would be learned")
         return self

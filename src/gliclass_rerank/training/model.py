@@ -14,7 +14,13 @@ from torch import nn
 
 from gliclass_rerank.errors import InputError, OptionError
 from gliclass_rerank.scoring.adapter import ADAPTER_FILE, base_name, is_adapter, with_adapter
-from gliclass_rerank.scoring.checkpoint import CARD_FILE, Checkpoint, read_checkpoint, refuse_used_folder
+from gliclass_rerank.scoring.checkpoint import (
+    CARD_FILE,
+    Checkpoint,
+    read_checkpoint,
+    refuse_unsupported,
+    refuse_used_folder,
+)
 from gliclass_rerank.scoring.load import locate
 from gliclass_rerank.scoring.torch import load_model
 from gliclass_rerank.training.config import Lora, TrainConfig
@@ -53,6 +59,17 @@ def base_folder(config: TrainConfig) -> Path:
         new_checkpoint(config.backbone, partial, max_labels=config.max_labels, seed=config.seed)
         partial.rename(start)  # a kill leaves the whole folder or none
     return start
+
+
+def pooled_by(checkpoint: Checkpoint, strategy: str) -> Checkpoint:
+    """The checkpoint with another pooling of its texts, as yet untrained for it.
+
+    Raises:
+        UnsupportedModelError: a head that reads all tokens of a text.
+    """
+    config = {**checkpoint.config, "pooling_strategy": strategy}
+    refuse_unsupported(config)
+    return replace(checkpoint, config=config)
 
 
 def with_adapters(model: GLiClassModel, checkpoint: Checkpoint, lora: Lora, name: str | None) -> PeftModel:

@@ -35,7 +35,7 @@ from gliclass_rerank.training.config import Source, TrainConfig
 from gliclass_rerank.training.evaluate import evaluate
 from gliclass_rerank.training.examples import ExampleMaker
 from gliclass_rerank.training.losses import example_loss
-from gliclass_rerank.training.model import base_folder, save_trained, set_dropout, with_adapters
+from gliclass_rerank.training.model import base_folder, pooled_by, save_trained, set_dropout, with_adapters
 from gliclass_rerank.training.plot import draw_losses
 from gliclass_rerank.training.records import Record, read_records
 from gliclass_rerank.training.stream import EncodedExample, RecordSource, Stream
@@ -82,7 +82,8 @@ class Trainer:
         torch.manual_seed(config.seed)
         config.out.mkdir(parents=True, exist_ok=True)
         self.device = torch_device(config.device)
-        self.checkpoint = read_checkpoint(base_folder(config), name=config.out.resolve().name)
+        checkpoint = read_checkpoint(base_folder(config), name=config.out.resolve().name)
+        self.checkpoint = pooled_by(checkpoint, config.pooling) if config.pooling else checkpoint
         self.model = load_model(self.checkpoint).to(self.device)
         self.bf16 = computes_in_bf16(config, self.device)
         if (
@@ -98,7 +99,7 @@ class Trainer:
         for name, parameter in self.model.named_parameters():
             if any(part in name for part in config.freeze):
                 parameter.requires_grad_(False)
-        self.network = Network(self.checkpoint, self.model)
+        self.network = Network(self.checkpoint, self.model, all_states=config.anchor is not None)
         self.anchor = Anchor(config.anchor, self.checkpoint, self.model) if config.anchor else None
         self.trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.mean = {name: p.detach().clone() for name, p in self.trained.items()} if config.ema else {}
