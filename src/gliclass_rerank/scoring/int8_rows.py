@@ -30,8 +30,8 @@ class Kind:
     """Names of what activations of one shape share in a graph.
 
     Attributes:
-        all: indices of all rows of the batch.
-        fine: of those that get a second term.
+        all: a vector with a value for each row of the batch.
+        fine: the indices of the rows that get a second term.
         shape: (batch, sequence, -1).
     """
 
