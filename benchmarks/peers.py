@@ -9,7 +9,8 @@ all-MiniLM-L6-v2 (`peer_worker.py`) in processes of their own, one at a time. Fi
 ours token budgets. Then all race, as they come and at their best size; rounds alternate and each begins with another
 contestant. The same race, at the best sizes, is run by passage length and by number of threads. Beside it stands the
 floor (`floor.py`): the rate of plain matrix products on those threads, and which share of it each contestant reaches
-with the operations that our model needs for these texts; a cross-encoder reads two markers less for each.
+with the operations that our model needs for these texts; a cross-encoder reads two markers less for each. Those
+of a last layer that nobody reads are not counted for ours, where the model allows it (`Checkpoint.reads_prompts_only`).
 """
 
 from __future__ import annotations
