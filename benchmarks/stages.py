@@ -32,6 +32,7 @@ from tokenizers import Tokenizer
 from gliclass_rerank import ScoreRequest, load_scorer
 from gliclass_rerank.scoring.batch import uni_encoder_inputs
 from gliclass_rerank.scoring.batching import plan_batches
+from gliclass_rerank.scoring.byte_products import exact_kernel
 from gliclass_rerank.scoring.checkpoint import Checkpoint, read_checkpoint
 from gliclass_rerank.scoring.encoding import InputEncoder
 from gliclass_rerank.scoring.load import BATCH_TOKENS, locate
@@ -123,7 +124,8 @@ def session(checkpoint: Checkpoint, profile_prefix: str | None) -> onnxruntime.I
     options.log_severity_level = 3
     if profile_prefix:
         options.enable_profiling, options.profile_file_prefix = True, profile_prefix
-    return onnxruntime.InferenceSession(str(checkpoint.onnx_file), options, providers=["CPUExecutionProvider"])
+    graph = checkpoint.graph_file(exact_kernel() if checkpoint.card.dtype == "int8" else "")
+    return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
 
 
 def profile(checkpoint: Checkpoint, feeds: Sequence[Feed]) -> Counter[str]:

@@ -15,7 +15,8 @@ from checkpoints import CORPUS
 from conftest import Exported, Scorers, Tiny
 
 from gliclass_rerank import InputError, OptionError, ScoreRequest, UnsupportedModelError, load_scorer
-from gliclass_rerank.scoring.export import export_checkpoint
+from gliclass_rerank.scoring.export import GRAPH, UNSIGNED_GRAPH, export_checkpoint
+from gliclass_rerank.scoring.int8_unsigned import with_unsigned_weights
 from gliclass_rerank.scoring.load import locate
 
 REQUESTS = [
@@ -89,7 +90,7 @@ def test_weights_are_stored_once_and_the_graph_points_to_them(name: str, dtype: 
 def test_int8_weights_are_not_rounded_twice(name: str, exported: Exported, tmp_path: Path) -> None:
     once, again = exported(name, "int8"), tmp_path / "again"
     export_checkpoint(once, again, dtype="int8")  # without calibration: all that it decides is in the weights
-    for file in ("model.safetensors", "model.onnx"):
+    for file in ("model.safetensors", "model.onnx", "model.u8u8.onnx"):
         assert (again / file).read_bytes() == (once / file).read_bytes()
 
 
@@ -100,6 +101,12 @@ def test_the_bundled_graph_is_what_export_makes_of_the_bundled_weights(tmp_path:
         assert (tmp_path / "mini" / file).read_bytes() == (bundled / file).read_bytes()
     first, second = (np.concatenate(load_scorer(folder).score(REQUESTS)) for folder in (bundled, tmp_path / "mini"))
     assert np.abs(first - second).max() <= 1e-5
+
+
+def test_the_bundled_unsigned_graph_is_made_from_the_signed_one() -> None:
+    bundled, _, _ = locate("mini")
+    signed, unsigned = (onnx.load(bundled / name, load_external_data=False) for name in (GRAPH, UNSIGNED_GRAPH))
+    assert with_unsigned_weights(signed) == unsigned
 
 
 def test_a_folder_may_be_moved(exported: Exported, tmp_path: Path) -> None:

@@ -122,6 +122,8 @@ class ModelInfo:
         prior_weight: log-odds that one standard deviation of a first-stage score is worth, if it was fitted.
         calibration: what turns logits into calibrated log-odds, by task ("relevance", "support", "refutation",
             "labels"); none for a task without.
+        kernel: types of activations and weights in the products of an int8 graph, "u8s8", or "u8u8" on processors where
+            onnxruntime's u8s8 products saturate; "" elsewhere.
     """
 
     name: str
@@ -134,6 +136,7 @@ class ModelInfo:
     direction: Direction = "passage-as-text"
     prior_weight: float | None = None
     calibration: Mapping[str, Calibrator] = field(default_factory=dict, hash=False)
+    kernel: str = ""
 
     @property
     def calibrated(self) -> bool:

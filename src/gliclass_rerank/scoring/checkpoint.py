@@ -158,7 +158,11 @@ class Checkpoint:
 
     @property
     def onnx_file(self) -> Path:
-        return self.folder / "model.onnx"
+        return self.graph_file("")
+
+    def graph_file(self, kernel: str) -> Path:
+        """The graph of a `ModelInfo.kernel`; all kernels read the same weights file."""
+        return self.folder / ("model.u8u8.onnx" if kernel == "u8u8" else "model.onnx")
 
 
 def read_checkpoint(

@@ -32,12 +32,13 @@ from gliclass_rerank.scoring.encoding import InputEncoder
 from gliclass_rerank.scoring.forward import UniEncoderForward
 from gliclass_rerank.scoring.graph import Graph
 from gliclass_rerank.scoring.int8 import Activation, quantize_graph
+from gliclass_rerank.scoring.int8_unsigned import with_unsigned_weights
 from gliclass_rerank.scoring.quantized import FACTORS, INT8, SCALE, Tensors
 from gliclass_rerank.scoring.tokenizer import TextTokenizer
 from gliclass_rerank.scoring.torch import load_model, read_stored, read_weights
 from gliclass_rerank.types import FloatArray, ScoreRequest
 
-WEIGHTS, GRAPH = "model.safetensors", "model.onnx"
+WEIGHTS, GRAPH, UNSIGNED_GRAPH = "model.safetensors", "model.onnx", "model.u8u8.onnx"
 OPSET = 20  # the first in which GELU is one operator instead of five passes over the widest activations
 MIN_SHARED = 1024  # elements; what is smaller stays in the graph
 COPIED = ("config.json", "tokenizer.json", "tokenizer_config.json", CALIBRATION_FILE, "MODEL_CARD.md", "LICENSE")
@@ -94,6 +95,8 @@ def export_checkpoint(
     (target / WEIGHTS).chmod(0o644)
     share_weights(graph, target / WEIGHTS)
     onnx.save(graph.model, target / GRAPH)
+    if dtype == "int8":
+        onnx.save(with_unsigned_weights(graph.model), target / UNSIGNED_GRAPH)
     for file in COPIED:
         if (source / file).is_file():
             shutil.copyfile(source / file, target / file)

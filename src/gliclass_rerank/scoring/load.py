@@ -205,9 +205,12 @@ def usable_cores() -> int:
 
 
 def _load_onnx(checkpoint: Checkpoint, max_batch_tokens: int | None, threads: int) -> LocalScorer:
-    from gliclass_rerank.scoring.onnx import OnnxScorer  # imports onnxruntime
+    from gliclass_rerank.scoring.byte_products import exact_kernel  # both import onnxruntime
+    from gliclass_rerank.scoring.onnx import OnnxScorer
 
     info = _info(checkpoint, "onnx", "cpu", checkpoint.card.dtype)
+    if info.dtype == "int8":
+        info = replace(info, kernel=exact_kernel())
     return OnnxScorer(checkpoint, info, max_batch_tokens=max_batch_tokens or BATCH_TOKENS["onnx"], threads=threads)
 
 

@@ -33,12 +33,16 @@ class OnnxScorer(LocalScorer):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        try:
-            self._session = onnxruntime.InferenceSession(
-                str(checkpoint.onnx_file), options, providers=["CPUExecutionProvider"]
+        file = checkpoint.graph_file(info.kernel)
+        if not file.is_file():
+            raise CheckpointError(
+                f"{checkpoint.folder}: no {file.name}, which this processor needs for exact int8 products; "
+                "export the checkpoint again, or load it with backend='torch'"
             )
+        try:
+            self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's errors share no base below Exception
-            raise CheckpointError(f"{checkpoint.onnx_file}: onnxruntime cannot load it: {error}") from error
+            raise CheckpointError(f"{file}: onnxruntime cannot load it: {error}") from error
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="gliclass-onnx")
         self._prompts = any(item.name == "prompts" for item in self._session.get_inputs())
         self._pad_id = int(checkpoint.config.get("pad_token_id") or 0)

@@ -99,6 +99,7 @@ def _info(answer: Any, url: str) -> ServiceInfo:
         calibration={
             task: calibrator_from_dict(value, f"{url}/info, {task}") for task, value in said["calibration"].items()
         },
+        kernel=str(said.get("kernel", "")),
     )
     return ServiceInfo(model, max(1, int(answer["max_client_batch_size"])))
 
