@@ -30,6 +30,7 @@ from report import draw, evaluation_parser, header, load_models, table, write
 from rich.console import Console
 
 from gliclass_rerank import Scorer
+from gliclass_rerank.console import print_table
 from gliclass_rerank.progress import ProgressScorer
 from gliclass_rerank.training.evaluate import evaluate
 from gliclass_rerank.training.metrics import balanced_accuracy
@@ -174,7 +175,7 @@ def show(summary: Mapping[str, Mapping[str, Mapping[str, float | None]]]) -> Non
     for key, title in titles.items():
         rows = {name: [rows[of][key] for of in sets] for name, rows in summary.items()}
         told = {name: row for name, row in rows.items() if any(value is not None for value in row)}
-        Console().print(table(title, sets, told, digits=1 if key == "seconds" else 3))
+        print_table(table(title, sets, told, digits=1 if key == "seconds" else 3))
 
 
 if __name__ == "__main__":

@@ -31,10 +31,10 @@ from llama_index.vector_stores.faiss import FaissVectorStore
 from measures import permutation_p
 from pydantic import PrivateAttr
 from report import draw, evaluation_parser, header, load_models, table, write
-from rich.console import Console
 from rich.progress import track
 
 from gliclass_rerank import Scorer
+from gliclass_rerank.console import print_table
 from gliclass_rerank.metrics import ndcg_at
 
 FOUND = 30  # passages of a query that FAISS finds
@@ -114,8 +114,8 @@ def main() -> None:
     tests = {name: gain_p(values[name], values[name + RERANKED]) for name in ("LlamaIndex", "LangChain")}
     columns = list(next(iter(shown.values())))
     rows = {name: [row[column] for column in columns] for name, row in shown.items()}
-    Console().print(table(f"nDCG@10 of FAISS's {FOUND}, {model[0]}", columns, rows))
-    Console().print(table("Gain, all queries pooled", ["p"], {name: [p] for name, p in tests.items()}, digits=4))
+    print_table(table(f"nDCG@10 of FAISS's {FOUND}, {model[0]}", columns, rows))
+    print_table(table("Gain, all queries pooled", ["p"], {name: [p] for name, p in tests.items()}, digits=4))
     if not options.no_write:
         setting = {"seed": SEED, "queries of a set": options.queries, "found": FOUND, "p of the gain": tests}
         file = write(header(dict([model])) | setting | {"means": shown, "queries": values}, "frameworks", options.out)

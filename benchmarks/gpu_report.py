@@ -9,6 +9,8 @@ from typing import Any
 from report import table
 from rich.console import Console
 
+from gliclass_rerank.console import print_table
+
 Report = Mapping[str, Any]
 
 # Samples a second on one A6000, batch 1, by number of labels: the model card of gliclass-v3.0.
@@ -69,7 +71,7 @@ def show(report: Report, console: Console) -> None:
         ]  # fmt: skip
     columns = ["passages/s", "% of rate", "on device", "× default", "× best", "p50 ms", "max |Δ|"]
     rate = f"{report['device']['name']}: {report['matrix_rate'] / 1e12:,.3g} TFLOP/s in bf16"
-    console.print(table(f"{rate}, {len(models)} models", columns, speeds, digits=2))
+    print_table(table(f"{rate}, {len(models)} models", columns, speeds, digits=2), console)
     counts = list(next(iter(models.values()))["samples_per_second"]["batched"]) if models else []
     rows: dict[str, list[float | None]] = {}
     for name, model in models.items():
@@ -77,7 +79,7 @@ def show(report: Report, console: Console) -> None:
             rows[f"{name}, {kind}"] = [row[count] for count in counts]
         if name in PUBLISHED:
             rows[f"{name}, published, A6000"] = [PUBLISHED[name].get(count) for count in counts]
-    console.print(table("Samples a second, by labels", counts, rows, digits=1))
+    print_table(table("Samples a second, by labels", counts, rows, digits=1), console)
     for name, goal in report.get("goals", {}).items():
         console.print(
             f"{'met   ' if goal['met'] else 'MISSED'} {name}: {goal['found']:.3g}, wanted {goal['wanted']:.3g}"

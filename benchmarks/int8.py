@@ -16,9 +16,9 @@ import numpy as np
 from machine import RESULTS, describe
 from numpy.typing import NDArray
 from report import table, write
-from rich.console import Console
 
 from gliclass_rerank import ScoreRequest, load_scorer
+from gliclass_rerank.console import print_table
 from gliclass_rerank.demo.evaluate import prepare, shown_to_model
 
 
@@ -43,7 +43,7 @@ def main() -> None:
     rows = {name: differences(logits, np.concatenate(other.score(requests))) for name, other in references.items()}
     columns = list(next(iter(rows.values())))
     shown: dict[str, list[float | None]] = {name: list(row.values()) for name, row in rows.items()}
-    Console().print(table(f"int8 against fp32, {len(requests)} pairs", columns, shown, digits=4))
+    print_table(table(f"int8 against fp32, {len(requests)} pairs", columns, shown, digits=4))
     write(describe(int8.info) | {"pairs": len(requests), "differences": rows}, "int8", options.out)
 
 

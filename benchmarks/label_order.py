@@ -23,6 +23,7 @@ from rich.console import Console
 from routing import as_label
 
 from gliclass_rerank import Route, Router, Scorer, ScoreRequest, load_scorer
+from gliclass_rerank.console import print_table
 from gliclass_rerank.progress import ProgressScorer
 from gliclass_rerank.scoring.load import usable_cores
 from gliclass_rerank.training.evaluate import probabilities
@@ -51,9 +52,9 @@ def main() -> None:
     tools = [tool for folder in folders if layout(folder) == "collection" for tool in functions(folder)]
     shuffled = {labelled.name: by_order(shown, labelled) for labelled in sets}
     routed = with_many_routes(shown, sets, tools, options)
-    Console().print(table("Labels in another order", columns(shuffled), rows(shuffled), digits=4))
+    print_table(table("Labels in another order", columns(shuffled), rows(shuffled), digits=4))
     title = f"{options.routes} routes"
-    Console().print(table(title, list(routed), {"decisions that change": list(routed.values())}, digits=4))
+    print_table(table(title, list(routed), {"decisions that change": list(routed.values())}, digits=4))
     report = header({scorer.info.name: scorer}) | {"seed": SEED, "queries of a set": options.queries}
     write(report | {"orders": shuffled, title: routed}, "label-order", options.out)
 

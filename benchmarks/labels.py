@@ -28,6 +28,7 @@ from tokenizers import Tokenizer
 
 from gliclass_rerank import MissingExtraError, Scorer, ScoreRequest, load_scorer
 from gliclass_rerank.claims import claim_labels
+from gliclass_rerank.console import print_table
 from gliclass_rerank.scoring.load import locate, usable_cores
 
 COUNTS, LENGTHS = (1, 2, 4, 8, 16, 32, 64, 128), (64, 256, 512)
@@ -164,10 +165,9 @@ def measured(contestants: Mapping[str, Contestant], one: Cell, rounds: int) -> d
 
 
 def show(medians: Mapping[str, Mapping[str, float]], cells: Sequence[Cell]) -> None:
-    console = Console()
     rows = {one.name: [1000 * row[one.name] for row in medians.values()] for one in cells}
-    console.print(table("Milliseconds a text", list(medians), rows, digits=1))
-    console.print(table("Times the cost of the fewest", list(medians), ratios(medians), digits=1))
+    print_table(table("Milliseconds a text", list(medians), rows, digits=1))
+    print_table(table("Times the cost of the fewest", list(medians), ratios(medians), digits=1))
 
 
 def ratios(medians: Mapping[str, Mapping[str, float]]) -> dict[str, list[float | None]]:

@@ -32,6 +32,7 @@ from report import table, write
 from rich.console import Console
 from rich.progress import Progress
 
+from gliclass_rerank.console import print_table
 from gliclass_rerank.scoring.load import usable_cores
 
 SHARES = (0.25, 0.5, 0.75, 0.9, 1.1, 1.5, 2.0)  # of the capacity
@@ -188,7 +189,7 @@ def show(steps: Sequence[Step]) -> None:
         name = "always busy" if step.offered is None else f"{step.offered:.2f}/s offered"
         times = [step.answered, step.p50, step.p90, step.p99]
         rows[name] = [*times, 100 * step.refused, step.jobs_accepted, step.jobs_ended]
-    Console().print(table("Latency against offered load", columns, rows, digits=1))
+    print_table(table("Latency against offered load", columns, rows, digits=1))
 
 
 def draw(steps: Sequence[Step], title: str, file: Path) -> None:

@@ -21,6 +21,7 @@ from report import header, table, write
 from rich.console import Console
 
 from gliclass_rerank import ModelInfo, Scorer, ScoreRequest, load_scorer
+from gliclass_rerank.console import print_table
 from gliclass_rerank.metrics import ndcg_at
 from gliclass_rerank.progress import ProgressScorer
 from gliclass_rerank.training.evaluate import CUTOFF, Evaluation, evaluate
@@ -57,7 +58,7 @@ def main() -> None:
     reports = {name: evaluate(scorer, records) for name, scorer in shown.items()}
     rows = {name: list(summary(report).values()) for name, report in reports.items()}
     teacher = teacher_ndcg(records)
-    Console().print(table("Records held back", list(summary(reports["int8"])), rows, digits=4))
+    print_table(table("Records held back", list(summary(reports["int8"])), rows, digits=4))
     Console().print(f"the teacher's nDCG@{CUTOFF}: {teacher:.4f}")
     results = {name: report.as_dict(each_class=False) for name, report in reports.items()}
     write(header(scorers) | {"results": results, "teacher": {"ndcg": teacher}}, "mini-held", options.out)

@@ -43,11 +43,11 @@ from peer_race import (
     timed,
 )
 from report import header, table, write
-from rich.console import Console
 from throughput import QUERY, SEED, make_passages, passages_of, scoring_with, token_ids, upstream
 from tokenizers import Tokenizer
 
 from gliclass_rerank import ScoreRequest, load_scorer
+from gliclass_rerank.console import print_table
 from gliclass_rerank.scoring.checkpoint import Checkpoint, read_checkpoint
 from gliclass_rerank.scoring.export import export_checkpoint
 from gliclass_rerank.scoring.load import Backend, locate, usable_cores
@@ -215,7 +215,6 @@ def by_upstream(checkpoint: Checkpoint, sizes: Sequence[int]) -> Seconds:
 
 
 def show(races: Mapping[str, Mapping[str, Result]], floors: Mapping[str, Mapping[Kind, Mapping[str, float]]]) -> None:
-    console = Console()
     columns = ["ms", "passages/s", "tokens/s", "× upstream", "% of peak"]
     for name, results in races.items():
         rows: dict[str, list[float | None]] = {
@@ -228,11 +227,11 @@ def show(races: Mapping[str, Mapping[str, Result]], floors: Mapping[str, Mapping
             ]
             for entry, result in results.items()
         }
-        console.print(table(name, columns, rows, digits=1))
+        print_table(table(name, columns, rows, digits=1))
     for threads, kinds in floors.items():
         shapes = list(kinds["fp32"])
         rows = {kind: [rate / 1e9 for rate in row.values()] for kind, row in kinds.items()}
-        console.print(table(f"Billions of operations a second, {threads} threads", shapes, rows, digits=0))
+        print_table(table(f"Billions of operations a second, {threads} threads", shapes, rows, digits=0))
 
 
 def draw(races: Mapping[str, Mapping[str, Result]], title: str, file: Path) -> None:

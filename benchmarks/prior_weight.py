@@ -19,11 +19,10 @@ from pathlib import Path
 import numpy as np
 from machine import RESULTS, describe
 from numpy.typing import NDArray
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from gliclass_rerank import ModelInfo, Scorer, ScoreRequest, load_scorer
+from gliclass_rerank.console import figures, new_table, print_table
 from gliclass_rerank.demo.evaluate import CANDIDATES, CUTOFF, Comparison, Task, compare, ndcg_of, prepare, rerank
 from gliclass_rerank.demo.questions import Judged
 from gliclass_rerank.progress import ProgressScorer
@@ -93,14 +92,12 @@ def only_tune(task: Task) -> Task:
 
 def show(tried: dict[float, Comparison], chosen: float) -> None:
     bm25 = tried[chosen].before
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("prior weight", f"nDCG@{CUTOFF}", f"MRR@{CUTOFF}"):
-        table.add_column(column, justify="right")
+    table = new_table(*map(figures, ("prior weight", f"nDCG@{CUTOFF}", f"MRR@{CUTOFF}")))
     table.add_row("BM25 alone", f"{bm25.ndcg:.4f}", f"{bm25.mrr:.4f}")
     for weight, comparison in tried.items():
         row = f"{weight:g}", f"{comparison.after.ndcg:.4f}", f"{comparison.after.mrr:.4f}"
         table.add_row(*row, style="bold" if weight == chosen else "")
-    Console().print(table)
+    print_table(table)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from machine import RESULTS, describe
-from rich import box
 from rich.table import Table
 
 from gliclass_rerank import Scorer, load_scorer
+from gliclass_rerank.console import figures, names, new_table
 from gliclass_rerank.scoring.load import usable_cores
 
 NUMBERS = re.compile(r"\[\s+([-+.\deE]+(?:,\s+[-+.\deE]+)*)\s+\]")
@@ -58,10 +58,7 @@ def write(report: Mapping[str, object], name: str, folder: Path) -> Path:
 
 def table(title: str, columns: Sequence[str], rows: Mapping[str, Sequence[float | None]], digits: int = 3) -> Table:
     """Rows of numbers under their names; None is left blank."""
-    shown = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    shown.add_column("", no_wrap=True)
-    for column in columns:
-        shown.add_column(column, justify="right", overflow="fold")
+    shown = new_table(names(""), *map(figures, columns), title=title)
     for name, values in rows.items():
         shown.add_row(name, *("" if value is None else f"{value:,.{digits}f}" for value in values))
     return shown

@@ -35,6 +35,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from gliclass_rerank import MissingExtraError, Reranker, Scorer
+from gliclass_rerank.console import print_table
 
 RRF_K = 60  # Cormack, Clarke and Büttcher 2009
 BM25_NAME, HYBRID = "BM25", "hybrid"
@@ -299,12 +300,11 @@ def show(
     summary: Mapping[str, Mapping[str, Mapping[str, float | None]]],
     compared: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]],
 ) -> None:
-    console = Console()
     by_set = {name: [rows[name][MAIN] for rows in summary.values()] for name in next(iter(summary.values()))}
-    console.print(table("nDCG@10", list(summary), by_set))
+    print_table(table("nDCG@10", list(summary), by_set))
     means = {name: rows[MEAN] for name, rows in summary.items()}
     measures = list(next(iter(means.values())))
-    console.print(
+    print_table(
         table("Mean over sets", measures, {name: [row[key] for key in measures] for name, row in means.items()})
     )
     pooled = {
@@ -312,7 +312,7 @@ def show(
         for name, others in compared.items()
         for other, of in others.items()
     }
-    console.print(table("All queries", ["difference of nDCG@10", "p"], pooled, digits=4))
+    print_table(table("All queries", ["difference of nDCG@10", "p"], pooled, digits=4))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from report import draw, evaluation_parser, header, load_models, table, write
 from rich.console import Console
 
 from gliclass_rerank import InputError, Route, Router, Scorer
+from gliclass_rerank.console import print_table
 from gliclass_rerank.progress import ProgressScorer
 from gliclass_rerank.route import ExampleUse
 
@@ -45,7 +46,7 @@ def main() -> None:
                 values[labelled.name] |= by_cosine(encoder, labelled, examples)
     columns = list(next(iter(values.values())))
     rows = {of: [row[column] for column in columns] for of, row in values.items()}
-    Console().print(table(f"Accuracy with {options.each} examples of each route, {name}", columns, rows))
+    print_table(table(f"Accuracy with {options.each} examples of each route, {name}", columns, rows))
     if not options.no_write:
         setting = {"seed": SEED, "queries of a set": options.queries, "examples of a route": options.each}
         file = write(header({name: scorer}) | setting | {"accuracy": values}, "route-examples", options.out)

@@ -40,6 +40,7 @@ from report import draw, evaluation_parser, header, load_models, table, write
 from rich.console import Console
 
 from gliclass_rerank import Scorer
+from gliclass_rerank.console import print_table
 from gliclass_rerank.progress import ProgressScorer
 from gliclass_rerank.route_scores import label_logits
 from gliclass_rerank.types import FloatArray
@@ -211,7 +212,7 @@ def show(results: Mapping[str, Mapping[str, Outcome]]) -> None:
         tasks = next(iter(results.values()))
         rows = {of: [asdict(outcomes[of])[key] for outcomes in results.values()] for of in tasks}
         told = {of: row for of, row in rows.items() if any(value is not None for value in row)}
-        Console().print(table(title, list(results), told))
+        print_table(table(title, list(results), told))
 
 
 if __name__ == "__main__":

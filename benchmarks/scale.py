@@ -33,6 +33,7 @@ from throughput import QUERY, SEED, passages_of
 from tokenizers import Tokenizer
 
 from gliclass_rerank import load_scorer
+from gliclass_rerank.console import print_table
 from gliclass_rerank.scoring.load import locate, usable_cores
 
 WORKER = Path(__file__).with_name("scale_worker.py")
@@ -201,7 +202,7 @@ def show(results: Mapping[str, Sequence[Result]]) -> None:
             ]
             for row in rows
         }
-        Console().print(table(f"By {UNITS.get(name, name)} ({told})", columns, shown, digits=2))
+        print_table(table(f"By {UNITS.get(name, name)} ({told})", columns, shown, digits=2))
 
 
 def draw(axis: str, rows: Sequence[Result], title: str, report: Path) -> None:

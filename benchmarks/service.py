@@ -34,10 +34,10 @@ import psutil
 from local_service import Client, LocalService, local_service
 from machine import RESULTS, cpu, describe
 from report import table, write
-from rich.console import Console
 from traffic import Traffic
 
 from gliclass_rerank import Reranker, load_scorer
+from gliclass_rerank.console import print_table
 from gliclass_rerank.scoring.load import usable_cores
 
 SEED = 7
@@ -303,7 +303,7 @@ def show(alone: Alone, busy: Busy, overload: Overload) -> None:
         "overload: MB after": [overload.rss_after],
         "overload: same answers after it (1: yes)": [overload.same_answers],
     }
-    Console().print(table(f"The service, {PASSAGES} passages a request", [""], rows, digits=2))
+    print_table(table(f"The service, {PASSAGES} passages a request", [""], rows, digits=2))
 
 
 def draw(alone: Alone, busy: Busy, overload: Overload, title: str, file: Path) -> None:

@@ -25,11 +25,11 @@ import onnxruntime
 from machine import RESULTS, describe
 from numpy.typing import NDArray
 from report import table, write
-from rich.console import Console
 from throughput import QUERY, make_passages
 from tokenizers import Tokenizer
 
 from gliclass_rerank import ScoreRequest, load_scorer
+from gliclass_rerank.console import print_table
 from gliclass_rerank.scoring.batch import uni_encoder_inputs
 from gliclass_rerank.scoring.batching import plan_batches
 from gliclass_rerank.scoring.byte_products import exact_kernel
@@ -82,7 +82,7 @@ def main() -> None:
     rows: dict[str, list[float | None]] = {
         stage: [1000 * taken, 100 * taken / times["all"]] for stage, taken in stages.items()
     }
-    Console().print(table(title, ["ms", "% of all"], rows, digits=1))
+    print_table(table(title, ["ms", "% of all"], rows, digits=1))
     if not options.quick:
         report = describe(scorer.info) | {"query": QUERY, "passages": len(requests), "threads": 1}
         report |= {"seconds": times["all"], "stages": stages, "rounds": {k: taken[1:] for k, taken in rounds.items()}}

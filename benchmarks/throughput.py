@@ -25,14 +25,12 @@ import numpy as np
 import torch
 from gliclass import ZeroShotClassificationPipeline
 from machine import RESULTS, cpu, describe
-from rich import box
-from rich.console import Console
-from rich.table import Table
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
 from gliclass_rerank import Scorer, ScoreRequest, load_scorer
+from gliclass_rerank.console import figures, names, new_table, print_table
 from gliclass_rerank.demo.collection import load_collection
 from gliclass_rerank.scoring.checkpoint import Checkpoint, read_checkpoint
 from gliclass_rerank.scoring.export import export_checkpoint
@@ -212,10 +210,8 @@ def summary(
 
 
 def show(results: Mapping[str, Result], title: str) -> None:
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("", no_wrap=True)
-    for column in ("seconds", "passages/s", "tokens/s", "× upstream", "max |Δ|"):
-        table.add_column(column, justify="right", no_wrap=True)
+    columns = ("seconds", "passages/s", "tokens/s", "× upstream", "max |Δ|")
+    table = new_table(names(""), *map(figures, columns), title=title)
     for name, result in results.items():
         table.add_row(
             name,
@@ -225,7 +221,7 @@ def show(results: Mapping[str, Result], title: str) -> None:
             f"{result.times_upstream:.2f}",
             f"{result.max_score_difference:.1e}",
         )
-    Console().print(table)
+    print_table(table)
 
 
 def draw(results: Mapping[str, Result], title: str, file: Path) -> None:

@@ -26,6 +26,8 @@ from report import draw, evaluation_parser, header, load_models, table, write
 from rich.console import Console
 from routing import Contestant, Task, by_cosine, by_model, described, intents
 
+from gliclass_rerank.console import print_table
+
 # The cards' names of their sets, and the folders that hold the same or the like here.
 CARD = {
     "CR": "customer_reviews",
@@ -134,7 +136,7 @@ def show(summary: Mapping[str, Mapping[str, Mapping[str, float | None]]], missin
     for key, title in (titles | {"texts_per_second": "Texts a second"}).items():
         rows = {of: [row[of][key] for row in summary.values()] for of in next(iter(summary.values()))}
         told = {of: row for of, row in rows.items() if any(value is not None for value in row)}
-        Console().print(table(title, list(summary), told))
+        print_table(table(title, list(summary), told))
     if missing:
         Console().print(f"Sets of the cards that are not in the data: {', '.join(missing)}.")
 

@@ -28,14 +28,24 @@ from gliclass_rerank.cli_serve import serve
 from gliclass_rerank.cli_tasks import check, classify, rerank, route
 from gliclass_rerank.cli_training import calibrate, evaluate, merge, mine, train
 from gliclass_rerank.cli_worker import worker
-from gliclass_rerank.console import AsJson, Backend, Device, Model, print_json, progressing_scorer, say, stdout
+from gliclass_rerank.console import (
+    AsJson,
+    Backend,
+    Device,
+    Model,
+    names,
+    print_json,
+    print_table,
+    progressing_scorer,
+    say,
+    stdout,
+)
 from gliclass_rerank.errors import GLiClassRerankError, InputError, MissingExtraError
 
 if TYPE_CHECKING:
     from gliclass_rerank.types import ScoreRequest
 
 EXPORT_PARTS = ("torch", "transformers", "gliclass", "safetensors", "onnx", "onnxscript")
-SNIPPET_CHARACTERS = 200
 
 app = typer.Typer(
     help="Rerank, route, fact-check and classify with a small GLiClass model, offline.",
@@ -171,10 +181,10 @@ def info(model: Model = "mini", backend: Backend = "auto", device: Device = "aut
         print_json(values | {"calibration": {task: made.as_dict() for task, made in told.calibration.items()}})
         return
     values["calibration"] = ", ".join(f"{task} ({made.kind})" for task, made in told.calibration.items())
-    table = Table(box=None, show_header=False, pad_edge=False)
+    table = Table(names(""), names(""), box=None, show_header=False, pad_edge=False)
     for name, value in values.items():
         table.add_row(name, Text("" if value is None else str(value)))
-    stdout().print(table)
+    print_table(table)
 
 
 def _calibration(file: Path | None) -> list[ScoreRequest]:

@@ -9,11 +9,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from gliclass_rerank.console import AsJson, Backend, Device, Model, print_json, progressing_scorer, say, stdout
+from gliclass_rerank.console import (
+    AsJson,
+    Backend,
+    Device,
+    Model,
+    figures,
+    names,
+    new_table,
+    one_line,
+    print_json,
+    print_table,
+    printable,
+    progressing_scorer,
+    say,
+)
 from gliclass_rerank.errors import InputError, OptionError
 
 if TYPE_CHECKING:
@@ -73,7 +86,7 @@ def rerank(
         results = [_result(ranked, read.passages[ranked.index], with_text=with_text) for ranked in ranking]
         print_json({"model": scorer.info.name, "query": query, "results": results})
     else:
-        stdout().print(_ranking_table(ranking, read.passages))
+        print_table(_ranking_table(ranking, read.passages))
 
 
 def route(
@@ -110,7 +123,7 @@ def route(
         ]
         print_json({"model": scorer.info.name, "results": results})
     else:
-        stdout().print(_routes_table(texts, decisions))
+        print_table(_routes_table(texts, decisions))
 
 
 def check(
@@ -153,7 +166,7 @@ def check(
     if as_json:
         print_json({"model": scorer.info.name} | _report(report, read.passages))
     else:
-        stdout().print(_claims_table(report, read.passages))
+        print_table(_claims_table(report, read.passages))
 
 
 def classify(
@@ -193,7 +206,7 @@ def classify(
         found = [_classified(*pair) for pair in zip(read, results, strict=True)]
         print_json({"model": scorer.info.name, "results": found})
     else:
-        stdout().print(_labels_table(read, results))
+        print_table(_labels_table(read, results))
 
 
 def _texts(arguments: Sequence[str]) -> list[str]:
@@ -250,15 +263,11 @@ def _result(ranked: Ranked, passage: SourcedPassage, *, with_text: bool) -> dict
 
 
 def _ranking_table(ranking: Sequence[Ranked], passages: Sequence[SourcedPassage]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("rank", justify="right")
-    table.add_column("score", justify="right")
-    table.add_column("source", overflow="fold")
-    table.add_column("passage", no_wrap=True, overflow="ellipsis", ratio=1)
+    table = new_table(figures("rank"), figures("score"), names("source"), names("passage"))
     for rank, ranked in enumerate(ranking, 1):
         passage = passages[ranked.index]
         source = passage.source if passage.id is None else str(passage.id)
-        table.add_row(str(rank), f"{ranked.score:.3f}", _printable(source), _snippet(ranked, passage.text))
+        table.add_row(str(rank), f"{ranked.score:.3f}", Text(printable(source)), _snippet(ranked, passage.text))
     return table
 
 
@@ -266,28 +275,19 @@ def _snippet(ranked: Ranked, text: str) -> Text:
     """The best window's beginning, or the passage's."""
     start, end = ranked.window or (0, len(text))
     lead = "... " if start else ""
-    return _printable(lead + text[start : min(end, start + SNIPPET_CHARACTERS)])
-
-
-def _printable(text: str) -> Text:
-    """One line, without the escape sequences that a file could send to the terminal."""
-    return Text(" ".join("".join(c if c.isprintable() else " " for c in text).split()))
+    return one_line(lead + text[start : min(end, start + SNIPPET_CHARACTERS)])
 
 
 def _routes_table(queries: Sequence[str], decisions: Sequence[RouteDecision]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("route", overflow="fold")
-    table.add_column("score", justify="right")
-    table.add_column("others", overflow="fold")
-    table.add_column("query", no_wrap=True, overflow="ellipsis", ratio=1)
+    table = new_table(names("route"), figures("score"), names("others"), names("query"))
     for query, decision in zip(queries, decisions, strict=True):
-        names = ", ".join(decision.names) or "(none)"
+        chosen = printable(", ".join(decision.names)) or "(none)"
         others = sorted(
             (name for name in decision.scores if name not in decision.names), key=decision.scores.__getitem__
         )
         told = ", ".join(f"{name} {decision.scores[name]:.3f}" for name in others[:-4:-1])
         style = "yellow" if decision.abstained else ""
-        table.add_row(Text(names, style), f"{decision.score:.3f}", _printable(told), _printable(query))
+        table.add_row(Text(chosen, style), f"{decision.score:.3f}", Text(printable(told)), one_line(query))
     return table
 
 
@@ -310,16 +310,12 @@ def _report(report: FactReport, passages: Sequence[SourcedPassage]) -> dict[str,
 
 
 def _claims_table(report: FactReport, passages: Sequence[SourcedPassage]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=f"{report.supported:.0%} of the claims are supported")
-    table.add_column("verdict")
-    table.add_column("support", justify="right")
-    table.add_column("refute", justify="right")
-    table.add_column("evidence", overflow="fold")
-    table.add_column("claim", overflow="fold", ratio=1)
+    columns = names("verdict"), figures("support"), figures("refute"), names("evidence"), names("claim")
+    table = new_table(*columns, caption=f"{report.supported:.0%} of the claims are supported")
     for claim in report.claims:
-        source = _printable(passages[claim.evidence].source)
+        source = Text(printable(passages[claim.evidence].source))
         verdict = Text(claim.verdict.replace("_", " "), STYLES[claim.verdict])
-        table.add_row(verdict, f"{claim.support:.3f}", f"{claim.refute:.3f}", source, _printable(claim.text))
+        table.add_row(verdict, f"{claim.support:.3f}", f"{claim.refute:.3f}", source, Text(printable(claim.text)))
     return table
 
 
@@ -330,10 +326,8 @@ def _classified(text: str, found: Classification) -> dict[str, object]:
 
 
 def _labels_table(texts: Sequence[str], results: Sequence[Classification]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("labels", overflow="fold")
-    table.add_column("text", no_wrap=True, overflow="ellipsis", ratio=1)
+    table = new_table(names("labels"), names("text"))
     for text, result in zip(texts, results, strict=True):
         told = ", ".join(f"{one.label} {one.score:.3f}" for one in result.labels) or "(none)"
-        table.add_row(_printable(told), _printable(text))
+        table.add_row(Text(printable(told)), one_line(text))
     return table

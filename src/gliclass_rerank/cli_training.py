@@ -9,11 +9,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from gliclass_rerank.console import AsJson, Backend, Device, Model, print_json, progressing_scorer, say, stdout
+from gliclass_rerank.console import (
+    AsJson,
+    Backend,
+    Device,
+    Model,
+    figures,
+    names,
+    new_table,
+    print_json,
+    print_table,
+    printable,
+    progressing_scorer,
+    say,
+)
 from gliclass_rerank.errors import InputError, MissingExtraError
 from gliclass_rerank.passages import SourcedPassage, read_lines
 
@@ -164,9 +176,7 @@ def _read(files: list[Path]) -> list[Record]:
 
 
 def _show(report: Evaluation) -> None:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("", "records", "measure", "value"):
-        table.add_column(column, justify="right" if column in ("records", "value") else "left")
+    table = new_table(names(""), figures("records"), names("measure"), figures("value"))
     if part := report.ranking:
         _add(table, "ranking", part.queries, {"nDCG@10": part.ndcg, "MRR@10": part.mrr, "ECE": part.ece})
     if labels := report.labels:
@@ -177,7 +187,7 @@ def _show(report: Evaluation) -> None:
         measures = {"balanced accuracy": fact.balanced_accuracy, "three-way": fact.three_way}
         measures |= {"ECE of support": fact.ece, "ECE of refutation": fact.refutation_ece}
         _add(table, "fact-check", fact.claims, measures | ({"AUROC": fact.auroc} if fact.auroc is not None else {}))
-    stdout().print(table)
+    print_table(table)
     if labels:
         _show_classes(report)
     if fact:
@@ -192,13 +202,11 @@ def _add(table: Table, kind: str, count: int, measures: dict[str, float]) -> Non
 def _show_classes(report: Evaluation) -> None:
     assert report.labels is not None
     classes = sorted(report.labels.classes.classes, key=lambda scores: -scores.support)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("label", "precision", "recall", "F1", "support"):
-        table.add_column(column, justify="left" if column == "label" else "right")
+    table = new_table(names("label"), *map(figures, ("precision", "recall", "F1", "support")))
     for scores in classes[:SHOWN_CLASSES]:
         values = (f"{value:.3f}" for value in (scores.precision, scores.recall, scores.f1))
-        table.add_row(Text(str(scores.label)), *values, str(scores.support))
-    stdout().print(table)
+        table.add_row(Text(printable(scores.label)), *values, str(scores.support))
+    print_table(table)
     if len(classes) > SHOWN_CLASSES:
         say(f"{len(classes) - SHOWN_CLASSES} rarer labels are only in --json")
 
@@ -207,9 +215,7 @@ def _show_confusion(report: Evaluation) -> None:
     from gliclass_rerank.training.evaluate import CLASSES
 
     assert report.fact is not None
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("true \\ given", *CLASSES):
-        table.add_column(column, justify="right")
+    table = new_table(names("true \\ given"), *map(figures, CLASSES))
     for name, row in zip(CLASSES, report.fact.confusion, strict=True):
         table.add_row(name, *map(str, row))
-    stdout().print(table)
+    print_table(table)

@@ -1,4 +1,4 @@
-"""What all commands share: where results and messages go, and the options that name a model."""
+"""Where all commands print results and messages, their tables, and the options that name a model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import json
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
+from rich import box
+from rich.cells import cell_len
 from rich.console import Console
+from rich.table import Column, Table
 from rich.text import Text
 
 if TYPE_CHECKING:
@@ -21,6 +24,7 @@ Model = Annotated[
 Backend = Annotated[str, typer.Option(help="auto, onnx or torch.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+NARROWEST = 4  # characters that a column of names or texts keeps, however narrow the terminal
 
 
 def stdout() -> Console:
@@ -36,6 +40,44 @@ def say(text: str | Text) -> None:
 def print_json(value: object) -> None:
     """Print JSON to stdout; in ASCII, so that it is valid whatever the pipe's encoding."""
     typer.echo(json.dumps(value, indent=2))
+
+
+def figures(heading: str) -> Column:
+    """A column of numbers, which are printed whole."""
+    return Column(heading, justify="right", no_wrap=" " not in heading)
+
+
+def names(heading: str) -> Column:
+    """A column of names or texts: the widest of them shrink first, and what does not fit a line is folded."""
+    return Column(heading, overflow="fold")
+
+
+def new_table(*columns: Column, title: str | None = None, caption: str | None = None) -> Table:
+    """A table for `print_table`."""
+    told = Table(*columns, title=title, caption=caption, box=box.SIMPLE_HEAD, pad_edge=False)
+    told.title_justify, told.title_style = "left", "bold"
+    return told
+
+
+def one_line(text: str) -> Text:
+    """As much of a text as its column holds, on one line."""
+    return Text(printable(text), no_wrap=True, overflow="ellipsis")
+
+
+def printable(text: str) -> str:
+    """A text without line breaks, and without the escape sequences that a file could send to the terminal."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def print_table(table: Table, console: Console | None = None) -> None:
+    """Print a table to stdout in the terminal's width; wider only where its numbers alone do not fit."""
+    for column in table.columns:
+        widest = max((cell_len(line) for cell in column.cells for line in str(cell).splitlines()), default=0)
+        if column.justify == "right":
+            column.min_width = max(widest, *map(cell_len, str(column.header).split()), 1)
+        else:
+            column.min_width = min(widest, NARROWEST)
+    (console or stdout()).print(table, crop=False)
 
 
 def progressing_scorer(model: str, backend: str, device: str, description: str) -> ProgressScorer:

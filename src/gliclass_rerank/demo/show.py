@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gliclass_rerank.console import figures, names, new_table, print_table
 from gliclass_rerank.demo.evaluate import CUTOFF, DemoReport, Outcome, Quality, ndcg_of
 
 SHOWN_PASSAGES = 10
@@ -16,24 +16,22 @@ SAME = 1e-9  # differences of nDCG below this are rounding
 def show(report: DemoReport, console: Console) -> None:
     """Print what was measured, then one question with its passages moving."""
     console.print(Text("Python's documentation, searched and reranked", "bold"))
-    console.print(quality_table(report))
+    print_table(quality_table(report), console)
     console.print(Text("\n".join(notes(report))), soft_wrap=True)
     if report.outcomes:
         outcome = most_improved(report)
         console.print()
         console.print(_heading(report, outcome), soft_wrap=True)
-        console.print(moving_table(report, outcome))
+        print_table(moving_table(report, outcome), console)
 
 
 def quality_table(report: DemoReport) -> Table:
     """NDCG, MRR and time of each order, over all questions and over those held out."""
     overall, held_out = report.overall, report.held_out
-    table = _table()
-    table.add_column("")
+    columns = [names("")]
     for questions in (f"{overall.queries} questions", f"{held_out.queries} held out"):
-        table.add_column(f"{questions}\nnDCG@{CUTOFF}", justify="right", no_wrap=True)
-        table.add_column(f"\nMRR@{CUTOFF}", justify="right")
-    table.add_column("a question\nms", justify="right", no_wrap=True)
+        columns += [figures(f"{questions}\nnDCG@{CUTOFF}"), figures(f"\nMRR@{CUTOFF}")]
+    table = new_table(*columns, figures("a question\nms"))
     search = report.seconds["first_stage"] / max(1, overall.queries)
     reranked = search + report.seconds["rerank_per_query"]
     rows = (
@@ -76,11 +74,7 @@ def most_improved(report: DemoReport) -> Outcome:
 
 def moving_table(report: DemoReport, outcome: Outcome) -> Table:
     """One question's first passages after reranking, and where each of them was before."""
-    table = _table()
-    table.add_column("rank", justify="right")
-    table.add_column("before", justify="right")
-    table.add_column("passage")
-    table.add_column("judged")
+    table = new_table(figures("rank"), figures("before"), names("passage"), names("judged"))
     for rank, index in enumerate(outcome.after[:SHOWN_PASSAGES], 1):
         name = report.task.passages[index].name
         grade = outcome.question.relevant.get(name, 0)
@@ -94,10 +88,6 @@ def _heading(report: DemoReport, outcome: Outcome) -> Text:
     before, after = (ndcg_of(report.task, outcome, order) for order in (outcome.before, outcome.after))
     gain = f", nDCG@{CUTOFF} {before:.2f} → {after:.2f}"
     return Text.assemble("Where it helped most: ", (f"“{outcome.question.query}”", "bold"), gain)
-
-
-def _table() -> Table:
-    return Table(box=box.SIMPLE_HEAD, pad_edge=False)
 
 
 def _arrow(was: int, now: int) -> str:
