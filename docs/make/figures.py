@@ -103,7 +103,8 @@ def http() -> str:
         f"{alone['in_process']:.0f} ms in process (medians). {report['callers']} callers at once get "
         f"{report['busy']['ratio']:.2f} of the passages a second that `rank_many` gives. Offered "
         f"{over['offered']:.0f} requests a second for {report['seconds of overload']:.0f} seconds, the service "
-        f"answered {over['statuses']['200']} and refused {refused} with 429, and its memory grew by "
+        f"answered {over['statuses']['200']}, 99% of them within {over['p99'] / 1000:.0f} s (without overload: "
+        f"{report['busy']['p99'] / 1000:.1f} s), and refused {refused:,} with 429. Its memory grew by "
         f"{over['rss_after'] - over['rss_before']:.0f} MB.\n\n{source}"
     )
 
