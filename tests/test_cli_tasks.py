@@ -129,15 +129,40 @@ def test_classify_gives_the_classifiers_labels(run: Run, model: Path, tmp_path: 
         (("check", "-", "--evidence", "-"), "got it for both"),
         (("check", "Rain falls.", "--evidence", "{evidence}", "--threshold", "2"), "threshold"),
         (("classify", "t", "--labels", "none.json"), "not readable as JSON"),
-        (("classify", "t", "--labels", "a,,b"), "label"),
+        (("route", "q", "--routes", "{empty}"), "expected at least one route"),
+        (("route", "-", "-", "--routes", "{routes}"), "expected once, got it 2 times"),
+        (("check", "Rain falls.", "--evidence", "{folder}"), "evidence: expected at least one passage"),
+        (("check", "Rain falls.", "--evidence", "-", "-"), "expected once, got it 2 times"),
+        (("check", "Rain falls.", "--evidence", "{blank}"), "blank.txt: expected some text"),
+        (("check", "Rain falls.", "--evidence", "{lines}"), "lines.jsonl, line 2: expected JSON"),
+        (("rerank", "q", "{lines}"), "lines.jsonl, line 2: expected JSON"),
+        (("rerank", "q", "-", "-"), "expected once, got it 2 times"),
+        (
+            ("rerank", "q", "{evidence}", "--criteria", "a=1", "--criteria", "a=2"),
+            "criteria: expected each once, got 'a' twice",
+        ),
+        (("rerank", "q", "{evidence}", "--criteria", "=1"), "criteria: expected NAME=WEIGHT"),
+        (("classify", "t", "--labels", "a,,b"), "labels: expected some text between the commas, got none at place 2"),
+        (("classify", "t", "--labels", "a, a"), "labels: expected each once, got 'a' twice"),
+        (("classify", "t", "--labels", "{twice}"), "labels: expected each once, got 'a' twice"),
+        (("classify", "t", "--labels", ""), "labels: expected some text between the commas, got none at place 1"),
+        (("classify", "-", "-", "--labels", "a"), "expected once, got it 2 times"),
         (("classify", "t", "--labels", "a", "--aggregate", "sum"), "aggregate"),
     ],
 )
 def test_bad_input_ends_with_2_and_says_why(
     arguments: tuple[str, ...], message: str, run: Run, model: Path, routes: Path, evidence: list[Path]
 ) -> None:
-    known = {"{routes}": str(routes), "{evidence}": str(evidence[0])}
+    folder = evidence[0].parent
+    written = {"empty.json": "{}", "blank.txt": " \n", "lines.jsonl": '"fine"\n{oops', "twice.json": '["a", "b", "a"]'}
+    for name, content in written.items():
+        (folder / name).write_text(content, "utf-8")
+    (folder / "nothing").mkdir()
+    known = {"{" + Path(name).stem + "}": str(folder / name) for name in written}
+    known |= {"{routes}": str(routes), "{evidence}": str(evidence[0]), "{folder}": str(folder / "nothing")}
     ended = run(*(known.get(argument, argument) for argument in arguments), "--model", model)
     assert ended.code == 2
+    assert ended.out == ""
     assert ended.err.startswith("error: ")
-    assert message in " ".join(ended.err.split())
+    assert ended.err.count("\n") == 1
+    assert message in ended.err

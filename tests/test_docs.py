@@ -66,6 +66,7 @@ README_FILES = {
     "notes/files.txt": "shutil.copy copies a file.",
     "notes/rivers.txt": "The Danube rises in the Black Forest.",
     "README.md": "Read me.",
+    "notes.jsonl": '"shutil.copy copies a file."\n{"text": "The Danube rises in the Black Forest."}\n',
     "article.txt": "The Danube rises in the Black Forest in Germany.",
     "articles.jsonl": '{"body": "The central bank raised its rate."}\n',
     "routes.json": '{"billing": "invoices and refunds", "tech": "errors and configuration"}',

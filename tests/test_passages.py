@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gliclass_rerank import InputError, InvalidTextError
-from gliclass_rerank.passages import SourcedPassage, read_lines, read_sources
+from gliclass_rerank.passages import SourcedPassage, read_content, read_lines, read_sources
+from gliclass_rerank.playground.reading import read_passages
 
 NOTHING = io.BytesIO()
 
@@ -78,6 +79,42 @@ def test_a_named_file_must_be_readable(tmp_path: Path, content: bytes | None, me
     with pytest.raises(InputError, match=message) as error:
         read_sources([str(file)], NOTHING)
     assert str(file) in str(error.value)
+
+
+JSON_LINES = b'"one"\n\n{"text": "two", "id": 7}\r\n'
+
+
+@pytest.mark.parametrize("name", ["more.jsonl", "more.NDJSON"])
+def test_a_named_file_of_json_lines_is_a_passage_a_line_for_command_line_and_playground(
+    tmp_path: Path, name: str
+) -> None:
+    file = tmp_path / name
+    file.write_bytes(JSON_LINES)
+    expected = (SourcedPassage("one", f"{file}, line 1"), SourcedPassage("two", f"{file}, line 3", 7))
+    assert read_sources([str(file)], NOTHING).passages == expected
+    assert tuple(read_passages("", [(str(file), JSON_LINES)])) == expected
+
+
+def test_json_lines_in_a_folder_are_skipped_and_said(tmp_path: Path) -> None:
+    (tmp_path / "data.jsonl").write_bytes(JSON_LINES)
+    read = read_sources([str(tmp_path)], NOTHING)
+    assert read.passages == ()
+    assert "data.jsonl: no text file by its name; name it on its own" in read.skipped[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "data.jsonl: expected at least one line, got none"),
+        (b" \n\n", "data.jsonl: expected at least one line, got none"),
+        (b'"one"\n{"tex', "data.jsonl, line 2: expected JSON"),
+        (b'"one"\n"\xff"', "data.jsonl, line 2: expected UTF-8, got byte 0xff"),
+        (b'"one"\n""', "data.jsonl, line 2, text: expected some text"),
+    ],
+)
+def test_a_file_of_json_lines_that_is_none_is_named(content: bytes, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_content("data.jsonl", content)
 
 
 def test_json_lines_are_strings_or_objects() -> None:

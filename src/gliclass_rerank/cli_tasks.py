@@ -26,6 +26,7 @@ from gliclass_rerank.console import (
     printable,
     progressing_scorer,
     say,
+    texts,
 )
 from gliclass_rerank.errors import InputError, OptionError
 
@@ -47,7 +48,8 @@ def rerank(
         list[str],
         typer.Argument(
             metavar="FILE... | -",
-            help='Files (a passage each), folders, or "-": JSON lines on stdin, strings or {"text": ..., "id": ...}.',
+            help='Files (a passage each; .jsonl: a passage a line), folders, or "-" for JSON lines on stdin: '
+            'strings or {"text": ..., "id": ...}.',
         ),
     ],
     top_n: Annotated[int | None, typer.Option(min=1, help="How many to print; all by default.")] = None,
@@ -130,7 +132,11 @@ def check(
     answer: Annotated[str, typer.Argument(help='What to check, a text; "-" reads it from stdin.')],
     evidence: Annotated[
         list[str],
-        typer.Option("--evidence", metavar="FILE...", help='Files (a passage each), folders, or "-": JSON lines.'),
+        typer.Option(
+            "--evidence",
+            metavar="FILE...",
+            help='Files (a passage each; .jsonl: a passage a line), folders, or "-" for JSON lines on stdin.',
+        ),
     ],
     further: Annotated[list[str] | None, typer.Argument(metavar="[FILE...]", help="More evidence.")] = None,
     threshold: Annotated[float, typer.Option(help="Support from which on a claim is supported, in [0, 1].")] = 0.5,
@@ -211,8 +217,9 @@ def classify(
 
 def _texts(arguments: Sequence[str]) -> list[str]:
     """The texts of the command line, those on stdin in the place of "-"."""
-    from gliclass_rerank.passages import read_lines
+    from gliclass_rerank.passages import check_stdin_once, read_lines
 
+    check_stdin_once(arguments)
     texts: list[str] = []
     for argument in arguments:
         texts += [line.text for line in read_lines(sys.stdin.buffer)] if argument == STDIN else [argument]
@@ -223,23 +230,43 @@ def _labels(option: str) -> Any:
     """Labels with commas, or those of a JSON file, which `Classifier` checks."""
     file = Path(option)
     if file.suffix != ".json":
-        return [label.strip() for label in option.split(",")]
+        return _distinct(_named(option.split(",")))
     try:
-        return json.loads(file.read_text("utf-8"))
+        labels = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"labels: {file}: not readable as JSON: {error}") from error
+    return _distinct(labels) if isinstance(labels, list) else labels
+
+
+def _named(labels: Sequence[str]) -> list[str]:
+    named = [label.strip() for label in labels]
+    if not all(named):
+        raise InputError(f"labels: expected some text between the commas, got none at place {named.index('') + 1}")
+    return named
+
+
+def _distinct(labels: list[Any]) -> list[Any]:
+    """Labels as they are; twice the same one on the command line is a slip."""
+    for i, label in enumerate(labels):
+        if label in labels[:i]:
+            raise InputError(f"labels: expected each once, got {label!r:.60} twice")
+    return labels
 
 
 def _weights(criteria: Sequence[str]) -> dict[str, float]:
-    weights = {}
+    weights: dict[str, float] = {}
     for item in criteria:
-        name, equals, weight = item.rpartition("=")
+        name, _, number = item.rpartition("=")
+        name = name.strip()
         try:
-            weights[name.strip()] = float(weight)
+            weight = float(number)
         except ValueError:
-            equals = ""
-        if not equals:
+            name = ""
+        if not name:
             raise OptionError(f"criteria: expected NAME=WEIGHT, such as 'contains code=0.5', got {item!r}")
+        if name in weights:
+            raise OptionError(f"criteria: expected each once, got {name!r:.60} twice")
+        weights[name] = weight
     return weights
 
 
@@ -263,7 +290,7 @@ def _result(ranked: Ranked, passage: SourcedPassage, *, with_text: bool) -> dict
 
 
 def _ranking_table(ranking: Sequence[Ranked], passages: Sequence[SourcedPassage]) -> Table:
-    table = new_table(figures("rank"), figures("score"), names("source"), names("passage"))
+    table = new_table(figures("rank"), figures("score"), names("source"), texts("passage"))
     for rank, ranked in enumerate(ranking, 1):
         passage = passages[ranked.index]
         source = passage.source if passage.id is None else str(passage.id)

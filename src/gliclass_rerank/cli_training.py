@@ -27,7 +27,7 @@ from gliclass_rerank.console import (
     say,
 )
 from gliclass_rerank.errors import InputError, MissingExtraError
-from gliclass_rerank.passages import SourcedPassage, read_lines
+from gliclass_rerank.passages import SourcedPassage, read_json_lines
 
 if TYPE_CHECKING:
     import numpy as np
@@ -142,12 +142,9 @@ def mine(
 
 def _passages(file: Path) -> list[SourcedPassage]:
     try:
-        with file.open("rb") as lines:
-            return list(read_lines(lines))
+        return read_json_lines(f"--passages: {file}", file.read_bytes())
     except OSError as error:
         raise InputError(f"--passages: {file}: cannot be read: {error}") from error
-    except InputError as error:
-        raise InputError(f"--passages: {file}, {error}") from error
 
 
 def _encoder(name: str) -> Embed:
@@ -205,7 +202,7 @@ def _show_classes(report: Evaluation) -> None:
     table = new_table(names("label"), *map(figures, ("precision", "recall", "F1", "support")))
     for scores in classes[:SHOWN_CLASSES]:
         values = (f"{value:.3f}" for value in (scores.precision, scores.recall, scores.f1))
-        table.add_row(Text(printable(scores.label)), *values, str(scores.support))
+        table.add_row(Text(printable(str(scores.label))), *values, str(scores.support))
     print_table(table)
     if len(classes) > SHOWN_CLASSES:
         say(f"{len(classes) - SHOWN_CLASSES} rarer labels are only in --json")

@@ -24,6 +24,7 @@ Model = Annotated[
 Backend = Annotated[str, typer.Option(help="auto, onnx or torch.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+PADDING = 3  # characters between two columns
 NARROWEST = 4  # characters that a column of names or texts keeps, however narrow the terminal
 
 
@@ -52,6 +53,11 @@ def names(heading: str) -> Column:
     return Column(heading, overflow="fold")
 
 
+def texts(heading: str) -> Column:
+    """A column of texts that matter more than the names beside them, which get a quarter of the terminal each."""
+    return Column(heading, ratio=1)
+
+
 def new_table(*columns: Column, title: str | None = None, caption: str | None = None) -> Table:
     """A table for `print_table`."""
     told = Table(*columns, title=title, caption=caption, box=box.SIMPLE_HEAD, pad_edge=False)
@@ -71,13 +77,28 @@ def printable(text: str) -> str:
 
 def print_table(table: Table, console: Console | None = None) -> None:
     """Print a table to stdout in the terminal's width; wider only where its numbers alone do not fit."""
-    for column in table.columns:
-        widest = max((cell_len(line) for cell in column.cells for line in str(cell).splitlines()), default=0)
-        if column.justify == "right":
-            column.min_width = max(widest, *map(cell_len, str(column.header).split()), 1)
-        else:
-            column.min_width = min(widest, NARROWEST)
-    (console or stdout()).print(table, crop=False)
+    console = console or stdout()
+    widest = [_widest(column) for column in table.columns]
+    beside = [width for width, column in zip(widest, table.columns, strict=True) if column.ratio or _is_numbers(column)]
+    room = console.width - sum(beside) - PADDING * len(widest)  # for names
+    for column, width in zip(table.columns, widest, strict=True):
+        if _is_numbers(column):
+            column.min_width = width
+            continue
+        column.min_width = min(width, NARROWEST)
+        if not column.ratio and any(other.ratio for other in table.columns):
+            column.max_width = max(console.width // 4, room // (len(widest) - len(beside)))
+    console.print(table, crop=False)
+
+
+def _is_numbers(column: Column) -> bool:
+    return column.justify == "right"
+
+
+def _widest(column: Column) -> int:
+    """The width that the column's cells need, and of its heading the longest word."""
+    lines = [line for cell in column.cells for line in str(cell).splitlines()]
+    return max(map(cell_len, [*lines, *str(column.header).split(), " "]))
 
 
 def progressing_scorer(model: str, backend: str, device: str, description: str) -> ProgressScorer:

@@ -1,4 +1,4 @@
-"""Passages from files, folders and JSON lines, for the command line."""
+"""Passages from files, folders and JSON lines, for the command line and the playground."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from gliclass_rerank.errors import InputError
+from gliclass_rerank.errors import InputError, OptionError
 from gliclass_rerank.types import check_text
 
 STDIN = "-"
+JSON_LINES = frozenset({".jsonl", ".ndjson"})
 # What is read as text in a folder. A file that is named on its own is read whatever it is called.
 TEXT_SUFFIXES = frozenset({".txt", ".text", ".md", ".markdown", ".rst", ".adoc", ".org", ".tex", ".py"})
 
@@ -41,14 +42,17 @@ class Sources:
 
 
 def read_sources(names: Sequence[str], stdin: BinaryIO) -> Sources:
-    """Read files (a passage each), folders (every text file in them) and "-" (JSON lines), in the order given.
+    """Read files, folders (every text file in them) and "-" (JSON lines), in the order given.
+
+    A file is one passage; one of JSON lines, by its name, is a passage a line.
 
     Folders are read in the order of their sorted paths, hidden files left out; what is no text there is skipped,
     and said. What is named on its own must be readable.
 
     Raises:
-        InputError: no such file, or one that is empty or no UTF-8; a line that is no passage.
+        InputError: no such file, or one that is empty or no UTF-8; a line that is no passage; "-" more than once.
     """
+    check_stdin_once(names)
     passages: list[SourcedPassage] = []
     skipped: list[str] = []
     for name in names:
@@ -59,12 +63,51 @@ def read_sources(names: Sequence[str], stdin: BinaryIO) -> Sources:
             for file in _files(path, skipped):
                 try:
                     _refuse_other_than_text(file)
-                    passages.append(_read_file(file))
+                    passages += _read_file(file)
                 except InputError as error:
                     skipped.append(str(error))
         else:
-            passages.append(_read_file(path))
+            passages += _read_file(path)
     return Sources(tuple(passages), tuple(skipped))
+
+
+def check_stdin_once(names: Sequence[str]) -> None:
+    """Raise `OptionError` if "-" stands twice: standard input can be read only once."""
+    if (count := names.count(STDIN)) > 1:
+        raise OptionError(f'"-": expected once, got it {count} times; leave out all but one')
+
+
+def read_content(name: str, content: bytes) -> list[SourcedPassage]:
+    """Read a file's content: a passage a line if its name is one of JSON lines (`JSON_LINES`), else one passage.
+
+    Raises:
+        InputError: it is empty or no UTF-8, or a line is no passage; the message names the file.
+    """
+    if Path(name).suffix.lower() in JSON_LINES:
+        return read_json_lines(name, content)
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{name}: expected UTF-8, got byte {content[error.start]:#04x} at {error.start}; "
+            "convert it, or leave it out"
+        ) from error
+    return [SourcedPassage(check_text(text, name), name)]
+
+
+def read_json_lines(name: str, content: bytes) -> list[SourcedPassage]:
+    """Read a file of JSON lines, whatever it is called; passages and errors name the file and the line.
+
+    Raises:
+        InputError: there is no line, or one that is no passage.
+    """
+    try:
+        lines = list(read_lines(content.splitlines()))
+    except InputError as error:
+        raise InputError(f"{name}, {error}") from error
+    if not lines:
+        raise InputError(f"{name}: expected at least one line, got none")
+    return [SourcedPassage(line.text, f"{name}, {line.source}", line.id) for line in lines]
 
 
 def read_lines(lines: Iterable[bytes]) -> Iterator[SourcedPassage]:
@@ -98,17 +141,12 @@ def _start(line: bytes) -> str:
     return repr(line.strip()[:60].decode("utf-8", "replace"))
 
 
-def _read_file(path: Path) -> SourcedPassage:
+def _read_file(path: Path) -> list[SourcedPassage]:
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path}: expected UTF-8, got byte {error.object[error.start]:#04x} at {error.start}; "
-            "convert it, or leave it out"
-        ) from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    return SourcedPassage(check_text(text, str(path)), str(path))
+        content = path.read_bytes()
+    except (OSError, ValueError) as error:  # a name with a NUL is a ValueError
+        raise InputError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    return read_content(str(path), content)
 
 
 def _refuse_other_than_text(path: Path) -> None:

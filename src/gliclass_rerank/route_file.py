@@ -48,7 +48,9 @@ def read_file(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: not readable as JSON: {error}; {CORRECT}") from error
     if not isinstance(saved, dict):
         raise CheckpointError(f"{path}: expected an object, got {saved!r:.60}; {CORRECT}")
-    if saved and all(isinstance(value, str) for value in saved.values()):  # by hand: name and description
+    if not saved:
+        raise CheckpointError(f'{path}: expected at least one route, {{"name": "description", ...}}, got none')
+    if all(isinstance(value, str) for value in saved.values()):  # by hand: name and description
         saved = {
             "version": FILE_VERSION,
             "routes": [{"name": name, "description": description} for name, description in saved.items()],

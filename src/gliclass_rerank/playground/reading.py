@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from pathlib import PurePath
 
 from gliclass_rerank.errors import InputError
 from gliclass_rerank.hierarchy import DEEPEST, Labels
-from gliclass_rerank.passages import SourcedPassage, read_lines
+from gliclass_rerank.passages import SourcedPassage, read_content
 from gliclass_rerank.route import Route
-from gliclass_rerank.types import check_text
 
 BLANK_LINE = re.compile(r"\n[^\S\n]*\n")
-JSON_LINES = (".jsonl", ".ndjson")
 TAB_WIDTH = 4
 
 
@@ -30,7 +27,7 @@ def read_passages(typed: str, uploads: Iterable[tuple[str, bytes]] = ()) -> list
     parts = [part.strip() for part in BLANK_LINE.split(typed.replace("\r\n", "\n"))]
     passages = [SourcedPassage(part, "") for part in parts if part]
     for name, content in uploads:
-        passages += _uploaded(name, content)
+        passages += read_content(name, content)
     if not passages:
         raise InputError("expected at least one passage, got none; type some, with a blank line between them")
     return passages
@@ -66,21 +63,6 @@ def read_labels(typed: str) -> Labels:
 def read_lines_of(typed: str) -> list[str]:
     """The lines that hold something, without white space around them."""
     return [text for _, text in _indented(typed)]
-
-
-def _uploaded(name: str, content: bytes) -> Iterator[SourcedPassage]:
-    if PurePath(name).suffix.lower() in JSON_LINES:
-        try:
-            for passage in read_lines(content.splitlines()):
-                yield SourcedPassage(passage.text, f"{name}, {passage.source}", passage.id)
-        except InputError as error:
-            raise InputError(f"{name}, {error}") from error
-        return
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{name}: expected UTF-8, got byte {content[error.start]:#04x} at {error.start}") from error
-    yield SourcedPassage(check_text(text.strip(), name), name)
 
 
 Rows = list[tuple[int, str]]
