@@ -98,7 +98,7 @@ def test_records_held_back_are_what_their_file_tells() -> None:
     for part in (
         f"nDCG@10 {int8['ranking']['ndcg']:.3f} over {int8['ranking']['queries']} queries",
         f"balanced accuracy {int8['fact']['balanced_accuracy']:.3f}, AUROC {int8['fact']['auroc']:.3f} over "
-        f"{int8['fact']['claims']} claims",
+        f"{int8['fact']['claims']:,} claims",
         f"for {int8['labels']['top1']:.3f} of {int8['labels']['texts']} texts",
         f"ECE: relevance {int8['ranking']['ece']:.3f}, support {int8['fact']['ece']:.3f}, refutation "
         f"{int8['fact']['refutation_ece']:.3f}, labels {int8['labels']['ece']:.3f}",

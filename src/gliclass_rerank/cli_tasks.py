@@ -74,6 +74,8 @@ def rerank(
     weights = _weights(criteria or ())
     read = read_sources(sources, sys.stdin.buffer)
     _report_skipped(read)
+    if not (read.passages or read.skipped):
+        say(Text("no passages"))
     scorer = progressing_scorer(model, backend, device, "reranking")
     ranking = Reranker(scorer).rank(
         query,
@@ -273,8 +275,6 @@ def _weights(criteria: Sequence[str]) -> dict[str, float]:
 def _report_skipped(read: Sources) -> None:
     if read.skipped:
         say(Text(f"{len(read.passages)} passages; {len(read.skipped)} files skipped, the first is {read.skipped[0]}"))
-    elif not read.passages:
-        say(Text("no passages"))
 
 
 def _result(ranked: Ranked, passage: SourcedPassage, *, with_text: bool) -> dict[str, object]:
