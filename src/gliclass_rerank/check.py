@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from gliclass_rerank.calibration import calibrated, sigmoid
 from gliclass_rerank.claims import Verdict, claim_labels, claims_something, verdict_of
-from gliclass_rerank.errors import InputError, NonFiniteError, OptionError
+from gliclass_rerank.errors import InputError, OptionError
+from gliclass_rerank.scored import score_requests
 from gliclass_rerank.scoring.load import load_scorer
 from gliclass_rerank.sentences import Sentence, remove_sentences, split_sentences
 from gliclass_rerank.types import (
@@ -147,7 +148,7 @@ class FactChecker:
         """
         jobs = [_job(pair, self._only_claims) for pair in pairs]
         requests = [job.requests() for job in jobs]
-        scored = iter(self.scorer.score([request for group in requests for request in group]))
+        scored = iter(score_requests(self.scorer, [request for group in requests for request in group]))
         return [self._report(job, [next(scored) for _ in group]) for job, group in zip(jobs, requests, strict=True)]
 
     def filter(self, answer: str, evidence: str | Sequence[str], *, keep: Collection[Verdict] = SUPPORTED) -> str:
@@ -172,8 +173,6 @@ class FactChecker:
         if not job.claims:
             return FactReport(())
         scores = np.stack([np.asarray(row) for row in logits]).reshape(len(logits), -1, 2)  # (passages, claims, sides)
-        if not np.isfinite(scores).all():
-            raise NonFiniteError("the scorer gave scores that are not finite; its model is broken")
         # By logits, which tell passages apart even where probabilities run out of digits or a calibration is flat.
         deciding = scores.argmax(axis=0)
         sides = _probabilities(scores.max(axis=0), self.scorer.info)

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gliclass_rerank.calibration import Calibrator, calibrated, sigmoid
-from gliclass_rerank.errors import InputError, NonFiniteError, OptionError
+from gliclass_rerank.errors import InputError, OptionError
 from gliclass_rerank.hierarchy import Labels, LabelSet, ScoreTree, check_count, is_list, label_sets
+from gliclass_rerank.scored import score_requests
 from gliclass_rerank.scoring.load import load_scorer
 from gliclass_rerank.types import (
     Example,
@@ -229,7 +230,7 @@ class Classifier:
             for text, own, before, always, found in zip(texts, sets, prompts, shown, retrieved, strict=True)
         ]
         calibrator = self.scorer.info.calibration.get("labels") if multi_label else None
-        scored = zip(sets, self.scorer.score(requests), strict=True)
+        scored = zip(sets, score_requests(self.scorer, requests), strict=True)
         results = [_classification(own, logits, options, calibrator) for own, logits in scored]
         return results[0] if isinstance(text_or_texts, str) else results
 
@@ -295,8 +296,6 @@ def _classification(
     labels: LabelSet, logits: FloatArray, options: _Options, calibrator: Calibrator | None
 ) -> Classification:
     values, windows = _aggregated(logits, options.aggregate)
-    if not np.isfinite(values).all():
-        raise NonFiniteError("the scorer gave scores that are not finite; its model is broken")
     scores = _probabilities(values, options, calibrator)
     # Stable; where probabilities have run out of digits, or a calibration is flat, logits still tell labels apart.
     order = np.lexsort((-values, -scores)).tolist()

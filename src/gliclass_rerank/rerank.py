@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gliclass_rerank.calibration import Calibrator, calibrated, sigmoid
-from gliclass_rerank.errors import InputError, ModelError, NonFiniteError, OptionError
+from gliclass_rerank.errors import InputError, OptionError
+from gliclass_rerank.scored import score_requests
 from gliclass_rerank.scoring.load import load_scorer
 from gliclass_rerank.types import (
     Direction,
@@ -106,7 +107,7 @@ class Reranker:
                 does not fit; the message names which.
             OptionError: an option with an impossible value.
             NonFiniteError: the model gives NaN.
-            ModelError: a scorer of your own gives more or fewer logits than it was asked for.
+            ModelError: a scorer of your own gives other logits than it was asked for: another number, another shape.
         """
         options = self._options(top_n, threshold, fuse, criteria, prior_weight, long_text, direction)
         return self._rank_all([(query, passages, prior)], options)[0]
@@ -189,13 +190,7 @@ class Reranker:
     def _scored(self, requests: Iterator[ScoreRequest]) -> Iterator[FloatArray]:
         """Score chunks of requests, each built when its turn comes and gone with its logits before the next one."""
         while chunk := list(islice(requests, CHUNK)):
-            yield from self._scores_of(chunk)  # no name here keeps them while the next ones are made
-
-    def _scores_of(self, chunk: list[ScoreRequest]) -> Sequence[FloatArray]:
-        logits = self.scorer.score(chunk)
-        if len(logits) != len(chunk):  # what follows would be taken for other passages' scores
-            raise ModelError(f"the scorer: expected logits for each of {len(chunk)} requests, got {len(logits)}")
-        return logits
+            yield from score_requests(self.scorer, chunk)  # no name here keeps them while the next ones are made
 
 
 def _pair(job: object) -> tuple[str | Sequence[str], Sequence[str]]:
@@ -276,8 +271,6 @@ def _judged(queries: int, passages: int, scored: Iterator[FloatArray], options: 
                 truncated.add(i)
             if len(row.spans) > 1:
                 windows[i] = _best_window(row, queries, options.fuse)
-    if not np.isfinite(logits).all():
-        raise NonFiniteError("the scorer gave scores that are not finite; its model is broken")
     by_passage = logits.T if options.as_label else logits
     relevance = getattr(by_passage[:, :queries], options.fuse)(axis=1) if passages else np.empty(0)
     return _Judged(relevance, by_passage[:, queries:], windows, truncated)

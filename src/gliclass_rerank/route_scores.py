@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from gliclass_rerank.errors import NonFiniteError
 from gliclass_rerank.route_fit import Floats
-from gliclass_rerank.types import Example, Scorer, ScoreRequest
+from gliclass_rerank.scored import score_requests
+from gliclass_rerank.types import Example, FloatArray, Scorer, ScoreRequest
 
 SHARED = 32
 """Labels that are read together, at most."""
@@ -38,17 +38,17 @@ def label_logits(
         alone: read each label alone, however few there are.
 
     Raises:
-        NonFiniteError: the scorer gives NaN or infinities.
+        ModelError: the scorer gives other logits than it was asked for, NaN or infinities.
     """
     distinct, places = np.unique(np.array(labels, dtype=object), return_inverse=True)
     known: list[str] = distinct.tolist()
     together = not alone and fit_one_pass(known, scorer.info.max_length)
     groups = [tuple(known)] if together else [(label,) for label in known]
     at_once = max(1, AT_ONCE // len(groups))
-    rows: list[Floats] = []
+    rows: list[FloatArray] = []
     for start in range(0, len(queries), at_once):
         asked = [(query, group) for query in queries[start : start + at_once] for group in groups]
-        rows += _scored(scorer, [ScoreRequest(*pair, examples=tuple(examples)) for pair in asked])
+        rows += score_requests(scorer, [ScoreRequest(*pair, examples=tuple(examples)) for pair in asked])
     logits = np.concatenate([np.empty(0), *rows]).reshape(len(queries), len(known))
     return logits[:, places]
 
@@ -57,11 +57,3 @@ def fit_one_pass(labels: Sequence[str], max_length: int) -> bool:
     """Whether labels surely leave half of a pass to the text, by a cautious estimate of their tokens and markers."""
     tokens = sum(len(label) / CHARACTERS + 1 for label in labels)
     return len(labels) == 1 or (len(labels) <= SHARED and tokens <= max_length / 2)
-
-
-def _scored(scorer: Scorer, requests: Sequence[ScoreRequest]) -> Iterator[Floats]:
-    for row in scorer.score(requests):
-        logits = np.asarray(row, np.float64)
-        if not np.isfinite(logits).all():
-            raise NonFiniteError("the scorer gave scores that are not finite; its model is broken")
-        yield logits

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
-import numpy as np
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
 import gliclass_rerank
-from gliclass_rerank import Example, Logits, ModelInfo, NonFiniteError, ScoreRequest
+from gliclass_rerank import Example, Logits, ModelInfo, ScoreRequest
+from gliclass_rerank.scored import score_requests
 from gliclass_rerank.types import FloatArray
 from gliclass_rerank_service.dialects.common import (
     Items,
@@ -138,7 +138,7 @@ async def logits(body: LogitsBody, request: Request) -> Response:
         raise EmptyError("requests: expected at least one, got none")
     rows = await run_scored(
         request,
-        lambda scorer: scorer.score([one.request() for one in body.requests]),
+        lambda scorer: score_requests(scorer, [one.request() for one in body.requests]),
         count=len(body.requests),
         tokens=sum(one.estimate() for one in body.requests),
     )
@@ -148,8 +148,6 @@ async def logits(body: LogitsBody, request: Request) -> Response:
 
 
 def _result(row: FloatArray) -> LogitsResult:
-    if not np.isfinite(row).all():
-        raise NonFiniteError("the scorer gave scores that are not finite; its model is broken")
     if not isinstance(row, Logits):
         return LogitsResult(logits=row.tolist(), spans=[], truncated=False)
     windows = row.per_window.tolist() if len(row.spans) > 1 else None

@@ -12,6 +12,7 @@ from gliclass_rerank.calibration import calibrated, expected_calibration_error, 
 from gliclass_rerank.claims import verdict_of
 from gliclass_rerank.errors import InputError
 from gliclass_rerank.metrics import ndcg_at, reciprocal_rank_at
+from gliclass_rerank.scored import score_requests
 from gliclass_rerank.training.examples import fact_request, ranking_requests
 from gliclass_rerank.training.metrics import (
     ClassificationReport,
@@ -119,6 +120,7 @@ def evaluate(scorer: Scorer, records: Sequence[Record]) -> Evaluation:
 
     Raises:
         InputError: a record that the model cannot read.
+        ModelError: the scorer gives other logits than it was asked for.
     """
     ranking = [record for record in records if isinstance(record, RankingRecord | PoolRecord)]
     labels = [record for record in records if isinstance(record, LabelRecord)]
@@ -140,10 +142,10 @@ def task_logits(scorer: Scorer, records: Sequence[Record]) -> dict[str, tuple[Fl
         rankings = _rankings(scorer, ranking)
         found["relevance"] = np.concatenate([r.logits for r in rankings]), np.concatenate([r.held for r in rankings])
     if labels:
-        rows = list(scorer.score([_label_request(record) for record in labels]))
+        rows = score_requests(scorer, [_label_request(record) for record in labels])
         found["labels"] = np.concatenate(rows), np.concatenate([np.array(r.weights) >= 0.5 for r in labels])
     if facts:
-        pairs = np.stack(scorer.score([fact_request(record) for record in facts]))
+        pairs = np.stack(score_requests(scorer, [fact_request(record) for record in facts]))
         for column, (task, verdict) in enumerate((("support", "supported"), ("refutation", "refuted"))):
             found[task] = pairs[:, column], np.array([record.label == verdict for record in facts])
     return found
@@ -180,7 +182,7 @@ def _rankings(scorer: Scorer, records: Sequence[RankingRecord | PoolRecord]) -> 
     """One for each query that has a relevant passage; the queries of a pool are read together, as in training."""
     pools = [_as_pool(record) for record in records]
     requests = [ranking_requests(list(p.queries), list(p.passages), scorer.info.direction) for p in pools]
-    rows = iter(scorer.score([request for group in requests for request in group]))
+    rows = iter(score_requests(scorer, [request for group in requests for request in group]))
     rankings = []
     for pool, group in zip(pools, requests, strict=True):
         logits = np.stack([next(rows) for _ in group])
@@ -206,7 +208,7 @@ def _label_request(record: LabelRecord) -> ScoreRequest:
 
 
 def _evaluate_labels(scorer: Scorer, records: Sequence[LabelRecord]) -> LabelReport:
-    rows = scorer.score([_label_request(record) for record in records])
+    rows = score_requests(scorer, [_label_request(record) for record in records])
     true = [{label for label, w in zip(r.labels, r.weights, strict=True) if w >= 0.5} for r in records]
     multi_label = any(len(labels) != 1 for labels in true)
     likeliest = [record.labels[int(row.argmax())] for record, row in zip(records, rows, strict=True)]
@@ -229,7 +231,7 @@ def _evaluate_labels(scorer: Scorer, records: Sequence[LabelRecord]) -> LabelRep
 
 
 def _evaluate_facts(scorer: Scorer, records: Sequence[FactRecord]) -> FactReport:
-    pairs = np.stack(scorer.score([fact_request(record) for record in records]))
+    pairs = np.stack(score_requests(scorer, [fact_request(record) for record in records]))
     support = probabilities(scorer, "support", pairs[:, 0])
     refutation = probabilities(scorer, "refutation", pairs[:, 1])
     verdicts = [verdict_of(*pair) for pair in zip(support.tolist(), refutation.tolist(), strict=True)]
