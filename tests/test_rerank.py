@@ -206,6 +206,21 @@ def test_the_scale_of_a_prior_is_of_no_matter(prior: list[int], scale: float, sh
     assert scaled == pytest.approx(straight, abs=1e-6)
 
 
+@given(st.lists(st.integers(-(2**20), 2**20), min_size=6, max_size=6), st.integers(-1000, 1000))
+def test_a_prior_of_any_magnitude_counts_as_one_of_order_one(prior: list[int], exponent: int) -> None:
+    straight = Reranker(OverlapScorer()).rank(QUERY, PASSAGES, prior=prior)
+    scaled = Reranker(OverlapScorer()).rank(QUERY, PASSAGES, prior=np.ldexp(np.array(prior, np.float64), exponent))
+    assert scaled == straight
+
+
+@pytest.mark.parametrize("scale", [5e-324, 1e-300, 1e-170, 1e200, 1.7e307])
+def test_a_prior_far_from_one_still_orders(scale: float) -> None:
+    prior = [scale * place for place in (6, 5, 4, 3, 2, 1)]
+    ranking = Reranker(OverlapScorer()).rank(QUERY, PASSAGES, prior=prior, prior_weight=15)
+    assert indices(ranking) == [0, 1, 2, 3, 4, 5]
+    assert all(np.isfinite(ranked.score) for ranked in ranking)
+
+
 def test_a_heavy_prior_gives_the_first_stages_order() -> None:
     ranking = Reranker(OverlapScorer()).rank(QUERY, PASSAGES, prior=[6, 5, 4, 3, 2, 1], prior_weight=15)
     assert indices(ranking) == [0, 1, 2, 3, 4, 5]
@@ -390,7 +405,11 @@ def test_bad_passages(passages: Any, error: type[Exception], message: str) -> No
         ({"prior": [1.0]}, InputError, "prior: expected 6 finite scores"),
         ({"prior": 1.0}, InputError, "prior: expected 6 finite scores"),
         ({"prior": [[1.0] * 6]}, InputError, "prior: expected 6 finite scores"),
+        ({"prior": [1.0]}, InputError, r"prior: expected 6 finite scores, one a passage, got shape \(1,\)"),
         ({"prior": [float("nan")] * 6}, InputError, "prior: expected 6 finite scores"),
+        ({"prior": [0, 1, float("nan"), 3, 4, 5]}, InputError, "prior: expected 6 finite scores, got nan at index 2"),
+        ({"prior": [0, 1, 2, 3, 4, float("-inf")]}, InputError, "prior: expected 6 finite scores, got -inf at index 5"),
+        ({"prior": [0, 1, 2, 3, 4, 10**400]}, InputError, "prior: expected 6 numbers, one a passage, got"),
     ],
 )
 def test_bad_options(options: dict[str, Any], error: type[Exception], message: str) -> None:

@@ -220,12 +220,16 @@ def _standardised(prior: ArrayLike | None, count: int) -> NDArray[np.float64]:
         return np.zeros(count)
     try:
         scores = np.asarray(prior, np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"prior: expected {count} numbers, one a passage, got {prior!r:.60}") from error
-    if scores.shape != (count,) or not np.isfinite(scores).all():
+    if scores.shape != (count,):
         raise InputError(f"prior: expected {count} finite scores, one a passage, got shape {scores.shape}")
+    for i in np.flatnonzero(~np.isfinite(scores)):
+        raise InputError(f"prior: expected {count} finite scores, got {scores[i]} at index {i}")
     if not count or scores.min() == scores.max():  # whose deviation need not be exactly 0
         return np.zeros(count)
+    # To about 1, by a power of two, which rounds nothing: squares of 1e-170 or 1e200 leave the range of floats.
+    scores = np.ldexp(scores, -np.frexp(np.abs(scores).max())[1])
     standardised: NDArray[np.float64] = (scores - scores.mean()) / scores.std()
     return standardised
 
