@@ -18,7 +18,8 @@ from gliclass_rerank.training.records import RankingRecord, as_dict, read_record
 PASSAGES = tuple(f"{animal} {verb} in the {place}" for animal in ("cats", "dogs", "fish") for verb in ("sleep", "eat")
                  for place in ("house", "garden", "river"))  # fmt: skip
 WORDS = sorted({word for passage in PASSAGES for word in passage.split()})
-RECORDS = [RankingRecord(f"where do {p.split()[0]} {p.split()[1]}", (p,)) for p in PASSAGES]
+# Numbered, since the answers of one query are no negatives of it.
+RECORDS = [RankingRecord(f"{i} where do {p.split()[0]} {p.split()[1]}", (p,)) for i, p in enumerate(PASSAGES)]
 
 
 def bag_of_words(texts: Sequence[str]) -> NDArray[np.float32]:
@@ -49,6 +50,48 @@ def test_a_margin_keeps_likely_answers_out() -> None:
     for record in strict:
         animal, verb = record.positives[0].split()[:2]
         assert not any(animal in passage and verb in passage for passage in record.negatives)
+        # Of two words one is shared, which is half of the answer's similarity and below the 0.6 that 0.4 leaves.
+        assert len(record.negatives) == 4
+        assert all(animal in passage or verb in passage for passage in record.negatives[:2])
+
+
+@pytest.mark.parametrize(("margin", "found"), [(0.0, 17), (0.4, 15), (0.5, 6), (0.6, 6)])
+def test_a_passage_must_stay_below_the_margin(margin: float, found: int) -> None:
+    """Besides the answer there are 2 passages of its similarity 2, 9 of 1 and 6 of 0; half of 2 is not below 1."""
+    mined = mine(RECORDS, embed=bag_of_words, negatives=17, nearest=17, margin=margin)
+    assert {len(record.negatives) for record in mined} == {found}
+
+
+@pytest.mark.parametrize("embed", [None, bag_of_words])
+def test_mining_again_adds_what_is_missing_and_repeats_nothing(embed: Embed | None) -> None:
+    once = mine(RECORDS, embed=embed, negatives=3, nearest=6)
+    assert mine(once, embed=embed, negatives=3, nearest=6) == mine(once, embed=embed, negatives=2, nearest=6) == once
+    for before, after in zip(once, mine(once, embed=embed, negatives=6, nearest=6), strict=True):
+        assert after.negatives[:3] == before.negatives
+        assert len(set(after.negatives)) == len(after.negatives) == 6
+
+
+# The same query in three records, one of which words it otherwise and has another's answer as a negative.
+QUERY = "how do I reset my password"
+ANSWERS = ("Reset your password from the login page.", "To reset a password, click forgot password.", "Ask my admin.")
+SHARED = [
+    RankingRecord(QUERY, ANSWERS[:1]),
+    RankingRecord(QUERY, ANSWERS[1:2], ("a negative of its own",)),
+    RankingRecord(f"{QUERY.upper()} ", ANSWERS[2:], (f" {ANSWERS[0].lower()}", "another negative")),
+    RankingRecord("when are invoices sent", ("Invoices are sent monthly.",)),
+]
+FURTHER = ["reset  your password from the\nLOGIN page.", "Parking costs two euros.", "parking costs two euros."]
+
+
+@pytest.mark.parametrize("embed", [None, lambda texts: np.ones((len(texts), 1), np.float32)])
+def test_an_answer_of_the_same_query_elsewhere_is_no_negative(embed: Embed | None) -> None:
+    mined = mine(SHARED, FURTHER, embed=embed, negatives=20, nearest=20)
+    for record in mined[:3]:
+        assert sorted(record.negatives) == sorted(
+            {"a negative of its own", "another negative", "Invoices are sent monthly.", "Parking costs two euros."}
+        )
+    assert mined[1].negatives[0] == "a negative of its own"
+    assert set(ANSWERS) < set(mined[3].negatives)
 
 
 def test_the_same_seed_mines_the_same() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,10 +28,12 @@ def mine(
 ) -> list[RankingRecord]:
     """Give each record negatives from among all passages: half of them the nearest, half drawn from near ones.
 
-    The very nearest passages are often answers that nobody marked, hence the draw, and ``margin``.
+    The very nearest passages are often answers that nobody marked, hence the draw, and ``margin``. An answer that any
+    record gives to a query is no negative of it. Texts that differ only in case and white space are one.
 
     Args:
-        records: queries and their answers; negatives that they have are kept, a teacher's scores are dropped.
+        records: queries and their answers; negatives that they have are kept unless a record of the same query has
+            them as answers, a teacher's scores are dropped.
         passages: further passages to draw from, beside those of the records.
         embed: how texts become vectors (a sentence encoder's ``encode``, say); BM25 over words without it.
         negatives: how many a record gets, its own included.
@@ -48,22 +51,45 @@ def mine(
         raise OptionError(
             f"expected negatives >= 1, nearest >= negatives and margin in [0, 1), got {negatives}, {nearest}, {margin}"
         )
-    pool = list(dict.fromkeys([*(p for record in records for p in record.passages), *passages]))
-    place = {passage: i for i, passage in enumerate(pool)}
-    similar = _by_vectors(pool, embed) if embed else _by_words(pool)
+    pool = _Pool([*(p for record in records for p in record.passages), *passages])
+    answers: dict[str, set[int]] = defaultdict(set)
+    for record in records:
+        answers[_normalised(record.query)] |= pool.places(record.positives)
+    similar = _by_vectors(pool.texts, embed) if embed else _by_words(pool.texts)
     rng = random.Random(seed)
     mined = []
     for record, similarity in zip(records, similar([record.query for record in records]), strict=True):
-        best = max(similarity[place[p]] for p in record.positives)
-        taken = {place[p] for p in record.passages}
+        known = answers[_normalised(record.query)]
+        kept = tuple(p for p in record.negatives if not pool.places([p]) & known)
+        best = max(similarity[i] for i in pool.places(record.positives))
+        taken = known | pool.places(kept)
         near = [int(i) for i in np.argsort(-similarity)[: nearest + len(taken)] if i not in taken]
         near = [i for i in near if not margin or similarity[i] < best * (1 - margin)][:nearest]
-        room = max(0, negatives - len(record.negatives))
+        room = max(0, negatives - len(kept))
         hardest, rest = near[: room // 2], near[room // 2 :]
         drawn = rng.sample(rest, min(room - len(hardest), len(rest)))
-        found = tuple(pool[i] for i in [*hardest, *drawn])
-        mined.append(RankingRecord(record.query, record.positives, record.negatives + found))
+        new = tuple(pool.texts[i] for i in [*hardest, *drawn])
+        mined.append(RankingRecord(record.query, record.positives, kept + new))
     return mined
+
+
+class _Pool:
+    """Passages to draw from; those that differ only in case and white space are one, worded as the first of them."""
+
+    def __init__(self, passages: Iterable[str]) -> None:
+        first: dict[str, str] = {}
+        for passage in passages:
+            first.setdefault(_normalised(passage), passage)
+        self.texts = list(first.values())
+        self._places = {key: i for i, key in enumerate(first)}
+
+    def places(self, passages: Iterable[str]) -> set[int]:
+        """Where in ``texts`` these passages are."""
+        return {self._places[_normalised(passage)] for passage in passages}
+
+
+def _normalised(text: str) -> str:
+    return " ".join(text.casefold().split())
 
 
 Similar = Callable[[Sequence[str]], Sequence[NDArray[np.float32]]]
