@@ -22,7 +22,7 @@ from rich.console import Console
 
 from gliclass_rerank import ModelInfo, Scorer, ScoreRequest, load_scorer
 from gliclass_rerank.console import print_table
-from gliclass_rerank.metrics import ndcg_at
+from gliclass_rerank.metrics import ndcg_at, order_of
 from gliclass_rerank.progress import ProgressScorer
 from gliclass_rerank.training.evaluate import CUTOFF, Evaluation, evaluate
 from gliclass_rerank.training.records import RankingRecord, Record, read_records
@@ -88,7 +88,7 @@ def teacher_ndcg(records: Sequence[Record]) -> float:
     for record in records:
         if isinstance(record, RankingRecord):
             grades = (np.arange(len(record.passages)) < len(record.positives)).astype(np.float64)
-            ranked = grades[np.lexsort((grades, -np.array(record.scores)))]
+            ranked = grades[order_of(record.scores, grades)]
             values.append(ndcg_at(CUTOFF, ranked.tolist(), grades.tolist()))
     return float(np.mean(values))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import permutations
 from math import log2
 
 import ir_measures
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ir_measures import RR, nDCG
 
-from gliclass_rerank.metrics import ndcg_at, reciprocal_rank_at
+from gliclass_rerank.metrics import ndcg_at, order_of, reciprocal_rank_at
 
 
 def test_ndcg_by_hand() -> None:
@@ -51,3 +52,19 @@ def test_agrees_with_ir_measures(ranked: list[int], not_found: list[int], cutoff
     judged = list(judgements.values())
     assert ndcg_at(cutoff, ranked, judged) == pytest.approx(expected[measures[0]], abs=1e-9)
     assert reciprocal_rank_at(cutoff, ranked) == pytest.approx(expected[measures[1]], abs=1e-9)
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=5), st.integers(1, 5))
+def test_ties_count_against_the_model(items: list[tuple[int, int]], cutoff: int) -> None:
+    """Of all orders that the scores allow, the one that is measured is the worst by every measure."""
+    scores, grades = ([item[side] for item in items] for side in (0, 1))
+    measured = [grades[place] for place in order_of(scores, grades)]
+    allowed = [order for order in permutations(items) if [s for s, _ in order] == sorted(scores, reverse=True)]
+    orders = [[grade for _, grade in order] for order in allowed]
+    assert ndcg_at(cutoff, measured, grades) == pytest.approx(min(ndcg_at(cutoff, one, grades) for one in orders))
+    assert reciprocal_rank_at(cutoff, measured) == min(reciprocal_rank_at(cutoff, one) for one in orders)
+
+
+def test_a_constant_score_orders_the_worst_first_however_the_items_come() -> None:
+    for grades in permutations([0, 1, 2]):
+        assert [grades[place] for place in order_of([0.5] * 3, grades)] == [0, 1, 2]

@@ -6,11 +6,14 @@ import json
 import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -23,6 +26,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from gliclass_rerank import InputError, NonFiniteError, OptionError, ScoreRequest, UnsupportedModelError, load_scorer
+from gliclass_rerank.calibration import PlattCalibrator, write_calibration
 from gliclass_rerank.scoring.adapter import with_adapter
 from gliclass_rerank.scoring.checkpoint import read_checkpoint
 from gliclass_rerank.scoring.torch import TorchScorer, load_model
@@ -35,12 +39,13 @@ from gliclass_rerank.training.records import (
     LabelRecord,
     PoolRecord,
     RankingRecord,
+    Record,
     parse_record,
     read_records,
 )
 from gliclass_rerank.training.start import new_checkpoint
 from gliclass_rerank.training.stream import Stream
-from gliclass_rerank.training.trainer import Trainer, train
+from gliclass_rerank.training.trainer import Trainer, keep_metrics_until, train
 from gliclass_rerank.types import Direction
 
 QUIET = Console(quiet=True)
@@ -313,6 +318,34 @@ def test_a_killed_run_goes_on_to_the_same_weights(tiny: Tiny, data: Path, tmp_pa
     assert steps[0] == steps[1]
 
 
+@given(st.data())
+def test_of_a_torn_log_every_whole_line_is_kept(drawn: Any) -> None:
+    """Whatever a kill has left of the last line, and whatever of it is later than the checkpoint."""
+    steps = drawn.draw(st.lists(st.integers(1, 9), min_size=1, max_size=4))
+    lines = [json.dumps({"step": step, "sources": {"0 é.jsonl": 0.5}}) for step in steps]
+    whole = "".join(f"{line}\n" for line in lines).encode()
+    left = whole[: drawn.draw(st.integers(0, len(whole)))]
+    left += drawn.draw(st.sampled_from([b"", b"\0\0\0", b"\xc3"])) if left.endswith(b"\n") else b""
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "metrics.jsonl"
+        file.write_bytes(left)
+        keep_metrics_until(file, 5)
+        kept = file.read_text("utf-8").splitlines()
+        assert list(Path(folder).iterdir()) == [file]
+    intact = [line for line in left.decode("utf-8", "replace").split("\n") if line in lines]
+    assert kept == [line for line in intact if json.loads(line)["step"] <= 5]
+
+
+def test_a_run_with_a_torn_log_is_resumed(tiny: Tiny, data: Path, tmp_path: Path) -> None:
+    folder, out = tiny("bert-simple").folder, tmp_path / "run"
+    train(config_for(folder, data, out, steps=2), console=QUIET)
+    with (out / "metrics.jsonl").open("rb+") as log:
+        log.truncate((out / "metrics.jsonl").stat().st_size - 7)
+    train(config_for(folder, data, out, steps=4), console=QUIET)
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text("utf-8").splitlines()]
+    assert [row["step"] for row in rows] == [1, 3, 4]  # what the torn line told is lost, and nothing else
+
+
 def wait_for(file: Path, process: subprocess.Popen[bytes]) -> None:
     end = time.monotonic() + 120
     while not file.is_file():
@@ -368,6 +401,78 @@ def test_a_stream_is_the_same_again_and_repeats_nothing_before_its_time(tiny: Ti
     source = stream().sources[0]
     assert len({id(source.draw()) for _ in range(records)}) == records
     assert len(drawn) == one.sources[0].drawn
+
+
+def test_each_turn_has_every_record_once_in_an_order_of_its_own(tiny: Tiny, data: Path, tmp_path: Path) -> None:
+    trainer = Trainer(config_for(tiny("bert-simple").folder, data, tmp_path / "run"), [read_records(data)], [])
+    records = [FactRecord(f"premise {i}", "hypothesis", "nei") for i in range(30)]
+    fields = {"name": "0 a.jsonl", "records": records, "seed": 1, "drawn": 0}
+
+    def turns(**others: Any) -> list[list[Record]]:
+        source = replace(trainer.stream.sources[0], _order=(-1, []), **(fields | others))
+        return [[source.draw() for _ in records] for _ in range(3)]
+
+    drawn = [*turns(), *turns(seed=2), *turns(name="1 b.jsonl")]
+    assert all(set(turn) == set(records) for turn in drawn)
+    assert len({*map(tuple, [*drawn, records])}) == len(drawn) + 1
+    assert turns() == drawn[:3]
+    assert turns(drawn=30)[:2] == drawn[1:3]  # where a resumed run begins
+
+
+@pytest.mark.parametrize("max_grad_norm", [0.01, 1e6])
+def test_a_step_is_the_formula(max_grad_norm: float, tiny: Tiny, tmp_path: Path) -> None:
+    """Examples by their weight, the gradient clipped as a whole, AdamW with decay where it belongs, and the mean."""
+    data = tmp_path / "records.jsonl"
+    rows: list[dict[str, Any]] = [
+        {"queries": ["law", "music", "cooking"], "passages": ["the court", "a violin"],
+         "relevance": [[1, 0], [0, 1], [1, 0]]},
+        {"premise": "She plays the violin.", "hypothesis": "about music", "label": "supported"},
+    ]  # fmt: skip
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    config = config_for(
+        tiny("bert-average-text").folder, data, tmp_path / "run", ema=0.9, dropout=0.0, weight_decay=0.5,
+        max_grad_norm=max_grad_norm, warmup=0.0, step_tokens=400,
+    )  # fmt: skip
+    trainer = Trainer(config, [read_records(data)], [])
+    examples = trainer.stream.step(0)
+    weights = [3 if len(item.example.requests) == 2 else 1 for item in examples]  # every query and claim alike
+    assert {1, 3} == set(weights)
+    before = {name: parameter.detach().clone() for name, parameter in trainer.trained.items()}
+    losses = trainer._losses(examples)
+    whole = torch.stack([w * loss for w, loss in zip(weights, losses, strict=True)]).sum() / sum(weights)
+    found = torch.autograd.grad(whole, list(trainer.trained.values()), allow_unused=True)
+    gradients = dict(zip(before, found, strict=True))
+    norm = torch.stack([(g * g).sum() for g in gradients.values() if g is not None]).sum().sqrt()
+    assert 0.05 < norm < 1e5
+    trainer._step(examples)
+
+    for name, gradient in gradients.items():
+        now, old = trainer.trained[name].detach(), before[name]
+        if gradient is None:
+            assert torch.equal(now, old)
+            continue
+        clipped = gradient * min(1.0, max_grad_norm / float(norm))
+        seen = trainer.optimizer.state[trainer.trained[name]]["exp_avg"] / 0.1  # after one step
+        torch.testing.assert_close(seen, clipped, rtol=1e-3, atol=1e-4 * max_grad_norm if max_grad_norm < 1 else 1e-5)
+        decay = 0.0 if "bias" in name or "norm" in name.lower() or "logit_scale" in name else 0.5
+        moved = old * (1 - 1e-3 * decay) - 1e-3 * seen / (seen.abs() + 1e-8)
+        torch.testing.assert_close(now, moved, rtol=1e-4, atol=2e-5)
+        # The mean forgets nine tenths of its beginning in the first step, whatever the decay.
+        torch.testing.assert_close(trainer.mean[name], 0.1 * old + 0.9 * now)
+
+
+def test_what_was_fitted_to_the_old_weights_is_dropped(tiny: Tiny, data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "base"
+    shutil.copytree(tiny("bert-simple").folder, folder)
+    (folder / "gliclass_rerank.json").write_text(json.dumps({"prior_weight": 0.5, "max_labels": 9}), "utf-8")
+    write_calibration(folder, {"relevance": PlattCalibrator(2.0, 1.0)})
+    base = load_scorer(folder, backend="torch").info
+    assert (base.prior_weight, base.calibrated) == (0.5, True)
+    for kind in ({}, {"lora": Lora(r=2)}):
+        model = train(config_for(folder, data, tmp_path / f"run{len(kind)}", steps=1, **kind), console=QUIET)
+        info = load_scorer(model, backend="torch").info
+        assert (info.prior_weight, info.calibrated) == (None, False)
+        assert kind or read_checkpoint(model).card.max_labels == 9
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,26 @@
-"""Measures of a ranking, defined as trec_eval and ir-measures define them."""
+"""Measures of a ranking, defined as trec_eval and ir-measures define them.
+
+Ties count against the model: of equal scores the lower grade comes first (`order_of`). So a model with one score for
+everything earns nothing by the order in which the items came. The area under the ROC curve counts ties half, by its
+definition.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+def order_of(scores: ArrayLike, grades: ArrayLike) -> NDArray[np.intp]:
+    """Places of the items, the highest score first, and of equal scores the lowest grade first.
+
+    Args:
+        scores: finite, shape (items,).
+        grades: how relevant each is, or whether it is right, shape (items,).
+    """
+    return np.lexsort((np.asarray(grades), -np.asarray(scores, np.float64)))
 
 
 def ndcg_at(cutoff: int, ranked: Sequence[float], judged: Sequence[float]) -> float:

@@ -1,4 +1,7 @@
-"""How good a model is on records: ranking, classification and fact-check, each by the measures of its field."""
+"""How good a model is on records: ranking, classification and fact-check, each by the measures of its field.
+
+Ties count against the model in rankings and among labels alike, see `gliclass_rerank.metrics`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from numpy.typing import NDArray
 from gliclass_rerank.calibration import calibrated, expected_calibration_error, sigmoid
 from gliclass_rerank.claims import verdict_of
 from gliclass_rerank.errors import InputError
-from gliclass_rerank.metrics import ndcg_at, reciprocal_rank_at
+from gliclass_rerank.metrics import ndcg_at, order_of, reciprocal_rank_at
 from gliclass_rerank.scored import score_requests
 from gliclass_rerank.training.examples import fact_request, ranking_requests
 from gliclass_rerank.training.metrics import (
@@ -169,8 +172,7 @@ def _evaluate_ranking(scorer: Scorer, records: Sequence[RankingRecord | PoolReco
     rankings = _rankings(scorer, records)
     for ranking in rankings:
         grades = ranking.held.astype(np.float64)
-        # Of equal scores the irrelevant count as first, so that a constant model gets no credit for the order.
-        ranked = grades[np.lexsort((grades, -ranking.logits))]
+        ranked = grades[order_of(ranking.logits, grades)]
         ndcg.append(ndcg_at(CUTOFF, ranked.tolist(), grades.tolist()))
         mrr.append(reciprocal_rank_at(CUTOFF, ranked.tolist()))
     promised = probabilities(scorer, "relevance", np.concatenate([ranking.logits for ranking in rankings]))
@@ -211,7 +213,10 @@ def _evaluate_labels(scorer: Scorer, records: Sequence[LabelRecord]) -> LabelRep
     rows = score_requests(scorer, [_label_request(record) for record in records])
     true = [{label for label, w in zip(r.labels, r.weights, strict=True) if w >= 0.5} for r in records]
     multi_label = any(len(labels) != 1 for labels in true)
-    likeliest = [record.labels[int(row.argmax())] for record, row in zip(records, rows, strict=True)]
+    likeliest = [
+        record.labels[order_of(row, np.array(record.weights) >= 0.5)[0]]
+        for record, row in zip(records, rows, strict=True)
+    ]
     chances = [probabilities(scorer, "labels", row) for row in rows]
     hits = [label in labels for label, labels in zip(likeliest, true, strict=True) if labels]
     given = [{label} for label in likeliest]

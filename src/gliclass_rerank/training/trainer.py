@@ -359,7 +359,18 @@ def refuse_another_run(stored: Mapping[str, Any], config: TrainConfig, file: Pat
 
 
 def keep_metrics_until(file: Path, step: int) -> None:
-    """Drop what was logged after the checkpoint that a run goes on from."""
-    lines = file.read_text("utf-8").splitlines() if file.is_file() else []
-    kept = [line for line in lines if json.loads(line)["step"] <= step]
-    file.write_text("".join(f"{line}\n" for line in kept), "utf-8")
+    """Drop what was logged after the checkpoint that a run goes on from, and a line that a kill left torn."""
+    lines = file.read_text("utf-8", errors="replace").split("\n") if file.is_file() else []
+    kept = [line for line in lines if (logged := _step_of(line)) is not None and logged <= step]
+    partial = file.with_suffix(".partial")
+    partial.write_text("".join(f"{line}\n" for line in kept), "utf-8")
+    partial.replace(file)
+
+
+def _step_of(line: str) -> int | None:
+    """The step that a line of the metrics is of; None for what is no whole line."""
+    try:
+        step: int = json.loads(line)["step"]
+    except ValueError:
+        return None
+    return step
