@@ -34,7 +34,7 @@ from gliclass_rerank import (
 )
 from gliclass_rerank.calibration import IsotonicCalibrator, PlattCalibrator, expected_calibration_error, sigmoid
 from gliclass_rerank.route import ExampleUse, Route, RouteDecision, Router, Scores, combined
-from gliclass_rerank.route_fit import RouterReport, best_accuracy, best_f1
+from gliclass_rerank.route_fit import FEW, RouterReport, best_accuracy, best_f1, own_threshold
 from gliclass_rerank.route_scores import AT_ONCE, SHARED
 from gliclass_rerank.types import FloatArray
 
@@ -406,6 +406,42 @@ def test_a_routes_threshold_has_the_best_f1_and_is_the_lowest(pairs: list[tuple[
     assert not lower or f1(max(lower)) < f1(threshold)
 
 
+@given(scored, st.integers(0, 3), probability)
+def test_of_equal_thresholds_a_route_has_the_nearest(pairs: list[tuple[float, bool]], missed: int, near: float) -> None:
+    scores, hits = (np.array(column) for column in zip(*pairs, strict=True))
+    support = int(hits.sum()) + missed
+    lowest, nearest = best_f1(scores, hits, support), best_f1(scores, hits, support, near=near)
+    if lowest is None or nearest is None:
+        assert lowest is nearest is None
+        return
+
+    def f1(threshold: float) -> float:
+        taken = scores >= threshold
+        return float(2 * (hits & taken).sum() / (taken.sum() + support))
+
+    assert f1(nearest) == f1(lowest)
+    assert abs(nearest - near) <= abs(lowest - near)
+    assert nearest == near or f1(near) < f1(nearest)
+
+
+@given(scored, st.integers(0, 3), probability)
+def test_a_threshold_moves_from_the_general_one_to_the_best_f1_as_more_is_seen(
+    pairs: list[tuple[float, bool]], missed: int, general: float
+) -> None:
+    """The same queries, seen more and more often, which leaves the best F1 where it is."""
+    scores, hits = (np.array(column) for column in zip(*pairs, strict=True))
+    best = best_f1(scores, hits, int(hits.sum()) + missed, near=general)
+    goal = general if best is None else best
+    moved = [general]
+    for times in (1, 2, 3, 5, 10, 100):
+        seen, support = int(hits.sum()) * times, (int(hits.sum()) + missed) * times
+        threshold = own_threshold(np.tile(scores, times), np.tile(hits, times), support, general)
+        assert seen > FEW or threshold == general  # what a route needs of which nothing was seen
+        assert min(moved[-1], goal) - 1e-12 <= threshold <= max(moved[-1], goal) + 1e-12
+        moved.append(threshold)
+    assert abs(moved[-1] - goal) <= FEW / 100 * abs(goal - general) + 1e-12
+
+
 @given(scored, st.randoms())
 def test_the_general_threshold_has_the_best_accuracy(pairs: list[tuple[float, bool]], random: Any) -> None:
     scores, hits = (np.array(column) for column in zip(*pairs, strict=True))
@@ -435,11 +471,41 @@ def test_thresholds_are_learned_for_each_route() -> None:
     assert report.macro_f1 == pytest.approx(2 / 3)
     threshold = router.thresholds
     assert router.route(said(1, -3, -3)).score < threshold["r0"] < router.route(said(3, -3, -3)).score
-    assert threshold["r1"] == 0.0
     # The general one: it lies between the largest that belongs nowhere and the smallest that does not.
     assert router.route(said(1, -3, -3)).score < threshold["r2"] < router.route(said(-3, 2, -3)).score
     assert router.route(said(1, -3, -3)).abstained
-    assert router.route(said(-3, -2, -3)).name == "r1"
+    # So has r1, of which two queries were seen, both right.
+    assert threshold["r1"] == threshold["r2"]
+    assert router.route(said(-3, -2, -3)).abstained
+
+
+def test_with_enough_queries_a_route_has_a_threshold_of_its_own() -> None:
+    """What belongs nowhere scores up to 1 for r0 and up to -2 for r1, whose own queries score from 0 on."""
+    queries = [*(said(logit, -5) for logit in (3, 4, 1, 0, 0.5)), *(said(-5, logit) for logit in (0, 1, 3, -2, -3))]
+    right = ["r0", "r0", None, None, None, "r1", "r1", "r1", None, None]
+    router = Router(plain(2), GivenScorer())
+    router.fit(queries, right)
+    assert router.route(said(-5, 0)).abstained
+    router.fit(queries * 30, right * 30)
+    assert router.route(said(-5, 0)).name == "r1"
+    assert router.route(said(0, -5)).abstained
+    assert router.evaluate(queries, right).accuracy == 1.0
+
+
+@pytest.mark.parametrize("own", [2.5, -4.5, None])
+def test_a_rare_route_needs_what_an_unfitted_one_does(own: float | None) -> None:
+    """Other routes' queries have taught to abstain; r1 has a single query, an unlucky one, or none."""
+    rng = np.random.default_rng(0)
+    queries = [said(logit, -6) for logit in (*rng.normal(3, 1, 60), *rng.normal(-1, 1, 60))]
+    names = ["r0"] * 60 + [None] * 60
+    if own is not None:
+        queries, names = [*queries, said(-6, own)], [*names, "r1"]
+    router = Router(plain(2), GivenScorer(), fallback="nobody")
+    assert router.fit(queries, names).accuracy > 0.95
+    assert router.thresholds["r1"] > 0.1
+    assert router.route(said(-6, -5)).name == "nobody"
+    assert router.route(said(-6, -5), multi=True).names == ("nobody",)
+    assert router.route(said(-6, 4)).name == "r1"
 
 
 def test_where_several_may_hold_each_has_a_threshold_over_all_queries() -> None:

@@ -23,6 +23,7 @@ from gliclass_rerank.training.metrics import ClassScores, auroc, classification_
 
 NOWHERE = -1
 MULTI_THRESHOLD = 0.5  # where several routes may hold and nothing was learned
+FEW = 10  # queries of a route, up to which its threshold is that of a route without any
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
@@ -79,10 +80,9 @@ def route_probabilities(logits: Floats, calibrator: Calibrator | None) -> Floats
 def learn(logits: Floats, right: Ints, calibrator: Calibrator | None, model: tuple[str, str]) -> Fitted:
     """Learn Platt's calibrator over all decisions about a query and a route, then thresholds on its probabilities.
 
-    The general threshold makes the most queries right, those without a route included. A route's own maximises F1 of
-    the queries that it is best for; of equals the lowest. A route that never was best for a query of its own has
-    the general one. Where several routes may hold, a route's threshold maximises F1 over all queries; one without
-    queries has one half.
+    The general threshold makes the most queries right, those without a route included. A route's own moves from there
+    to the best F1 of the queries that the route is best for, with how many of its own are among them (`own_threshold`).
+    Where several routes may hold, a route's threshold moves from one half to the best F1 over all queries.
 
     Args:
         logits: raw, finite, shape (queries, routes).
@@ -104,10 +104,8 @@ def learn(logits: Floats, right: Ints, calibrator: Calibrator | None, model: tup
     own, multi = [], []
     for route in range(routes):
         mine, support = best == route, int(held[:, route].sum())
-        threshold = best_f1(promised[mine, route], held[mine, route], support)
-        own.append(general if threshold is None else threshold)
-        threshold = best_f1(promised[:, route], held[:, route], support)
-        multi.append(MULTI_THRESHOLD if threshold is None else threshold)
+        own.append(own_threshold(promised[mine, route], held[mine, route], support, general))
+        multi.append(own_threshold(promised[:, route], held[:, route], support, MULTI_THRESHOLD))
     return Fitted(model, calibrator, tuple(own), tuple(multi))
 
 
@@ -125,19 +123,39 @@ def best_accuracy(scores: Floats, hits: Bools, nowhere: Bools) -> float:
     return float(thresholds[np.argmax(routed + abstained)])
 
 
-def best_f1(scores: Floats, hits: Bools, support: int) -> float | None:
-    """The lowest threshold with the best F1, in [0, 1]; None where there are no hits.
+def own_threshold(scores: Floats, hits: Bools, support: int, general: float) -> float:
+    """A route's threshold: between the general one and that of the best F1, in [0, 1].
+
+    With n hits it goes the share max(0, 1 - FEW / n) of the way. A handful of queries says little about how low a
+    probability may be: the best F1 of a single hit has the threshold 0.
+
+    Args:
+        scores, hits, support: as for `best_f1`.
+        general: the threshold of a route of which nothing was seen, in [0, 1].
+    """
+    seen = int(hits.sum())
+    best = best_f1(scores, hits, support, near=general)
+    if best is None or seen <= FEW:
+        return general
+    return general + (1 - FEW / seen) * (best - general)
+
+
+def best_f1(scores: Floats, hits: Bools, support: int, *, near: float = 0.0) -> float | None:
+    """The threshold with the best F1, in [0, 1], of equals the nearest to ``near``; None where there are no hits.
 
     Args:
         scores: probabilities, shape (decisions,).
         hits: the route is the right one, shape (decisions,).
         support: queries whose right route it is, also those that are not among the decisions.
+        near: a threshold in [0, 1]; 0 for the lowest.
     """
     if not hits.any():
         return None
-    thresholds = candidates(scores)
+    thresholds = np.append(candidates(scores), near)
     true, taken = _from(scores, hits, thresholds)
-    return float(thresholds[np.argmax(2 * true / (taken + support))])
+    f1 = 2 * true / (taken + support)
+    equals = thresholds[f1 == f1.max()]
+    return float(equals[np.abs(equals - near).argmin()])
 
 
 def candidates(scores: Floats) -> Floats:
