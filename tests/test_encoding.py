@@ -5,16 +5,19 @@ from __future__ import annotations
 import tracemalloc
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
-from checkpoints import CORPUS, upstream_inputs
+from checkpoints import CORPUS, POSITIONS, upstream_inputs
 from conftest import Scorers, Tiny
+from fakes import ConstantScorer
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from gliclass_rerank import Example, LabelTooLongError, ScoreRequest, TextTooLongError
+from gliclass_rerank.scored import labels_share_pass
 from gliclass_rerank.scoring.checkpoint import read_checkpoint
 from gliclass_rerank.scoring.encoding import EncodedRequest, InputEncoder, window_bounds
 from gliclass_rerank.scoring.tokenizer import TextTokenizer
@@ -202,6 +205,54 @@ def test_more_labels_than_were_trained_are_divided_evenly(text: str, tiny: Tiny)
         first_window = encoded.passes[: len(encoded.passes) // len(encoded.spans)]
         assert [len(item.labels) for item in first_window] == sizes
         assert tuple(label for item in first_window for label in item.labels) == labels
+
+
+scripts = st.sampled_from(["账单发票退款支付订单", "0123456789abcdef", "😀🎉🚗", "invoice refund ", "ﬁ½ﷺéß東"])
+label_lists = st.lists(
+    scripts.flatmap(lambda script: st.text(script, min_size=1, max_size=12)).map("a{}".format), min_size=1, max_size=14
+)
+
+
+@laws
+@given(st.data())
+@pytest.mark.parametrize("name", [*LAYOUTS, "bi-encoder"])
+def test_labels_share_a_pass_beside_every_text_or_are_divided_beside_some(name: str, tiny: Tiny, data: Any) -> None:
+    labels, repeats = data.draw(label_lists), data.draw(st.integers(0, 40))
+    encoder, _ = encoder_of(tiny, name, WINDOW)
+    shared = encoder.labels_share_pass(labels)
+    groups = []
+    for text in ("word " * (repeats + 1), "word " * 200):
+        try:
+            (encoded,) = encoder.encode([ScoreRequest(text, tuple(labels))])
+        except LabelTooLongError:
+            assert not shared
+            return
+        groups.append(len(encoded.passes) // len(encoded.spans))
+    assert groups == [1, 1] if shared else groups[1] > 1
+
+    class Foreign(ConstantScorer):
+        info = replace(ConstantScorer.info, max_length=WINDOW)
+
+    assert shared or not labels_share_pass(Foreign(0.0), labels)
+
+
+@pytest.mark.parametrize("name", ["t5-encoder-decoder-first-blank", "bart-encoder-decoder-cls"])
+def test_labels_of_an_encoder_decoder_are_divided_as_others_are(name: str, tiny: Tiny, scorers: Scorers) -> None:
+    labels = tuple(f"label {i}" for i in range(400))
+    for text in ("Bread rises.", " ".join(CORPUS)):
+        encoder, _ = encoder_of(tiny, name, POSITIONS)
+        (encoded,) = encoder.encode([ScoreRequest(text, labels)])
+        assert all(len(item.side) <= POSITIONS for item in encoded.passes)
+        first_window = encoded.passes[: len(encoded.passes) // len(encoded.spans)]
+        assert len(first_window) > 1
+        assert tuple(label for item in first_window for label in item.labels) == labels
+    scorer = scorers(name, max_length=POSITIONS)
+    (logits,) = scorer.score([ScoreRequest("Bread rises.", labels)])
+    groups = [item.labels for item in encoder.encode([ScoreRequest("Bread rises.", labels)])[0].passes]
+    apart = scorer.score([ScoreRequest("Bread rises.", group) for group in groups])
+    np.testing.assert_allclose(logits, np.concatenate(apart), atol=1e-5)
+    with pytest.raises(LabelTooLongError, match="label 'enormous label"):
+        encoder.encode([ScoreRequest("Bread rises.", ("law", "enormous label " * 400))])
 
 
 @pytest.mark.parametrize("name", ["bi-encoder", "bi-encoder-avg"])

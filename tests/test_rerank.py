@@ -298,6 +298,15 @@ def test_the_window_is_the_best_for_the_queries_and_not_for_the_criteria() -> No
     assert "copy" in LONG[start:end]
 
 
+def test_a_criterion_that_fits_another_window_better_does_not_move_it() -> None:
+    queries = ["copy a file"]
+    plain = Reranker(OverlapScorer(window=4)).rank(queries, [LONG])[0]
+    ranked = Reranker(OverlapScorer(window=4)).rank(queries, [LONG], criteria={"and sort a list": 1.0})[0]
+    assert ranked.window == plain.window
+    start, end = ranked.window or (0, 0)
+    assert LONG[start:end].strip() == "copy a file here"
+
+
 def test_the_window_with_min_answers_all_queries_as_well_as_one_window_can() -> None:
     passage = "copy copy copy copy sort copy x x sort sort sort sort"
     ranked = Reranker(OverlapScorer(window=4)).rank(["copy", "sort"], [passage], fuse="min")[0]
@@ -451,6 +460,20 @@ def test_priors_are_one_for_each_query() -> None:
 def test_scores_that_are_not_finite_are_refused(logit: float) -> None:
     with pytest.raises(NonFiniteError):
         Reranker(ConstantScorer(logit)).rank(QUERY, PASSAGES)
+
+
+def test_where_scores_have_run_out_of_digits_the_prior_still_counts() -> None:
+    """Both scores are 1: the order is that of logit and prior together, not of the logit alone."""
+
+    class Given:
+        info = ConstantScorer.info
+
+        def score(self, requests: Any) -> list[Any]:
+            return [np.array([float(request.text)], np.float32) for request in requests]
+
+    ranking = Reranker(Given()).rank("x", ["60", "50"], prior=[0, 1], prior_weight=10)
+    assert [ranked.score for ranked in ranking] == [1.0, 1.0]
+    assert indices(ranking) == [1, 0]
 
 
 @pytest.mark.parametrize("logits", [[40.0, 45.0], [-45.0, -40.0], [-800.0, -790.0]])

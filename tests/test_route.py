@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import needs_mini
+from conftest import Scorers, needs_mini
 from fakes import INFO, ConstantScorer, OverlapScorer
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support, roc_auc_score
 
 from gliclass_rerank import (
@@ -33,9 +34,12 @@ from gliclass_rerank import (
     load_scorer,
 )
 from gliclass_rerank.calibration import IsotonicCalibrator, PlattCalibrator, expected_calibration_error, sigmoid
+from gliclass_rerank.progress import ProgressScorer
 from gliclass_rerank.route import ExampleUse, Route, RouteDecision, Router, Scores, combined
 from gliclass_rerank.route_fit import FEW, RouterReport, best_accuracy, best_f1, own_threshold
 from gliclass_rerank.route_scores import AT_ONCE, SHARED
+from gliclass_rerank.scored import labels_share_pass
+from gliclass_rerank.scoring.lazy import LazyScorer
 from gliclass_rerank.types import FloatArray
 
 BILLING = Route("billing", "questions about an invoice or a refund", examples=("why was i charged twice",))
@@ -276,6 +280,43 @@ def test_many_routes_do_not_decide_by_what_stands_beside_them(count: int, random
     assert {name: whole.scores[name] for name in fewer.scores} == fewer.scores
     assert whole.name == fewer.name == "favourite"
     assert whole.score == fewer.score
+
+
+@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_neither_order_nor_other_routes_decide_where_passes_would_divide_them(scorers: Scorers, data: Any) -> None:
+    """Labels in scripts of many tokens, and queries of any length, on a model."""
+    scorer = scorers("bert-simple", max_length=64)
+    script = data.draw(st.sampled_from(["账单发票退款支付订单", "0123456789abcdef", "😀🎉🚗", "invoice refund "]))
+    descriptions = data.draw(st.lists(st.text(script, min_size=1, max_size=12), min_size=2, max_size=9))
+    routes = [Route(f"r{i}", f"a{description}") for i, description in enumerate(descriptions)]
+    query = "why was my card declined " * data.draw(st.integers(1, 12))
+    random = data.draw(st.randoms())
+    scores = Router(routes, scorer).route(query).scores
+    assert Router(random.sample(routes, len(routes)), scorer).route(query).scores == pytest.approx(scores, abs=1e-5)
+    if not labels_share_pass(scorer, [route.label for route in routes]):
+        alone = {route.name: Router([route], scorer).route(query).score for route in routes}
+        assert scores == pytest.approx(alone, abs=1e-5)
+
+
+def test_a_scorer_that_knows_its_tokens_says_what_is_read_together() -> None:
+    """Through the parts that stand in front of it; of other scorers a cautious bound is known."""
+
+    class Narrow(RecordingScorer):
+        def labels_share_pass(self, labels: Sequence[str], examples: Sequence[Example] = ()) -> bool:
+            return len(labels) + len(examples) <= 2
+
+    narrow = Narrow()
+    for scorer in (narrow, ProgressScorer(narrow, Console(quiet=True)), LazyScorer("", narrow)):
+        for count in (2, 3):
+            narrow.requests.clear()
+            Router(plain(count), scorer).route("one")
+            assert [len(request.labels) for request in narrow.requests] == ([2] if count == 2 else [1, 1, 1])
+    narrow.requests.clear()
+    shown = [Route("a", examples=("one",)), Route("b")]
+    Router(shown, narrow, examples="prompt").route("two")  # the example takes room, and is shown with each
+    assert [len(request.labels) for request in narrow.requests] == [1, 1]
+    assert all(len(request.examples) == 1 for request in narrow.requests)
 
 
 def test_scores_are_read_only_and_travel() -> None:

@@ -22,7 +22,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 
-from gliclass_rerank import GLiClassRerankError, ModelInfo, Scorer, ScoreRequest
+from gliclass_rerank import Example, GLiClassRerankError, ModelInfo, Scorer, ScoreRequest
+from gliclass_rerank.scored import labels_share_pass
 from gliclass_rerank.types import FloatArray, check_number
 
 TURNS_PER_BATCH = 4  # callers that meet in a batch, at least, if so many wait; an ordinary request fits in one turn
@@ -311,6 +312,10 @@ class BatchingScorer:
     def info(self) -> ModelInfo:
         """What the inner scorer says of itself."""
         return self._scorer.info
+
+    def labels_share_pass(self, labels: Sequence[str], examples: Sequence[Example] = ()) -> bool:
+        """See `gliclass_rerank.scored.labels_share_pass`."""
+        return labels_share_pass(self._scorer, labels, examples)
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[FloatArray]:
         """Return what the inner scorer returns for these requests, in order. Safe to call from many threads.

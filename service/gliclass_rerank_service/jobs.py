@@ -21,7 +21,8 @@ from typing import Literal, Protocol
 
 from pydantic import JsonValue
 
-from gliclass_rerank import GLiClassRerankError, MissingExtraError, ModelInfo, Scorer, ScoreRequest
+from gliclass_rerank import Example, GLiClassRerankError, MissingExtraError, ModelInfo, Scorer, ScoreRequest
+from gliclass_rerank.scored import labels_share_pass
 from gliclass_rerank.scoring.batching import chunked
 from gliclass_rerank.scoring.encoding import chunk_sizes
 from gliclass_rerank.types import FloatArray
@@ -244,6 +245,10 @@ class _PatientScorer:
     @property
     def info(self) -> ModelInfo:
         return self._scorer.info
+
+    def labels_share_pass(self, labels: Sequence[str], examples: Sequence[Example] = ()) -> bool:
+        """See `gliclass_rerank.scored.labels_share_pass`."""
+        return labels_share_pass(self._scorer, labels, examples)
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[FloatArray]:
         scored: list[FloatArray] = []

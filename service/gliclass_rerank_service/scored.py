@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 
 from starlette.requests import Request
 
-from gliclass_rerank import GLiClassRerankError, ModelInfo, Scorer, ScoreRequest
+from gliclass_rerank import Example, GLiClassRerankError, ModelInfo, Scorer, ScoreRequest
+from gliclass_rerank.scored import labels_share_pass
 from gliclass_rerank.types import FloatArray
 from gliclass_rerank_service.batching import DeadlineExceededError, Submission, estimate_tokens
 from gliclass_rerank_service.errors import BackendError, ClientGoneError
@@ -36,11 +37,19 @@ class _AsksError(BaseException):
 
 @dataclass(slots=True)
 class _Replayed:
-    """A `Scorer` that knows the answers to the first questions, and stops at the next."""
+    """A `Scorer` in front of another, which knows the answers to the first questions, and stops at the next."""
 
-    info: ModelInfo
+    scorer: Scorer
     answers: Sequence[Sequence[FloatArray]]
     asked: int = 0
+
+    @property
+    def info(self) -> ModelInfo:
+        return self.scorer.info
+
+    def labels_share_pass(self, labels: Sequence[str], examples: Sequence[Example] = ()) -> bool:
+        """See `gliclass_rerank.scored.labels_share_pass`."""
+        return labels_share_pass(self.scorer, labels, examples)
 
     def score(self, requests: Sequence[ScoreRequest]) -> Sequence[FloatArray]:
         if not requests:
@@ -86,7 +95,7 @@ async def run_scored(
 
     def attempt() -> T | Submission:
         try:
-            return work(_Replayed(service.scorer.info, answers))
+            return work(_Replayed(service.scorer, answers))
         except _AsksError as asked:
             return _submit(asked.requests, service, record)
 

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from gliclass_rerank.scored import labels_share_pass
 from gliclass_rerank.scoring.batching import chunked
 from gliclass_rerank.scoring.encoding import chunk_sizes
-from gliclass_rerank.types import FloatArray, ModelInfo, Scorer, ScoreRequest
+from gliclass_rerank.types import Example, FloatArray, ModelInfo, Scorer, ScoreRequest
 
 PATIENCE = 2.0  # seconds before a bar appears
 # A step of the bar: a second or two on a laptop, and enough at a time to sort by length.
@@ -36,6 +37,10 @@ class ProgressScorer:
     def info(self) -> ModelInfo:
         """What the scorer inside says of itself."""
         return self._scorer.info
+
+    def labels_share_pass(self, labels: Sequence[str], examples: Sequence[Example] = ()) -> bool:
+        """See `scored.labels_share_pass`."""
+        return labels_share_pass(self._scorer, labels, examples)
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[FloatArray]:
         """Score as the scorer inside does; see `Scorer.score`."""

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from gliclass_rerank.route_fit import Floats
-from gliclass_rerank.scored import score_requests
+from gliclass_rerank.scored import labels_share_pass, score_requests
 from gliclass_rerank.types import Example, FloatArray, Scorer, ScoreRequest
 
 SHARED = 32
 """Labels that are read together, at most."""
-CHARACTERS = 3  # of a token, at least, in most labels
 AT_ONCE = 8192  # requests that are built at a time
 
 
@@ -42,7 +41,7 @@ def label_logits(
     """
     distinct, places = np.unique(np.array(labels, dtype=object), return_inverse=True)
     known: list[str] = distinct.tolist()
-    together = not alone and fit_one_pass(known, scorer.info.max_length)
+    together = not alone and fit_one_pass(scorer, known, examples)
     groups = [tuple(known)] if together else [(label,) for label in known]
     at_once = max(1, AT_ONCE // len(groups))
     rows: list[FloatArray] = []
@@ -53,7 +52,6 @@ def label_logits(
     return logits[:, places]
 
 
-def fit_one_pass(labels: Sequence[str], max_length: int) -> bool:
-    """Whether labels surely leave half of a pass to the text, by a cautious estimate of their tokens and markers."""
-    tokens = sum(len(label) / CHARACTERS + 1 for label in labels)
-    return len(labels) == 1 or (len(labels) <= SHARED and tokens <= max_length / 2)
+def fit_one_pass(scorer: Scorer, labels: Sequence[str], examples: Sequence[Example] = ()) -> bool:
+    """Whether labels are read together: not too many, and such as no text makes the scorer divide over passes."""
+    return len(labels) == 1 or (len(labels) <= SHARED and labels_share_pass(scorer, labels, examples))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from gliclass_rerank.errors import ModelError, NonFiniteError
-from gliclass_rerank.types import FloatArray, Logits, Scorer, ScoreRequest
+from gliclass_rerank.types import Example, FloatArray, Logits, Scorer, ScoreRequest
+
+FRAME = 16  # tokens around a text and its labels, or around an example; more than any layout has
 
 
 def score_requests(scorer: Scorer, requests: Sequence[ScoreRequest]) -> list[FloatArray]:
@@ -24,6 +27,25 @@ def score_requests(scorer: Scorer, requests: Sequence[ScoreRequest]) -> list[Flo
     if len(rows) != len(requests):  # the next rows would be taken for those of other texts
         raise ModelError(f"the scorer: expected logits for each of {len(requests)} requests, got {len(rows)}")
     return [_checked(row, len(request.labels), i) for i, (row, request) in enumerate(zip(rows, requests, strict=True))]
+
+
+def labels_share_pass(scorer: Scorer, labels: Sequence[str], examples: Sequence[Example] = ()) -> bool:
+    """Whether a scorer surely reads these labels in one pass, beside a text of any length and these examples.
+
+    A scorer that knows its tokens says so by a method of this name, as all do that hold a model. Of others only
+    ``info.max_length`` is known: each byte of a label, and of its compatibility form, is taken for a token.
+    """
+    told = getattr(scorer, "labels_share_pass", None)
+    if callable(told):
+        return bool(told(labels, examples))
+    shown = [part for example in examples for part in (example.text, *example.labels)]
+    room = scorer.info.max_length - FRAME * (1 + len(examples)) - sum(map(_most_tokens, shown))
+    return sum(map(_most_tokens, labels)) <= room // 2
+
+
+def _most_tokens(text: str) -> int:
+    """Tokens of a text at most, with a marker and a blank in front of it."""
+    return 2 + max(len(text.encode()), len(unicodedata.normalize("NFKC", text).encode()))
 
 
 def _checked(row: object, labels: int, place: int) -> FloatArray:

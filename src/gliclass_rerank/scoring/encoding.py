@@ -13,7 +13,7 @@ from gliclass_rerank.errors import InvalidTextError, LabelTooLongError, TextTooL
 from gliclass_rerank.scoring.checkpoint import Checkpoint
 from gliclass_rerank.scoring.layout import TO_THE_END, Frame, Layout
 from gliclass_rerank.scoring.tokenizer import Ids, TextTokenizer
-from gliclass_rerank.types import Logits, ScoreRequest, Span
+from gliclass_rerank.types import Example, Logits, ScoreRequest, Span
 
 MIN_TEXT_TOKENS = 16  # room that labels must leave for the text
 MAX_OVERLAP = 64  # tokens that neighbouring windows share, so that no statement is only ever seen cut
@@ -102,19 +102,16 @@ class InputEncoder:
         if not len(text) or (prompt and len(text) <= len(self._tokenizer.ids(prompt, first=frame.first))):
             self._parts(request.text, frame, text)  # raises if the tokens are all the prompt's
         limit = self._checkpoint.max_length
-        if len(frame.side) > limit:
-            raise LabelTooLongError(_too_long("labels and prompt", len(frame.side), limit))
         fits = len(frame.before) + len(text) + len(frame.after) <= limit
-        if fits and len(request.labels) <= self._max_labels(request.labels):
+        if fits and len(frame.side) <= limit and len(request.labels) <= self._max_labels(request.labels):
             whole = self._pass(request, frame, frame.before, text, frame.after, request.labels)
             return EncodedRequest((whole,), ((0, len(request.text)),), truncated=False)
         return self._encode_windows(request, frame, text)
 
     def _encode_windows(self, request: ScoreRequest, frame: Frame, text: Ids) -> EncodedRequest:
         lead, body, trail, offsets = self._parts(request.text, frame, text)
-        fixed = len(frame.before) + len(frame.after) + len(lead) + len(trail)
-        fixed -= sum(map(self._layout.label_cost, request.labels))
-        groups, size = self._fit_labels(request.labels, self._checkpoint.max_length - fixed, len(body))
+        room, side_room = self._room(request.labels, frame)
+        groups, size = self._fit_labels(request.labels, room - len(lead) - len(trail), side_room, len(body))
         bounds = window_bounds(len(body), size, min(MAX_OVERLAP, size // 4))
         if request.long_text == "error" and len(bounds) > 1:
             raise TextTooLongError(
@@ -142,13 +139,29 @@ class InputEncoder:
         start, end = int(inside.argmax()), len(ids) - int(inside[::-1].argmax())
         return ids[:start].tolist(), ids[start:end], ids[end:].tolist(), offsets[start:end].clip(0, len(text))
 
-    def _fit_labels(self, labels: Sequence[str], room: int, text_tokens: int) -> tuple[list[tuple[str, ...]], int]:
+    def labels_share_pass(self, labels: Sequence[str], examples: Sequence[Example] = ()) -> bool:
+        """Whether these labels are read in one pass beside a text of any length (without a prompt)."""
+        room, side_room = self._room(labels, self._layout.frame(labels, "", examples))
+        used = sum(map(self._layout.label_cost, labels))
+        fit = used <= room - room // 2 and room - used >= MIN_TEXT_TOKENS
+        return fit and sum(map(self._layout.side_cost, labels)) <= side_room and len(labels) <= self._max_labels(labels)
+
+    def _room(self, labels: Sequence[str], frame: Frame) -> tuple[int, int]:
+        """Tokens that are left for text and labels, and for labels in a sequence of their own."""
+        fixed = len(frame.before) + len(frame.after) - sum(map(self._layout.label_cost, labels))
+        fixed_side = len(frame.side) - sum(map(self._layout.side_cost, labels))
+        return self._checkpoint.max_length - fixed, self._checkpoint.max_length - fixed_side
+
+    def _fit_labels(
+        self, labels: Sequence[str], room: int, side_room: int, text_tokens: int
+    ) -> tuple[list[tuple[str, ...]], int]:
         """Divide ``room`` tokens between labels and text: groups of labels, and the size of a window.
 
-        Labels may take half of the room, or what a short text leaves. More labels than that, or than the model
-        was trained with, are scored in several passes over the same windows.
+        Labels may take half of the room, or what a short text leaves, and ``side_room`` of a sequence of their own.
+        More labels than that, or than the model was trained with, are scored in several passes over the same windows.
         """
         costs = [self._layout.label_cost(label) for label in labels]
+        side_costs = [self._layout.side_cost(label) for label in labels]
         count = self._max_labels(labels)
         label_room = room - min(text_tokens, room // 2)
         longest = max(costs)
@@ -157,15 +170,20 @@ class InputEncoder:
             raise LabelTooLongError(
                 _too_long(f"label {culprit[:40]!r} (with prompt and examples)", longest, room - MIN_TEXT_TOKENS)
             )
+        if (longest_side := max(side_costs)) > side_room:
+            culprit = labels[side_costs.index(longest_side)]
+            raise LabelTooLongError(_too_long(f"label {culprit[:40]!r} (with the prompt)", longest_side, side_room))
         groups: list[tuple[str, ...]] = []
         group: list[str] = []
-        used = largest = 0
-        for label, cost in zip(labels, costs, strict=True):
-            if group and (used + cost > label_room or len(group) == count):
+        used = used_side = largest = 0
+        for label, cost, side_cost in zip(labels, costs, side_costs, strict=True):
+            is_full = used + cost > label_room or used_side + side_cost > side_room or len(group) == count
+            if group and is_full:
                 groups.append(tuple(group))
-                group, used = [], 0
+                group, used, used_side = [], 0, 0
             group.append(label)
             used += cost
+            used_side += side_cost
             largest = max(largest, used)
         return [*groups, tuple(group)], room - largest
 

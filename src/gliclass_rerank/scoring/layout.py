@@ -77,6 +77,11 @@ class Layout:
             return 1 + len(self._tokenizer.ids_of_label(label))
         return 0
 
+    def side_cost(self, label: str) -> int:
+        """Tokens that a label takes of the label sequence; 0 where labels have none of their own."""
+        is_apart = self._checkpoint.architecture in ("encoder-decoder", "encoder-decoder-cls")
+        return 1 + len(self._tokenizer.ids_of_label(label)) if is_apart else 0
+
     def _check_markers(self) -> None:
         decoder = self._checkpoint.architecture == "decoder-kv"
         markers = {"class_token_index": LABEL, "sep_token_index" if decoder else "text_token_index": SEP}

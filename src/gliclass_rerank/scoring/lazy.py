@@ -7,8 +7,9 @@ from threading import Lock
 from typing import Any
 
 from gliclass_rerank.errors import OptionError
+from gliclass_rerank.scored import labels_share_pass
 from gliclass_rerank.scoring.load import load_scorer
-from gliclass_rerank.types import FloatArray, ModelInfo, Scorer, ScoreRequest
+from gliclass_rerank.types import Example, FloatArray, ModelInfo, Scorer, ScoreRequest
 
 
 class LazyScorer:
@@ -40,6 +41,10 @@ class LazyScorer:
 
     def score(self, requests: Sequence[ScoreRequest]) -> Sequence[FloatArray]:
         return self._loaded().score(requests)
+
+    def labels_share_pass(self, labels: Sequence[str], examples: Sequence[Example] = ()) -> bool:
+        """See `scored.labels_share_pass`."""
+        return labels_share_pass(self._loaded(), labels, examples)
 
     def _loaded(self) -> Scorer:
         with self._lock:

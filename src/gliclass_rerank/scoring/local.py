@@ -15,7 +15,7 @@ from gliclass_rerank.scoring.batching import batch_cost, chunked, plan_batches
 from gliclass_rerank.scoring.checkpoint import Checkpoint
 from gliclass_rerank.scoring.encoding import EncodedRequest, InputEncoder, Pass, chunk_sizes
 from gliclass_rerank.scoring.tokenizer import TextTokenizer
-from gliclass_rerank.types import FloatArray, Logits, ModelInfo, ScoreRequest
+from gliclass_rerank.types import Example, FloatArray, Logits, ModelInfo, ScoreRequest
 
 # What is tokenised before it is scored: enough to sort by length, little enough to bound memory.
 CHUNK_REQUESTS = 1024
@@ -83,6 +83,10 @@ class LocalScorer(ABC):
             return [row for chunk in chunks for row in self._start(self._encoder.encode(chunk))()]
         with closing(one_ahead(self._encoder.encode, chunks)) as encoded:
             return [row for finish in one_behind(map(self._start, encoded)) for row in finish()]
+
+    def labels_share_pass(self, labels: Sequence[str], examples: Sequence[Example] = ()) -> bool:
+        """Whether these labels are read in one pass beside a text of any length; see `scored.labels_share_pass`."""
+        return self._encoder.labels_share_pass(labels, examples)
 
     def check(self) -> None:
         """Score one pair, so that a broken model is found when it is loaded and not in service.
