@@ -145,7 +145,10 @@ class ModelInfo:
 
 
 class Scorer(Protocol):
-    """Anything that scores labels against texts: a local model, a service, a test's fake."""
+    """Anything that scores labels against texts: a local model, a service, a test's fake.
+
+    One that knows its tokens may also have ``labels_share_pass``, see `gliclass_rerank.scored.labels_share_pass`.
+    """
 
     @property
     def info(self) -> ModelInfo: ...
