@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import pickle
 import threading
 import weakref
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
 from functools import partial
+from itertools import combinations, count
 
 import numpy as np
 import pytest
@@ -23,6 +26,7 @@ from gliclass_rerank_service import (
     SubmissionCancelledError,
     estimate_tokens,
 )
+from gliclass_rerank_service.batching import TURNS_PER_BATCH, Submission, _FairQueue
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -252,20 +256,35 @@ def test_batches_keep_to_the_budget(asked: list[list[int]], budget: int) -> None
     assert sum(map(len, scorer.batches)) == 1 + sum(map(len, asked))
 
 
-@settings(max_examples=30)
-@given(asked=st.lists(sizes, min_size=2, max_size=5), budget=st.integers(1, 40))
-def test_nobody_gets_much_more_than_another_who_waits_too(asked: list[list[int]], budget: int) -> None:
-    """Tokens served to two callers who both wait differ by no more than a turn and what each may overdraw."""
-    scorer = HeldScorer()
-    with held(scorer, max_batch_tokens=budget) as batching:
-        for i, costs in enumerate(asked):
-            batching.submit(of_size(str(i), costs))
-    bound = -(-budget // 4) + 2 * 12
-    served = [0] * len(asked)
-    for text in (text for batch in scorer.batches[1:] for text in batch):
-        served[int(text.split("-")[0])] += len(text.split())
-        waiting = [done for done, costs in zip(served, asked, strict=True) if done < sum(costs)]
-        assert not waiting or max(waiting) - min(waiting) <= bound
+@settings(max_examples=100)
+@given(
+    asked=st.lists(sizes, min_size=2, max_size=5),
+    comes=st.lists(st.integers(0, 5), min_size=5, max_size=5),
+    budget=st.integers(1, 60),
+)
+def test_nobody_gets_much_more_than_another_who_waits_too(
+    asked: list[list[int]], comes: list[int], budget: int
+) -> None:
+    """While two callers wait, what they get differs by a turn and what each may overdraw, and by no more."""
+    queue = _FairQueue(budget, 10**6)
+    callers = [Submission(asking("x") * len(costs), costs, deadline=None) for costs in asked]
+    served = dict.fromkeys(callers, 0)
+    leads: dict[tuple[Submission, Submission], list[int]] = defaultdict(list)  # after each batch, while both wait
+    for batch in count():
+        for caller, first in zip(callers, comes, strict=False):
+            if first == batch:
+                queue.put(caller)
+        waiting = set(queue.submissions())
+        for one, other in combinations(callers, 2):
+            if {one, other} <= waiting:
+                leads[one, other].append(served[one] - served[other])
+        if not waiting and batch > max(comes):
+            break
+        for caller, part in queue.take().items():
+            served[caller] += sum(caller.costs[i] for i in part)
+    for (one, other), lead in leads.items():
+        overdrafts = max(one.costs) - 1 + max(other.costs) - 1
+        assert max(lead) - min(lead) <= math.ceil(budget / TURNS_PER_BATCH) + overdrafts
 
 
 @pytest.mark.parametrize("huge_ones", [1, 3])
@@ -480,6 +499,21 @@ def test_what_is_late_takes_no_room_in_a_batch() -> None:
         for name in "ab":
             batching.submit(of_size(name, [5]))
     assert [names(batch) for batch in scorer.batches] == [["plug"], ["a", "b"]]
+
+
+def test_of_two_threads_that_end_it_at_once_one_does() -> None:
+    """Both find that it has not ended yet."""
+    both_have_looked = threading.Barrier(2)
+
+    class Contested(Submission):
+        def done(self) -> bool:
+            found = super().done()
+            both_have_looked.wait(PATIENCE)
+            return found
+
+    contested = Contested(asking("bread"), [1], deadline=None)
+    assert sorted(in_threads([contested.cancel, contested.cancel]), key=str) == [False, True]
+    assert isinstance(contested.exception(0), SubmissionCancelledError)
 
 
 def test_a_timeout_ends_the_waiting_alone() -> None:

@@ -70,6 +70,7 @@ def test_what_would_lose_text_is_not_done_and_the_answer_says_so(client: TestCli
             {"rank_fields": ["size", "title", "none"]},
             "[1, null]\na red apple",
         ),
+        ({"title": "a red apple"}, {"rank_fields": ["title", "title"]}, "a red apple"),
     ],
 )
 def test_cohere_v1_takes_objects_and_their_fields(
@@ -96,6 +97,11 @@ def test_voyage(client: TestClient) -> None:
     assert reply["usage"]["total_tokens"] > 0
     shown = post(client, "/v1/rerank", **V2, top_k=None, truncation=True, return_documents=True)["data"]
     assert [one["document"] for one in shown] == [DOCUMENTS[i] for i in RANKED]
+
+
+def test_top_n_counts_before_top_k(client: TestClient) -> None:
+    for path in ("/rerank", "/v1/rerank", "/v2/rerank"):
+        assert order(post(client, path, **V2, top_n=1, top_k=2)["results"]) == RANKED[:1]
 
 
 def test_tei_reads_a_bare_list(client: TestClient) -> None:
@@ -152,6 +158,21 @@ def test_ragflow_sends_booleans_as_strings(client: TestClient) -> None:
 def test_unknown_fields_and_other_model_names_are_tolerated(client: TestClient) -> None:
     reply = post(client, "/v2/rerank", **V2, instruction="rank well", user={"id": 1})
     assert reply["model"] == "overlap"
+
+
+@pytest.mark.parametrize("path", ["/rerank", "/v1/rerank", "/v2/rerank"])
+def test_long_documents_are_read_as_asked(client: TestClient, path: str) -> None:
+    """The only word of the query stands behind the first window."""
+    document = " ".join(["and"] * 30 + ["apple"])
+    scores = {
+        way: post(client, path, query="apple", documents=[document], **given)["results"][0]["relevance_score"]
+        for way, given in [
+            ("default", {}),
+            ("window", {"long_text": "window"}),
+            ("truncate", {"long_text": "truncate"}),
+        ]
+    }
+    assert scores["truncate"] < scores["window"] == scores["default"]
 
 
 def test_a_list_longer_than_the_documents_is_all_of_them(client: TestClient) -> None:

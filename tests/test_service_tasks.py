@@ -143,6 +143,21 @@ def test_check_says_what_the_library_says(client: TestClient, scorer: Scorer) ->
     assert post(client, "/check", answer=ANSWER, evidence=EVIDENCE, filter=True, keep=every)["filtered"] == ANSWER
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"threshold": 1.0}, {"refute_threshold": 1.0}, {"only_claims": True}],
+    ids=lambda options: next(iter(options)),
+)
+def test_each_option_of_a_check_reaches_the_checker(
+    client: TestClient, scorer: Scorer, options: dict[str, Any]
+) -> None:
+    answer, evidence = "The tower is tall. Pears are liked. Hello!", [*EVIDENCE, "pears are a false fruit"]
+    report = FactChecker(scorer, **options).check(answer, evidence)
+    assert report != FactChecker(scorer).check(answer, evidence)
+    told = post(client, "/check", answer=answer, evidence=evidence, **options)["claims"]
+    assert [(one["text"], one["verdict"]) for one in told] == [(one.text, one.verdict) for one in report.claims]
+
+
 def test_an_answer_that_claims_nothing_needs_no_model(client: TestClient) -> None:
     reply = post(client, "/check", answer="?!", evidence=EVIDENCE)
     assert (reply["claims"], reply["passed"], reply["usage"]["total_tokens"]) == ([], True, 0)

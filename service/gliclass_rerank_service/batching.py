@@ -170,7 +170,9 @@ class _FairQueue:
     """Submissions in a ring, served in turns of equally many tokens. Its owner holds a lock.
 
     Who stands in front spends credit on its next requests; when that is used up, it goes to the back with the credit of
-    one more turn. A request dearer than the credit is served, and the debt is worked off in later turns.
+    one more turn. A request dearer than the credit is served, and the debt is worked off in later turns. So over any
+    time in which two submissions wait, the tokens served to them differ by at most one turn and, for each of the two,
+    one token less than its dearest request.
     """
 
     def __init__(self, max_batch_tokens: int, max_queue_tokens: int) -> None:
