@@ -23,6 +23,7 @@ from gliclass_rerank import (
     NonFiniteError,
     OptionError,
     ScoreRequest,
+    TextTooLongError,
 )
 from gliclass_rerank.calibration import PlattCalibrator, TemperatureCalibrator, sigmoid
 from gliclass_rerank.classify import Classification, Classifier, LabelScore
@@ -296,6 +297,13 @@ def test_what_was_not_read_is_told() -> None:
     cut, whole = classifier.classify([LONG, "copy"], WORDS, long_text="truncate")
     assert (cut.truncated, whole.truncated) == (True, False)
     assert [cut, whole] == classifier.classify([LONG, "copy"], WORDS, aggregate="first")
+
+
+@pytest.mark.parametrize("aggregate", ["max", "mean", "first"])
+def test_a_long_text_is_an_error_on_request(scorers: Scorers, aggregate: Any) -> None:
+    classifier = Classifier(scorers("bert-simple", max_length=64))
+    with pytest.raises(TextTooLongError):
+        classifier.classify("copy a file " * 100, WORDS, aggregate=aggregate, long_text="error")
 
 
 def test_aggregate_changes_nothing_in_a_text_of_one_window() -> None:

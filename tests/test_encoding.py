@@ -21,6 +21,7 @@ from gliclass_rerank.scored import labels_share_pass
 from gliclass_rerank.scoring.checkpoint import read_checkpoint
 from gliclass_rerank.scoring.encoding import EncodedRequest, InputEncoder, window_bounds
 from gliclass_rerank.scoring.tokenizer import TextTokenizer
+from gliclass_rerank.types import LongText
 
 # One layout for each way in which texts are tokenised and framed.
 LAYOUTS = (
@@ -166,13 +167,15 @@ def test_a_long_text_is_an_error_on_request(name: str, tiny: Tiny) -> None:
 
 
 @pytest.mark.parametrize("name", ["bert-simple", "bert-text-first", "modernbert-mlp", "qwen3-decoder-kv"])
-def test_more_labels_than_fit_are_no_error_of_a_short_text(name: str, tiny: Tiny) -> None:
+def test_more_labels_than_fit_are_no_error_of_a_short_text_and_cut_nothing(name: str, tiny: Tiny) -> None:
     """The direction passage-as-label: a query that fits, and more passages than one pass holds."""
     encoder, _ = encoder_of(tiny, name, WINDOW)
     labels = tuple(f"label number {i}" for i in range(80))
-    (encoded,) = encoder.encode([ScoreRequest("Bread rises.", labels, long_text="error")])
-    assert len(encoded.spans) == 1
-    assert len(encoded.passes) > 1
+    ways: tuple[LongText, ...] = ("error", "truncate")
+    for encoded in encoder.encode([ScoreRequest("Bread rises.", labels, long_text=way) for way in ways]):
+        assert len(encoded.spans) == 1
+        assert len(encoded.passes) > 1
+        assert not encoded.truncated
 
 
 @pytest.mark.parametrize("name", ["bert-simple", "bert-text-first", "modernbert-mlp", "fused", "qwen3-decoder-kv"])

@@ -191,6 +191,18 @@ def test_the_score_goes_where_it_is_wanted() -> None:
     assert not any("relevance_score" in document.metadata for document in found)
 
 
+def test_the_documents_given_stay_as_they_are() -> None:
+    stored = documents()
+    before = copy.deepcopy(stored)
+    for _ in range(2):
+        found = GLiClassRerank(scorer=OverlapScorer()).compress_documents(stored, QUERY)
+        assert stored == before
+    for document in found:
+        original = before[document.metadata["place"]]
+        assert document.id == original.id
+        assert document.metadata == {**original.metadata, "relevance_score": document.metadata["relevance_score"]}
+
+
 def test_async_gives_the_same() -> None:
     part = GLiClassRerank(scorer=OverlapScorer(), top_n=3)
     assert asyncio.run(part.acompress_documents(documents(), QUERY)) == part.compress_documents(documents(), QUERY)

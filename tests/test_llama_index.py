@@ -741,6 +741,24 @@ def test_an_empty_answer_is_left_alone(answer: str | None) -> None:
     assert response.metadata["fact_check"]["passed"]
 
 
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_blank_sources_say_nothing_and_keep_their_places(asynchronous: bool) -> None:
+    sources = ["", *EVIDENCE, " "]
+    inner = FixedEngine(ANSWER, sources=sources)
+    engine = FactCheckedQueryEngine(inner, scorer=OverlapScorer(), metadata_mode=MetadataMode.NONE)
+    response = ask(engine, asynchronous)
+    places = [claim.evidence + 1 for claim in FactChecker(OverlapScorer()).check(ANSWER, EVIDENCE).claims]
+    assert response.metadata is not None
+    claims = response.metadata["fact_check"]["claims"]
+    assert [(claim["evidence"], claim["node_id"]) for claim in claims] == [
+        (place, inner.sources[place].node_id) for place in places
+    ]
+    evaluator = GLiClassFaithfulnessEvaluator(scorer=OverlapScorer())
+    feedback = evaluate(evaluator, asynchronous, response=ANSWER, contexts=sources).feedback
+    assert feedback is not None
+    assert all(f"context {place}:" in line for place, line in zip(places, feedback.splitlines()[1:], strict=True))
+
+
 def test_streams_are_read_to_their_end() -> None:
     def stream(answer: str, **others: Any) -> StreamingResponse:
         return StreamingResponse((word for word in answer.split(" ")), **others)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import product
 from typing import Any
 
@@ -19,7 +22,7 @@ from transformers import DebertaV2Config, DebertaV2Model
 
 from gliclass_rerank import ScoreRequest, UnsupportedModelError
 from gliclass_rerank.scoring.checkpoint import Checkpoint, read_checkpoint
-from gliclass_rerank.scoring.cuda_graphs import GRAPHED_TOKENS, aligned, bucket, buckets
+from gliclass_rerank.scoring.cuda_graphs import GRAPHED_TOKENS, EncoderGraphs, aligned, bucket, buckets
 from gliclass_rerank.scoring.encoding import InputEncoder, Pass
 from gliclass_rerank.scoring.packed import PackedHead, PackedUniEncoder
 from gliclass_rerank.scoring.packed_encoders import (
@@ -29,7 +32,7 @@ from gliclass_rerank.scoring.packed_encoders import (
     start_deberta,
     start_modernbert,
 )
-from gliclass_rerank.scoring.packing import PackedShape, PackedTokens, pack
+from gliclass_rerank.scoring.packing import PackedArrays, PackedShape, PackedTokens, pack
 from gliclass_rerank.scoring.tokenizer import TextTokenizer
 from gliclass_rerank.scoring.torch import TorchScorer
 from gliclass_rerank.scoring.varlen import BLOCK, RelativeScores, attend, attend_relative, document_blocks, flex
@@ -124,6 +127,43 @@ def test_a_bucket_and_its_graph_change_nothing(name: str, tiny: Tiny) -> None:
     assert shape in network.graphs
     torch.testing.assert_close(network(network.pack(batch, shape)), plain, atol=1e-5, rtol=0)
     torch.testing.assert_close(network(network.pack(batch[:2], shape)), plain[:2], atol=1e-5, rtol=0)
+
+
+def sequences_of(token: int) -> PackedArrays:
+    """Two sequences of one token, always of the same shape."""
+    none = np.zeros(0, np.int32)
+    item = Pass(np.full(5, token, np.int32), np.array([[0, 1]], np.int32), 0, none, ("",), False)
+    return pack([item, item], 0, segments=False)
+
+
+def test_what_a_graph_gave_stays_as_it_is_when_it_is_replayed() -> None:
+    graphs = EncoderGraphs(lambda tokens: tokens.ids[:, None].float(), torch.device("cpu"))
+    batches = [sequences_of(token) for token in (3, 4)]
+    graphs.record(batches[0])
+    first, second = (graphs.replay(batch, batch.buffer) for batch in batches)
+    assert first.unique().tolist() == [3]
+    assert second.unique().tolist() == [4]
+
+
+def test_two_threads_do_not_share_the_buffers_of_a_graph() -> None:
+    """The first one waits within the encoder, in vain, for the second one to come there too."""
+    both, batches = threading.Barrier(2), [sequences_of(token) for token in (3, 4)]
+    recorded = threading.Event()
+
+    def encode(tokens: PackedTokens) -> torch.Tensor:
+        if recorded.is_set():
+            with suppress(threading.BrokenBarrierError):
+                both.wait(0.3)
+                pytest.fail("two threads are in the encoder at once")
+        return tokens.ids[:, None].float()
+
+    graphs = EncoderGraphs(encode, torch.device("cpu"))
+    graphs.record(batches[0])
+    recorded.set()
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda batch: graphs.replay(batch, batch.buffer), batches)
+    assert first.unique().tolist() == [3]
+    assert second.unique().tolist() == [4]
 
 
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=600), st.sampled_from([300, 512, 1024, 8192]))
