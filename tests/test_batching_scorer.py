@@ -426,6 +426,33 @@ def test_retry_after_follows_the_measured_throughput() -> None:
         scorer.step(10)
 
 
+def test_a_submission_is_let_in_and_queued_without_others_between() -> None:
+    """Else two that are let in at once may be more than there is room for, or come after the end."""
+    added = 0
+
+    class Cost(int):
+        """Whoever adds it up while others could look at the queue is found out."""
+
+        def __radd__(self, other: int) -> int:
+            nonlocal added
+            if submitting:
+                added += 1
+                with pytest.raises(FutureTimeoutError):
+                    pool.submit(batching.stats).result(0.2)
+            return int(self) + other
+
+    scorer = HeldScorer()
+    with ThreadPoolExecutor(2) as pool, BatchingScorer(scorer, cost=lambda request: Cost(words(request))) as batching:
+        submitting = False
+        batching.submit(asking("plug"))
+        scorer.wait_until_busy()
+        submitting = True
+        batching.submit(asking("bread rises"))
+        submitting = False
+        scorer.let_go()
+    assert added == 2  # to see whether there is room, and in the queue
+
+
 def test_a_submission_above_the_bound_is_accepted_while_nothing_waits() -> None:
     scorer = HeldScorer()
     with held(scorer, max_queue_tokens=100) as batching:
