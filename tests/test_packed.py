@@ -150,11 +150,11 @@ def test_a_graph_is_replayed_and_read_by_one_thread_at_a_time() -> None:
     both = threading.Barrier(2)
 
     class Watched(torch.Tensor):
-        def clone(self, **options: Any) -> torch.Tensor:  # type: ignore[override]
+        def clone(self, *, memory_format: torch.memory_format | None = None) -> torch.Tensor:
             with suppress(threading.BrokenBarrierError):
                 both.wait(0.3)
                 pytest.fail("two threads read at once")
-            return super().clone(**options)
+            return super().clone(memory_format=memory_format)
 
     graphs = EncoderGraphs(lambda tokens: tokens.ids[:, None].float().as_subclass(Watched), torch.device("cpu"))
     batches = [sequences_of(token) for token in (3, 4)]
