@@ -406,7 +406,7 @@ def test_a_stream_is_the_same_again_and_repeats_nothing_before_its_time(tiny: Ti
 def test_each_turn_has_every_record_once_in_an_order_of_its_own(tiny: Tiny, data: Path, tmp_path: Path) -> None:
     trainer = Trainer(config_for(tiny("bert-simple").folder, data, tmp_path / "run"), [read_records(data)], [])
     records = [FactRecord(f"premise {i}", "hypothesis", "nei") for i in range(30)]
-    fields = {"name": "0 a.jsonl", "records": records, "seed": 1, "drawn": 0}
+    fields: dict[str, Any] = {"name": "0 a.jsonl", "records": records, "seed": 1, "drawn": 0}
 
     def turns(**others: Any) -> list[list[Record]]:
         source = replace(trainer.stream.sources[0], _order=(-1, []), **(fields | others))
@@ -468,7 +468,8 @@ def test_what_was_fitted_to_the_old_weights_is_dropped(tiny: Tiny, data: Path, t
     write_calibration(folder, {"relevance": PlattCalibrator(2.0, 1.0)})
     base = load_scorer(folder, backend="torch").info
     assert (base.prior_weight, base.calibrated) == (0.5, True)
-    for kind in ({}, {"lora": Lora(r=2)}):
+    kinds: list[dict[str, Any]] = [{}, {"lora": Lora(r=2)}]
+    for kind in kinds:
         model = train(config_for(folder, data, tmp_path / f"run{len(kind)}", steps=1, **kind), console=QUIET)
         info = load_scorer(model, backend="torch").info
         assert (info.prior_weight, info.calibrated) == (None, False)

@@ -20,7 +20,8 @@ def order_of(scores: ArrayLike, grades: ArrayLike) -> NDArray[np.intp]:
         scores: finite, shape (items,).
         grades: how relevant each is, or whether it is right, shape (items,).
     """
-    return np.lexsort((np.asarray(grades), -np.asarray(scores, np.float64)))
+    order: NDArray[np.intp] = np.lexsort((np.asarray(grades), -np.asarray(scores, np.float64)))
+    return order
 
 
 def ndcg_at(cutoff: int, ranked: Sequence[float], judged: Sequence[float]) -> float:
