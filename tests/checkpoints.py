@@ -6,6 +6,7 @@ the same logit everywhere, which would let any bug pass). Everything is seeded: 
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import zlib
@@ -46,8 +47,6 @@ from transformers import (
     UMT5Config,
     XLMRobertaConfig,
 )
-from transformers.models.embedding_gemma2 import EmbeddingGemma2Config
-from transformers.models.qwen3_5 import Qwen3_5TextConfig
 
 from gliclass_rerank import ScoreRequest
 
@@ -397,6 +396,8 @@ def _mbart(vocabulary: int) -> PretrainedConfig:
 
 
 def _qwen3_5(vocabulary: int) -> PretrainedConfig:
+    from transformers.models.qwen3_5 import Qwen3_5TextConfig
+
     return Qwen3_5TextConfig(
         **_sizes(vocabulary) | {"hidden_size": 64}, num_key_value_heads=2, head_dim=16, pad_token_id=0, eos_token_id=0,
         linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=16, linear_value_head_dim=16,
@@ -405,6 +406,8 @@ def _qwen3_5(vocabulary: int) -> PretrainedConfig:
 
 
 def _embedding_gemma2(vocabulary: int) -> PretrainedConfig:
+    from transformers.models.embedding_gemma2 import EmbeddingGemma2Config
+
     text = _sizes(vocabulary) | {"hidden_size": 64, "num_key_value_heads": 2, "head_dim": 16, "pad_token_id": 0}
     text |= {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 16}
     return EmbeddingGemma2Config(text_config=text)
@@ -444,7 +447,7 @@ _DECODER = {"architecture_type": "decoder-kv", "scorer_encoder_num_layers": 1}
 _RECURRENT = _DECODER | {"recurrent_steps": 3, "recurrent_halt_threshold": 0.05}
 _CALIBRATED = {"use_calibrator": True, "calibrator_hidden_size": 24, "calibrator_use_bias": True}
 
-SPECS = (
+_ALL = (
     Spec("bert-simple"),
     Spec("bert-text-first", flags=_LAST),
     Spec("bert-loose-markers", tokenizer="wordpiece-loose"),
@@ -515,4 +518,11 @@ SPECS = (
     Spec("qwen3-decoder-kv-recurrent", "qwen3", _RECURRENT),
     Spec("qwen3-decoder-kv-reading", "qwen3", _RECURRENT | _CALIBRATED | {"recurrent_read_text": True}),
 )  # fmt: skip
+# Not every transformers that we support has every backbone.
+_MODULES = {"qwen3_5_text": "qwen3_5", "embedding_gemma2": "embedding_gemma2"}
+SPECS = tuple(
+    spec
+    for spec in _ALL
+    if spec.backbone not in _MODULES or importlib.util.find_spec(f"transformers.models.{_MODULES[spec.backbone]}")
+)
 BY_NAME: Mapping[str, Spec] = {spec.name: spec for spec in SPECS}

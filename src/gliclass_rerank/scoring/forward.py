@@ -170,16 +170,36 @@ class BiEncoderForward(nn.Module):
 
 
 class DecoderForward(nn.Module):
-    """Decoder with labels behind the text. Upstream masks this one rightly, so its own forward serves."""
+    """Decoder with the labels behind the text; a scorer of its own reads the states of the labels.
+
+    These are the steps of upstream's forward without a key-value cache: where gliclass 0.1.21 returns its cache,
+    transformers 5.24 and newer refuse its output.
+    """
 
     def __init__(self, model: GLiClassModel) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Return logits, shape (B, C)."""
-        logits: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask, return_dict=True).logits
-        return logits
+        """Return logits, shape (B, C); all sequences have C labels."""
+        core = self.model.model
+        cache = {} if core.bidirectional else {"use_cache": False}
+        output = core.decoder_model(input_ids=input_ids, attention_mask=attention_mask, return_dict=True, **cache)
+        steps, halt_threshold = core._resolve_recurrence()
+        hidden, ids, mask, text_hidden, text_mask = core._extract_label_section(
+            output.last_hidden_state, input_ids, attention_mask, return_text_section=True
+        )
+        logits, _, (text, labels) = core.scorer.recurrent_forward(
+            hidden,
+            ids,
+            mask,
+            num_steps=steps,
+            halt_threshold=halt_threshold,
+            text_hidden_states=text_hidden,
+            text_attention_mask=text_mask,
+            return_representations=True,
+        )
+        return calibrated(self.model, text, labels, logits[-1])
 
 
 def head(model: GLiClassModel, text: Tensor, labels: Tensor, text_mask: Tensor) -> Tensor:
