@@ -24,6 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 from safetensors.torch import load_file
+from transformers import BertModel
 
 from gliclass_rerank import InputError, NonFiniteError, OptionError, ScoreRequest, UnsupportedModelError, load_scorer
 from gliclass_rerank.calibration import PlattCalibrator, write_calibration
@@ -516,6 +517,15 @@ def test_a_head_that_reads_all_tokens_has_no_other_pooling(tiny: Tiny, data: Pat
     folder = tiny("deberta-cross-attn").folder
     with pytest.raises(UnsupportedModelError, match="need each other"):
         train(config_for(folder, data, tmp_path / "run", pooling="first"), console=QUIET)
+
+
+def test_packages_that_cannot_run_the_model_are_named_before_the_first_step(
+    tiny: Tiny, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tiny("bert-average-text").folder
+    monkeypatch.setattr(BertModel, "forward", lambda self, tokens: tokens)
+    with pytest.raises(UnsupportedModelError, match=r"transformers .* got TypeError: .*unexpected keyword argument"):
+        Trainer(config_for(folder, data, tmp_path / "run"), [read_records(data)], [])
 
 
 # Adapters

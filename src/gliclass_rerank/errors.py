@@ -9,7 +9,7 @@
     ├── ModelError                       the model cannot be used
     │   ├── ModelNotFoundError           no such folder, hub repository or cached file
     │   ├── CheckpointError              the folder is there, but is no usable checkpoint
-    │   ├── UnsupportedModelError        a layout, flag or backbone that we refuse by name
+    │   ├── UnsupportedModelError        a layout, flag or backbone that we, or the installed packages, cannot run
     │   ├── NonFiniteError               weights or scores are NaN or infinite
     │   └── DeviceMemoryError            one pass by itself does not fit into the device's memory
     ├── ServiceError                     a service did not answer, or refused
@@ -56,7 +56,7 @@ class CheckpointError(ModelError):
 
 
 class UnsupportedModelError(ModelError):
-    """The checkpoint has a layout, flag or backbone that this package refuses, named in the message."""
+    """The checkpoint has a layout, flag or backbone that this package, or an installed one below it, cannot run."""
 
 
 class NonFiniteError(ModelError):

@@ -16,6 +16,7 @@ from gliclass_rerank.errors import MissingExtraError, ModelNotFoundError, Option
 from gliclass_rerank.scoring.adapter import base_name, is_adapter, with_adapter
 from gliclass_rerank.scoring.checkpoint import Checkpoint, fingerprint, read_checkpoint
 from gliclass_rerank.scoring.local import LocalScorer
+from gliclass_rerank.scoring.upstream import refuse_breaks
 from gliclass_rerank.types import ModelInfo, check_choice
 
 if TYPE_CHECKING:
@@ -83,7 +84,8 @@ def load_scorer(
 
     Raises:
         ModelNotFoundError: no such model, or not in the cache while offline.
-        CheckpointError, UnsupportedModelError, NonFiniteError: a folder that is no usable checkpoint.
+        CheckpointError, UnsupportedModelError, NonFiniteError: a folder that is no usable checkpoint, or one that the
+            installed versions of gliclass, transformers, torch or onnxruntime cannot run.
         DeviceMemoryError: not even one pass of it fits into the device's memory.
         MissingExtraError: the torch backend, or httpx for a service, is needed and not installed.
         ServiceError: the service cannot be reached, refuses the key, or is none of ours (nor OpenAI-compatible).
@@ -117,7 +119,8 @@ def load_scorer(
     if _chosen_backend(checkpoint, backend, device, dtype) == "onnx":
         scorer = _load_onnx(checkpoint, max_batch_tokens, threads or usable_cores())
     else:
-        scorer = _load_torch(checkpoint, device, dtype, max_batch_tokens, threads, adapter)
+        with refuse_breaks(checkpoint, "torch"):  # importing the packages can fail too
+            scorer = _load_torch(checkpoint, device, dtype, max_batch_tokens, threads, adapter)
     scorer.check()
     return scorer
 

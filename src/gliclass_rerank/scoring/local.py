@@ -15,6 +15,7 @@ from gliclass_rerank.scoring.batching import batch_cost, chunked, plan_batches
 from gliclass_rerank.scoring.checkpoint import Checkpoint
 from gliclass_rerank.scoring.encoding import EncodedRequest, InputEncoder, Pass, chunk_sizes
 from gliclass_rerank.scoring.tokenizer import TextTokenizer
+from gliclass_rerank.scoring.upstream import refuse_breaks
 from gliclass_rerank.types import Example, FloatArray, Logits, ModelInfo, ScoreRequest
 
 # What is tokenised before it is scored: enough to sort by length, little enough to bound memory.
@@ -93,8 +94,10 @@ class LocalScorer(ABC):
 
         Raises:
             NonFiniteError: its weights are NaN or infinite.
+            UnsupportedModelError: the installed versions of the backend's packages cannot run it.
         """
-        self.score([ScoreRequest("What is this passage about?", ("a test of the model",))])
+        with refuse_breaks(self._checkpoint, self._info.backend):
+            self.score([ScoreRequest("What is this passage about?", ("a test of the model",))])
 
     @abstractmethod
     def _run(self, batch: Sequence[Pass]) -> FloatArray:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from gliclass import GLiClassModel, GLiClassModelConfig
@@ -28,6 +30,7 @@ from gliclass_rerank.scoring.local import LocalScorer, Waiting
 from gliclass_rerank.scoring.packed import PackedHead, PackedUniEncoder, packs
 from gliclass_rerank.scoring.quantized import FACTORS, INT8, SCALE
 from gliclass_rerank.scoring.tokenizer import TextTokenizer
+from gliclass_rerank.scoring.upstream import refuse_breaks
 from gliclass_rerank.types import FloatArray, ModelInfo
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -225,18 +228,16 @@ def load_model(checkpoint: Checkpoint) -> GLiClassModel:
     Raises:
         CheckpointError: no safetensors, or weights missing in them or of another shape.
         NonFiniteError: NaN or infinite weights.
+        UnsupportedModelError: the installed gliclass, transformers and torch cannot build it.
     """
-    config = GLiClassModelConfig.from_dict(dict(checkpoint.config))
-    # Upstream looks for an adapter beside its encoder, under a name relative to wherever the process runs.
-    config.encoder_model_name = str(checkpoint.folder / "no-encoder-beside")
     state = _with_tied_embeddings(read_weights(checkpoint.folder))
     for name, tensor in state.items():
         if not torch.isfinite(tensor).all():
             raise NonFiniteError(f"{checkpoint.folder}: weight {name} is NaN or infinite; the checkpoint is broken")
-    progress, verbosity = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # what it would report is raised below
-    try:
+    with refuse_breaks(checkpoint, "torch"), _quiet_transformers():  # its reports are raised below
+        config = GLiClassModelConfig.from_dict(dict(checkpoint.config))
+        # Upstream looks for an adapter beside its encoder, under a name relative to wherever the process runs.
+        config.encoder_model_name = str(checkpoint.folder / "no-encoder-beside")
         model, report = GLiClassModel.from_pretrained(
             None,
             config=config,
@@ -245,10 +246,27 @@ def load_model(checkpoint: Checkpoint) -> GLiClassModel:
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
+        _refuse_other_weights(checkpoint, report)
+    loaded: GLiClassModel = model
+    return loaded
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Show neither progress bars nor warnings of transformers."""
+    progress, verbosity = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    try:
+        yield
     finally:
         transformers_logging.set_verbosity(verbosity)
         if progress:
             transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def _refuse_other_weights(checkpoint: Checkpoint, report: Mapping[str, Any]) -> None:
+    """Raise `CheckpointError` where transformers' loading report says that weights and configuration differ."""
     for name, found, expected in sorted(report["mismatched_keys"]):
         raise CheckpointError(
             f"{checkpoint.folder}: weight {name} has shape {tuple(found)}, expected {tuple(expected)}; "
@@ -259,8 +277,6 @@ def load_model(checkpoint: Checkpoint) -> GLiClassModel:
             f"{checkpoint.folder}: {len(missing)} weights are missing, the first is {missing[0]}; "
             "these weights belong to another configuration"
         )
-    loaded: GLiClassModel = model
-    return loaded
 
 
 def read_stored(folder: Path) -> dict[str, Tensor]:

@@ -99,6 +99,7 @@ class Trainer:
         for name, parameter in self.model.named_parameters():
             if any(part in name for part in config.freeze):
                 parameter.requires_grad_(False)
+        self.scorer().check()
         self.network = Network(self.checkpoint, self.model, all_states=config.anchor is not None)
         self.anchor = Anchor(config.anchor, self.checkpoint, self.model) if config.anchor else None
         self.trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
