@@ -2,16 +2,25 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo check lint test oldest conformance wheel release bench docs
+.PHONY: install lock newest demo check lint test oldest conformance wheel release bench docs
 
 install: $(BIN)/pytest
 
-$(BIN)/pytest: pyproject.toml
+$(BIN)/pytest: pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet torch==2.13.0
-	$(BIN)/pip install --quiet -e ".[dev]"
+	$(BIN)/pip install --quiet -c requirements.lock -e ".[dev]"
 	touch $@
+
+# The newest versions that fit pyproject.toml, for every supported Python and platform, as constraints for pip.
+LOCK_HEADER := \# Made by "make lock" from pyproject.toml: constraints for pip, on every supported Python and platform.
+
+lock:
+	$(PYTHON) -m venv --clear build/lock
+	build/lock/bin/pip install --quiet uv
+	build/lock/bin/uv pip compile --quiet --universal --python-version 3.10 --extra dev --upgrade \
+	  --no-header --no-annotate --output-file build/requirements.lock pyproject.toml
+	(echo '$(LOCK_HEADER)'; cat build/requirements.lock) >requirements.lock
 
 demo: install
 	$(BIN)/gliclass-rerank demo
@@ -26,16 +35,28 @@ lint: install
 test: install
 	$(BIN)/pytest -n auto -m "not gpu and not ray and not long"
 
-# LlamaIndex and LangChain as old as the extras in pyproject.toml allow.
-FRAMEWORKS := (llama-index-core|langchain-(core|classic|tests))
-OLDEST = $(shell grep -oE '"$(FRAMEWORKS)>=[0-9.]+' pyproject.toml | tr -d '"' | sed 's/>=/==/')
+SHOWN := "^(torch|transformers|gliclass|onnxruntime|llama-index-core|langchain-core) "
+
+# The test suite with the newest version of everything, without the lock. torch stays at the build that [dev] names.
+newest:
+	$(PYTHON) -m venv --clear build/newest
+	build/newest/bin/pip install --quiet --upgrade pip
+	build/newest/bin/pip install --quiet -e ".[dev]"
+	build/newest/bin/python --version && build/newest/bin/pip list | grep -E $(SHOWN)
+	build/newest/bin/pytest -n auto -m "not gpu and not ray and not long"
+
+# What upstream, LlamaIndex and LangChain offer is tried as old as the extras in pyproject.toml allow.
+TRIED := (gliclass|transformers|llama-index-core|langchain-(core|classic|tests))
+OLDEST = $(shell grep -oE '"$(TRIED)>=[0-9.]+' pyproject.toml | tr -d '"' | sed 's/>=/==/')
 
 oldest:
 	$(PYTHON) -m venv --clear build/oldest
 	build/oldest/bin/pip install --quiet --upgrade pip
 	build/oldest/bin/pip install --quiet torch==2.13.0
-	build/oldest/bin/pip install --quiet -e ".[export,llama-index,langchain]" $(OLDEST) hypothesis pytest pytest-timeout
-	build/oldest/bin/pytest tests/test_llama_index.py tests/test_langchain.py tests/test_migration.py tests/test_contract.py
+	build/oldest/bin/pip install --quiet -e ".[export,train,llama-index,langchain]" $(OLDEST) hypothesis pytest pytest-timeout
+	build/oldest/bin/python --version && build/oldest/bin/pip list | grep -E $(SHOWN)
+	build/oldest/bin/pytest tests/test_llama_index.py tests/test_langchain.py tests/test_migration.py tests/test_contract.py \
+	  tests/test_parity.py tests/test_invariance.py tests/test_upstream.py tests/test_training.py
 
 # The real clients against the real service; the README's table of them is made from this.
 conformance: install
