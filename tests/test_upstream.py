@@ -14,7 +14,7 @@ import onnxruntime
 import pytest
 import torch
 from conftest import Exported, Tiny
-from transformers import BertModel, Qwen3Model
+from transformers import CONFIG_MAPPING, AutoConfig, BertModel, Qwen3Model
 
 from gliclass_rerank import UnsupportedModelError, load_scorer
 from gliclass_rerank.scoring.upstream import TESTED
@@ -70,6 +70,14 @@ def test_an_error_from_inside_the_construction(
 def test_a_step_that_upstream_does_not_have(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(gliclass.model.GLiClassDecoderKV, "_extract_label_section")
     assert "_extract_label_section" in str(refusal(tiny("qwen3-decoder-kv").folder))
+
+
+def test_a_backbone_that_transformers_does_not_have(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Upstream would look for it on the hub, and trust the code that it finds there."""
+    folder = tiny("qwen3-decoder-kv").folder
+    monkeypatch.delitem(CONFIG_MAPPING._mapping, "qwen3")
+    monkeypatch.setattr(AutoConfig, "from_pretrained", raising(AssertionError("the hub was asked")))
+    assert "got LookupError: transformers has no 'qwen3'" in str(refusal(folder))
 
 
 def test_an_import_that_fails(tiny: Tiny, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from gliclass import GLiClassModel, GLiClassModelConfig
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from transformers import CONFIG_MAPPING
 from transformers.utils import logging as transformers_logging
 
 from gliclass_rerank.errors import CheckpointError, LabelTooLongError, NonFiniteError
@@ -235,6 +236,8 @@ def load_model(checkpoint: Checkpoint) -> GLiClassModel:
         if not torch.isfinite(tensor).all():
             raise NonFiniteError(f"{checkpoint.folder}: weight {name} is NaN or infinite; the checkpoint is broken")
     with refuse_breaks(checkpoint, "torch"), _quiet_transformers():  # its reports are raised below
+        if checkpoint.backbone not in CONFIG_MAPPING:  # upstream would ask the hub for it, and run code from there
+            raise LookupError(f"transformers has no {checkpoint.backbone!r}")
         config = GLiClassModelConfig.from_dict(dict(checkpoint.config))
         # Upstream looks for an adapter beside its encoder, under a name relative to wherever the process runs.
         config.encoder_model_name = str(checkpoint.folder / "no-encoder-beside")
