@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from gliclass_rerank.errors import CheckpointError
+from gliclass_rerank.scoring.vocabulary import CompatibilityForms, Ids, Vocabulary
 
 LABEL, SEP, EXAMPLE = MARKERS = ("<<LABEL>>", "<<SEP>>", "<<EXAMPLE>>")
-
-Ids = NDArray[np.int32]
 
 
 class TextTokenizer:
@@ -26,6 +25,8 @@ class TextTokenizer:
     A tokenizer splits its input at markers and treats every piece by itself, so pieces may be tokenised apart
     and spliced. Only one thing depends on the place of a piece: with the pre-tokeniser Metaspace in scheme
     "first", a leading blank is added at the start of the sequence and nowhere else. Hence ``first``.
+
+    Compatibility forms that the vocabulary lacks, such as ligatures, are read as their plain ones.
 
     Attributes:
         prefix, suffix: ids that a sequence starts and ends with ([CLS] and [SEP], say).
@@ -40,7 +41,10 @@ class TextTokenizer:
             raise CheckpointError(f"{file}: not readable as a fast tokenizer: {error}") from error
         self._marker_ids = {token["content"]: int(token["id"]) for token in spec.get("added_tokens", ())}
         self.prefix, self.suffix = self._special_ids()
+        self._vocabulary = Vocabulary(spec["model"], self.vocabulary)
+        self._forms = CompatibilityForms(self._vocabulary, self._bare_ids, self._normalised)
         self.ids_of_label = lru_cache(maxsize=4096)(self._label_ids)
+        self.reads_label = lru_cache(maxsize=4096)(self._reads_label)
 
     @property
     def vocabulary(self) -> dict[str, int]:
@@ -64,17 +68,38 @@ class TextTokenizer:
     def batch(self, texts: Sequence[str], *, first: bool = False) -> list[Ids]:
         """Ids of many pieces at once, on all cores."""
         tokenizer = self._first if first else self._inner
-        encodings = tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        encodings = tokenizer.encode_batch_fast(
+            [self._forms.replaced(text) for text in texts], add_special_tokens=False
+        )
         return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
 
     def offsets(self, text: str, *, first: bool = False) -> NDArray[np.int64]:
         """Code-point range of each token of `ids`, shape (tokens, 2)."""
         tokenizer = self._first if first else self._inner
-        encoding = tokenizer.encode(text, add_special_tokens=False)
-        return np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+        encoding = tokenizer.encode(self._forms.replaced(text), add_special_tokens=False)
+        return self._forms.original_spans(text, np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2))
+
+    def knows(self, ids: Ids) -> bool:
+        """Whether the vocabulary knows all tokens of a text."""
+        return self._vocabulary.knows(ids)
+
+    def reads(self, text: str, ids: Ids) -> bool:
+        """Whether the vocabulary knows enough of a text, whose `ids` are given, to judge it."""
+        return self._vocabulary.reads(text, ids)
 
     def _label_ids(self, label: str) -> tuple[int, ...]:
         return tuple(self.ids(label).tolist())
+
+    def _reads_label(self, label: str) -> bool:
+        return self.reads(label, np.array(self.ids_of_label(label), np.int32))
+
+    def _bare_ids(self, text: str) -> list[int]:
+        ids: list[int] = self._inner.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def _normalised(self, text: str) -> str:
+        normaliser = self._inner.normalizer
+        return text if normaliser is None else str(normaliser.normalize_str(text))
 
     def _special_ids(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         bare = self._first.encode("a", add_special_tokens=False).ids

@@ -1,0 +1,137 @@
+"""What a vocabulary knows of a text: compatibility forms it lacks are replaced, and texts it cannot read are told."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ids = NDArray[np.int32]
+
+LEAST_READ = 0.25
+"""Share of a text's letters and digits that must be read. Of sentences in 50 languages `mini` reads at least 0.9 in
+Latin scripts, 0.5 to 0.7 of Chinese and Japanese, 0.36 of Tibetan, and at most 0.21 in all other scripts."""
+FEW_TOKENS = 20
+"""A letter in fewer longer tokens than this is one that a vocabulary spells by, and has no words of."""
+CACHED_CHARACTERS = 16_384
+
+
+class Vocabulary:
+    """The tokens of a tokenizer, by what they know of a text.
+
+    Two things are unread: tokens for "unknown", and words that are spelled letter by letter since the vocabulary has no
+    pieces of their script, as BERT's has letters of Greek, Hindi and Korean but no words. The second is told of
+    WordPiece alone, which marks the pieces of a word. A tokenizer without a token for "unknown", a byte-level one,
+    reads everything.
+
+    Args:
+        model: the part "model" of a ``tokenizer.json``.
+        tokens: id of every token.
+    """
+
+    def __init__(self, model: Mapping[str, Any], tokens: Mapping[str, int]) -> None:
+        self.unknown = _unknown_id(model, tokens)
+        prefix = str(model.get("continuing_subword_prefix") or "") if model.get("type") == "WordPiece" else ""
+        texts = {id_: token.removeprefix(prefix) for token, id_ in tokens.items()}
+        size = max(tokens.values(), default=0) + 1
+        self._characters = frozenset().union(*texts.values())
+        self._letters = np.zeros(size, np.int32)
+        self._is_piece, self._is_letter = np.zeros(size, bool), np.zeros(size, bool)
+        if self.unknown is None:
+            return
+        uses = Counter(character for text in texts.values() if len(text) > 1 for character in set(text))
+        for token, id_ in tokens.items():
+            text = texts[id_]
+            self._letters[id_] = sum(map(str.isalnum, text))
+            self._is_piece[id_] = bool(prefix) and token.startswith(prefix)
+            self._is_letter[id_] = bool(prefix) and len(text) == 1 and text.isalpha() and not text.isascii()
+            self._is_letter[id_] &= uses[text] < FEW_TOKENS
+        self._letters[self.unknown] = 0
+
+    def spells(self, text: str) -> bool:
+        """Whether each character of a text, as normalised, is in some token."""
+        return self._characters.issuperset(text)
+
+    def knows(self, ids: Ids) -> bool:
+        """Whether all of these tokens are read."""
+        return self.unknown is None or not self._unread(ids).any()
+
+    def reads(self, text: str, ids: Ids) -> bool:
+        """Whether enough of a text is read, see `LEAST_READ`; ``ids`` are its tokens."""
+        if self.unknown is None or not (unread := self._unread(ids)).any():
+            return True
+        total = sum(map(str.isalnum, text))
+        return bool(total and self._letters[ids][~unread].sum() >= LEAST_READ * total)
+
+    def _unread(self, ids: Ids) -> NDArray[np.bool_]:
+        unread: NDArray[np.bool_] = ids == self.unknown
+        letters = self._is_letter[ids]
+        if letters.any():
+            pieces = self._is_piece[ids]
+            unread |= letters & (pieces | np.append(pieces[1:], False))
+        return unread
+
+
+class CompatibilityForms:
+    """Ligatures, full-width and mathematical letters and other forms that a vocabulary lacks, and their plain ones.
+
+    A form is replaced by what NFKC makes of it if the vocabulary knows that and has no token with the form itself. So
+    the ids of a text that the vocabulary can read are those of the text as it is. Ligatures, forms of several letters,
+    are replaced also where they are known: BERT has tokens for two of them, but no word that is written with one.
+
+    Args:
+        vocabulary: of the tokenizer.
+        ids: tokenises a text.
+        normalise: the tokenizer's own normaliser.
+    """
+
+    def __init__(
+        self, vocabulary: Vocabulary, ids: Callable[[str], list[int]], normalise: Callable[[str], str]
+    ) -> None:
+        self._vocabulary, self._ids, self._normalise = vocabulary, ids, normalise
+        self._plain = lru_cache(CACHED_CHARACTERS)(self._find_plain)
+
+    def replaced(self, text: str) -> str:
+        """The text in plain forms; mostly the text itself."""
+        forms = self._forms(text)
+        return text.translate(forms) if forms else text
+
+    def original_spans(self, text: str, spans: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Turn code-point ranges of `replaced`, shape (spans, 2), into those of the text, whole characters each."""
+        forms = self._forms(text)
+        if not forms:
+            return spans
+        starts = np.cumsum([0, *(len(forms.get(ord(character), character)) for character in text)])
+        first = np.searchsorted(starts, spans[:, 0], side="right") - 1
+        return np.stack([first, np.searchsorted(starts, spans[:, 1], side="left")], axis=1)
+
+    def _forms(self, text: str) -> dict[int, str]:
+        """What is replaced in a text, by code point."""
+        if self._vocabulary.unknown is None or text.isascii():
+            return {}
+        return {ord(one): plain for one in set(text) if not one.isascii() and (plain := self._plain(one)) is not None}
+
+    def _find_plain(self, character: str) -> str | None:
+        plain = unicodedata.normalize("NFKC", character)
+        if plain == character:
+            return None
+        ids, known, unknown = self._ids(character), self._ids(plain), self._vocabulary.unknown
+        if not known or unknown in known or ids == known:
+            return None
+        is_ligature = character.isalpha() and plain.isalpha() and len(plain) > 1
+        # Inside of a word a form may be known that by itself is not.
+        is_known = unknown not in ids or self._vocabulary.spells(self._normalise(character).strip())
+        return plain if is_ligature or not is_known else None
+
+
+def _unknown_id(model: Mapping[str, Any], tokens: Mapping[str, int]) -> int | None:
+    """Id of the token for what a tokenizer does not know, if it has one."""
+    if model.get("type") == "Unigram":
+        unknown = model.get("unk_id")
+        return None if unknown is None else int(unknown)
+    return tokens.get(str(model.get("unk_token")))
