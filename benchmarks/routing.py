@@ -161,9 +161,9 @@ def by_model(name: str, scorer: Scorer) -> Contestant:
     def scores(task: Task) -> Sequence[Scores]:
         shown = ProgressScorer(scorer, Console(stderr=True), f"{task.name}, {name}")
         if len(set(task.labels)) == 1:
-            return list(label_logits(shown, task.texts, task.labels[0]))
+            return list(label_logits(shown, task.texts, task.labels[0])[0])
         pairs = zip(task.texts, task.labels, strict=True)
-        return [label_logits(shown, [text], labels)[0] for text, labels in pairs]
+        return [label_logits(shown, [text], labels)[0][0] for text, labels in pairs]
 
     return scores
 

@@ -81,6 +81,8 @@ class RerankPayload(BaseModel):
             result["document"] = {"text": self.documents[ranked.index]}
         if ranked.truncated:
             result["truncated"] = True
+        if not ranked.readable:
+            result["readable"] = False
         return result
 
 

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from starlette.requests import Request
 
 from gliclass_rerank import Example, GLiClassRerankError, ModelInfo, Scorer, ScoreRequest
+from gliclass_rerank.errors import UnreadableTextError
 from gliclass_rerank.scored import labels_share_pass
 from gliclass_rerank.types import FloatArray
 from gliclass_rerank_service.batching import DeadlineExceededError, Submission, estimate_tokens
@@ -40,7 +41,7 @@ class _Replayed:
     """A `Scorer` in front of another, which knows the answers to the first questions, and stops at the next."""
 
     scorer: Scorer
-    answers: Sequence[Sequence[FloatArray]]
+    answers: Sequence[Sequence[FloatArray] | UnreadableTextError]
     asked: int = 0
 
     @property
@@ -57,7 +58,10 @@ class _Replayed:
         if self.asked == len(self.answers):
             raise _AsksError(requests)
         self.asked += 1
-        return self.answers[self.asked - 1]
+        answer = self.answers[self.asked - 1]
+        if isinstance(answer, UnreadableTextError):  # whose place in the request the task knows
+            raise answer
+        return answer
 
 
 async def run_scored(
@@ -91,7 +95,7 @@ async def run_scored(
     service.check_model(model)
     service.check_passages(count)
     service.check_tokens(tokens)
-    answers: list[Sequence[FloatArray]] = []
+    answers: list[Sequence[FloatArray] | UnreadableTextError] = []
 
     def attempt() -> T | Submission:
         try:
@@ -106,7 +110,10 @@ async def run_scored(
             outcome = attempt()
         if not isinstance(outcome, Submission):
             return outcome
-        answers.append(await _answer(request, service, record, outcome))
+        try:
+            answers.append(await _answer(request, service, record, outcome))
+        except UnreadableTextError as error:
+            answers.append(error)
 
 
 def _submit(requests: Sequence[ScoreRequest], service: Service, record: RequestRecord) -> Submission:

@@ -16,6 +16,7 @@ from gliclass_rerank.errors import (
     OptionError,
     ServiceError,
     TextTooLongError,
+    UnreadableTextError,
     UnsupportedModelError,
 )
 from gliclass_rerank.rerank import Reranker
@@ -57,6 +58,7 @@ __all__ = [
     "Scorer",
     "ServiceError",
     "TextTooLongError",
+    "UnreadableTextError",
     "UnsupportedModelError",
     "load_scorer",
 ]

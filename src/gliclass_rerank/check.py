@@ -27,6 +27,7 @@ from gliclass_rerank.types import (
     check_number,
     check_text,
 )
+from gliclass_rerank.unreadable import Places, Unreadable, naming, numbered, readable
 
 SUPPORTED: tuple[Verdict, ...] = ("supported",)
 SIDES = ("support", "refutation")  # tasks of a model's calibration, in the order of `claim_labels`
@@ -44,6 +45,8 @@ class ClaimVerdict:
         refute: probability that the evidence refutes it, in [0, 1], likewise. The two need not sum to 1.
         evidence: index of the deciding passage: the one that refutes most where it is refuted, else that supports most.
         window: code points of that passage that decided, where it is too long for one pass, else None.
+        readable: the model's vocabulary knows words of the claim and of a passage. Else there is not enough
+            information, and support and refute are 0.
     """
 
     text: str
@@ -54,6 +57,7 @@ class ClaimVerdict:
     refute: float
     evidence: int
     window: Span | None = None
+    readable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +109,12 @@ class FactChecker:
         refute_threshold: refutation from which on a claim is refuted, in [0, 1].
         only_claims: pass over sentences that claim nothing: questions, greetings, requests, headings, announcements;
             `claims.claims_something` has the rules. They are in no report, and `filter` keeps them.
+        unreadable: what to do about a claim or a passage of which the model's vocabulary knows (almost) nothing: "flag"
+            judges the claim by the passages that can be read, and without any says "not_enough_info" and
+            ``readable=False``; "error" raises `UnreadableTextError`.
 
     Raises:
-        OptionError: a threshold outside [0, 1].
+        OptionError: a threshold outside [0, 1], an unknown value of ``unreadable``.
     """
 
     def __init__(
@@ -117,7 +124,10 @@ class FactChecker:
         threshold: float = 0.5,
         refute_threshold: float = 0.5,
         only_claims: bool = False,
+        unreadable: Unreadable = "flag",
     ) -> None:
+        check_choice(unreadable, get_args(Unreadable), "unreadable")
+        self._unreadable = unreadable
         self._threshold = check_number(threshold, "threshold", low=0, high=1)
         self._refute_threshold = check_number(refute_threshold, "refute_threshold", low=0, high=1)
         self._only_claims = only_claims
@@ -148,7 +158,9 @@ class FactChecker:
         """
         jobs = [_job(pair, self._only_claims) for pair in pairs]
         requests = [job.requests() for job in jobs]
-        scored = iter(score_requests(self.scorer, [request for group in requests for request in group]))
+        every = [request for group in requests for request in group]
+        with naming(lambda: _places(jobs)):
+            scored = iter(score_requests(self.scorer, every, unreadable=self._unreadable))
         return [self._report(job, [next(scored) for _ in group]) for job, group in zip(jobs, requests, strict=True)]
 
     def filter(self, answer: str, evidence: str | Sequence[str], *, keep: Collection[Verdict] = SUPPORTED) -> str:
@@ -173,6 +185,10 @@ class FactChecker:
         if not job.claims:
             return FactReport(())
         scores = np.stack([np.asarray(row) for row in logits]).reshape(len(logits), -1, 2)  # (passages, claims, sides)
+        # A claim is judged by the passages that can be read together with it, if there are any.
+        read = np.stack([readable(row)[::2] for row in logits])  # (passages, claims)
+        can_judge = read.any(axis=0)
+        scores = np.where((read | ~can_judge)[:, :, None], scores, -np.inf)
         # By logits, which tell passages apart even where probabilities run out of digits or a calibration is flat.
         deciding = scores.argmax(axis=0)
         sides = _probabilities(scores.max(axis=0), self.scorer.info)
@@ -180,11 +196,17 @@ class FactChecker:
         for i, claim in enumerate(job.claims):
             support, refute = sides[i].tolist()
             verdict = verdict_of(support, refute, self._threshold, self._refute_threshold)
+            if not can_judge[i]:
+                support, refute, verdict = 0.0, 0.0, "not_enough_info"
             side = int(verdict == "refuted")
             passage = int(deciding[i, side])
             window = _best_window(logits[passage], 2 * i + side)
             text = job.answer[claim.start : claim.end]
-            found.append(ClaimVerdict(text, claim.start, claim.end, verdict, support, refute, passage, window))
+            found.append(
+                ClaimVerdict(
+                    text, claim.start, claim.end, verdict, support, refute, passage, window, bool(can_judge[i])
+                )
+            )
         return FactReport(tuple(found))
 
 
@@ -227,6 +249,14 @@ def _passages(evidence: object) -> tuple[str, ...]:
     if not evidence:
         raise InputError("evidence: expected at least one passage, got none; without any, nothing can be checked")
     return tuple(check_text(passage, f"evidence {i}") for i, passage in enumerate(evidence))
+
+
+def _places(jobs: Sequence[_Job]) -> Places:
+    for job in jobs:
+        yield from numbered("evidence", job.evidence)
+        for i, claim in enumerate(job.claims):
+            text = job.answer[claim.start : claim.end]
+            yield from ((f"claim {i}", label) for label in claim_labels(text))
 
 
 def _is_claim(answer: str, sentence: Sentence, only_claims: bool) -> bool:

@@ -27,6 +27,7 @@ from gliclass_rerank.types import (
     check_number,
     check_text,
 )
+from gliclass_rerank.unreadable import Places, Unreadable, naming, readable
 
 Aggregate = Literal["max", "mean", "first"]
 Threshold: TypeAlias = "float | Mapping[str, float]"
@@ -62,12 +63,14 @@ class Classification:
         scores: of all labels, in [0, 1], in the order given; duplicates keep their places.
         truncated: the end of the text was not read (``long_text="truncate"`` or ``aggregate="first"``).
         tree: all scores in the nesting of the labels, where it was asked for (``hierarchical=True``), else None.
+        readable: the model's vocabulary knows words of the text and of every label; else scores say nothing.
     """
 
     labels: tuple[LabelScore, ...]
     scores: tuple[float, ...]
     truncated: bool = False
     tree: ScoreTree | None = field(default=None, hash=False)
+    readable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,7 @@ class _Options:
     hierarchical: bool
     aggregate: Aggregate
     long_text: LongText
+    unreadable: Unreadable
 
     def __post_init__(self) -> None:
         for name in ("multi_label", "hierarchical"):
@@ -90,6 +94,7 @@ class _Options:
             raise OptionError(f"top_k: expected a positive number or None, got {top_k!r:.60}")
         check_choice(self.aggregate, get_args(Aggregate), "aggregate")
         check_choice(self.long_text, get_args(LongText), "long_text")
+        check_choice(self.unreadable, get_args(Unreadable), "unreadable")
         if isinstance(self.threshold, Mapping):
             for name, value in self.threshold.items():
                 check_number(value, f"threshold of {name!r:.60}", low=0, high=1)
@@ -154,6 +159,7 @@ class Classifier:
         hierarchical: bool = ...,
         aggregate: Aggregate = ...,
         long_text: LongText = ...,
+        unreadable: Unreadable = ...,
     ) -> Classification: ...
 
     @overload
@@ -171,6 +177,7 @@ class Classifier:
         hierarchical: bool = ...,
         aggregate: Aggregate = ...,
         long_text: LongText = ...,
+        unreadable: Unreadable = ...,
     ) -> list[Classification]: ...
 
     def classify(
@@ -187,6 +194,7 @@ class Classifier:
         hierarchical: bool = False,
         aggregate: Aggregate = "max",
         long_text: LongText = "window",
+        unreadable: Unreadable = "flag",
     ) -> Classification | list[Classification]:
         """Score all labels against each text, and say which hold.
 
@@ -208,6 +216,8 @@ class Classifier:
                 (throughout), "first" (the beginning; the rest is not read, and the result says so).
             long_text: "window" reads a text that does not fit in overlapping windows, "truncate" reads its beginning,
                 "error" raises.
+            unreadable: what to do about a text or label of which the model's vocabulary knows (almost) nothing: "flag"
+                says so in the result, `Classification.readable`, "error" raises `UnreadableTextError`.
 
         Returns:
             One `Classification` for one text, a list for a sequence, in its order.
@@ -218,7 +228,7 @@ class Classifier:
             OptionError: an option with an impossible value, or that does not go with the labels.
             NonFiniteError: the model gives NaN.
         """
-        options = _Options(multi_label, threshold, top_k, hierarchical, aggregate, long_text)
+        options = _Options(multi_label, threshold, top_k, hierarchical, aggregate, long_text, unreadable)
         texts = _texts(text_or_texts)
         sets = label_sets(labels, len(texts), self._separator)
         options.check_labels(sets)
@@ -230,8 +240,9 @@ class Classifier:
             for text, own, before, always, found in zip(texts, sets, prompts, shown, retrieved, strict=True)
         ]
         calibrator = self.scorer.info.calibration.get("labels") if multi_label else None
-        scored = zip(sets, score_requests(self.scorer, requests), strict=True)
-        results = [_classification(own, logits, options, calibrator) for own, logits in scored]
+        with naming(lambda: _places(texts, sets)):
+            rows = score_requests(self.scorer, requests, unreadable=unreadable)
+        results = [_classification(own, logits, options, calibrator) for own, logits in zip(sets, rows, strict=True)]
         return results[0] if isinstance(text_or_texts, str) else results
 
 
@@ -243,6 +254,11 @@ def _texts(text_or_texts: object) -> tuple[str, ...]:
     if not text_or_texts:
         raise InputError("texts: expected at least one, got none")
     return tuple(check_text(text, f"text {i}") for i, text in enumerate(text_or_texts))
+
+
+def _places(texts: Sequence[str], sets: Sequence[LabelSet]) -> Places:
+    yield from ((f"text {i}" if len(texts) > 1 else "text", text) for i, text in enumerate(texts))
+    yield from ((f"label {i}", name) for labels in sets for i, name in enumerate(labels.names))
 
 
 def _prompts(prompt: object, count: int) -> list[str]:
@@ -309,6 +325,7 @@ def _classification(
         scores=every,
         truncated=getattr(logits, "truncated", False),
         tree=labels.tree(every) if options.hierarchical else None,
+        readable=bool(readable(logits).all()),
     )
 
 

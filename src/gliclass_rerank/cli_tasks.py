@@ -91,6 +91,7 @@ def rerank(
         print_json({"model": scorer.info.name, "query": query, "results": results})
     else:
         print_table(_ranking_table(ranking, read.passages))
+        _say_unread("passages", [one.readable for one in ranking])
 
 
 def route(
@@ -122,12 +123,14 @@ def route(
                 "names": list(decision.names),
                 "abstained": decision.abstained,
                 "scores": dict(decision.scores),
+                "readable": decision.readable,
             }
             for query, decision in zip(texts, decisions, strict=True)
         ]
         print_json({"model": scorer.info.name, "results": results})
     else:
         print_table(_routes_table(texts, decisions))
+        _say_unread("queries", [one.readable for one in decisions])
 
 
 def check(
@@ -175,6 +178,7 @@ def check(
         print_json({"model": scorer.info.name} | _report(report, read.passages))
     else:
         print_table(_claims_table(report, read.passages))
+        _say_unread("claims", [one.readable for one in report.claims])
 
 
 def classify(
@@ -215,6 +219,7 @@ def classify(
         print_json({"model": scorer.info.name, "results": found})
     else:
         print_table(_labels_table(read, results))
+        _say_unread("texts", [one.readable for one in results])
 
 
 def _texts(arguments: Sequence[str]) -> list[str]:
@@ -277,11 +282,18 @@ def _report_skipped(read: Sources) -> None:
         say(Text(f"{len(read.passages)} passages; {len(read.skipped)} files skipped, the first is {read.skipped[0]}"))
 
 
+def _say_unread(what: str, readable: Sequence[bool]) -> None:
+    """Say how many scores mean nothing, if any, since the model's vocabulary does not know the words."""
+    if unread := readable.count(False):
+        say(Text(f"{unread} of {len(readable)} {what}: the model does not know the words, theirs or those asked for"))
+
+
 def _result(ranked: Ranked, passage: SourcedPassage, *, with_text: bool) -> dict[str, object]:
     result: dict[str, object] = {"index": ranked.index, "source": passage.source}
     if passage.id is not None:
         result["id"] = passage.id
     result |= {"score": ranked.score, "logit": ranked.logit, "window": ranked.window, "truncated": ranked.truncated}
+    result["readable"] = ranked.readable
     if ranked.criteria:
         result["criteria"] = dict(ranked.criteria)
     if with_text:
@@ -330,6 +342,7 @@ def _report(report: FactReport, passages: Sequence[SourcedPassage]) -> dict[str,
             "evidence": claim.evidence,
             "source": passages[claim.evidence].source,
             "window": claim.window,
+            "readable": claim.readable,
         }
         for claim in report.claims
     ]
@@ -349,7 +362,8 @@ def _claims_table(report: FactReport, passages: Sequence[SourcedPassage]) -> Tab
 def _classified(text: str, found: Classification) -> dict[str, object]:
     labels = [{"label": one.label, "score": one.score, "window": one.window} for one in found.labels]
     result: dict[str, object] = {"text": text, "labels": labels, "scores": list(found.scores)}
-    return result | {"truncated": found.truncated} | ({} if found.tree is None else {"tree": found.tree})
+    result |= {"truncated": found.truncated, "readable": found.readable}
+    return result | ({} if found.tree is None else {"tree": found.tree})
 
 
 def _labels_table(texts: Sequence[str], results: Sequence[Classification]) -> Table:

@@ -3,6 +3,7 @@
     GLiClassRerankError
     ├── InputError (ValueError)          what the caller passed cannot be scored
     │   ├── InvalidTextError             not a string, empty, NUL or a lone surrogate
+    │   │   └── UnreadableTextError      of which the model's tokenizer or vocabulary knows nothing
     │   ├── TextTooLongError             long_text="error" and the text does not fit the model
     │   ├── LabelTooLongError            one label does not fit the model; labels are never cut
     │   └── OptionError                  an option has a value that it cannot have
@@ -29,6 +30,23 @@ class InputError(GLiClassRerankError, ValueError):
 
 class InvalidTextError(InputError):
     """A text, query, passage or label is not a string, is empty, or holds characters no tokenizer can read."""
+
+
+class UnreadableTextError(InvalidTextError):
+    """The model's tokenizer leaves nothing of a text or label, or its vocabulary knows (almost) nothing of it.
+
+    Attributes:
+        place: where it stands, "passage 3".
+        text: all of it.
+        reason: why it cannot be read.
+    """
+
+    def __init__(self, place: str, text: str, reason: str) -> None:
+        super().__init__(place, text, reason)
+        self.place, self.text, self.reason = place, text, reason
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.text[:40]!r} cannot be read: {self.reason}"
 
 
 class TextTooLongError(InputError):

@@ -28,6 +28,7 @@ from gliclass_rerank.types import (
     check_number,
     check_text,
 )
+from gliclass_rerank.unreadable import Places, Unreadable, naming, numbered, readable
 
 Fuse = Literal["max", "mean", "min"]
 AnyDirection = Literal["auto"] | Direction
@@ -47,6 +48,7 @@ class _Options:
     as_label: bool
     prior_weight: float
     calibrator: Calibrator | None
+    unreadable: Unreadable
 
 
 class Reranker:
@@ -75,6 +77,7 @@ class Reranker:
         prior_weight: float | None = None,
         long_text: LongText = "window",
         direction: AnyDirection = "auto",
+        unreadable: Unreadable = "flag",
     ) -> list[Ranked]:
         """Rank passages, best first; equal scores are ordered by logit, and equal logits keep the caller's order.
 
@@ -98,6 +101,8 @@ class Reranker:
                 "truncate" reads its beginning, "error" raises.
             direction: which of query and passage is read as the text; "auto" is what the model was trained for.
                 With "passage-as-label" several passages share a pass and may influence each other's scores.
+            unreadable: what to do about a query, criterion or passage of which the model's vocabulary knows (almost)
+                nothing: "flag" says so in the result, `Ranked.readable`, "error" raises `UnreadableTextError`.
 
         Returns:
             `Ranked`, whose ``index`` points into ``passages``.
@@ -109,7 +114,7 @@ class Reranker:
             NonFiniteError: the model gives NaN.
             ModelError: a scorer of your own gives other logits than it was asked for: another number, another shape.
         """
-        options = self._options(top_n, threshold, fuse, criteria, prior_weight, long_text, direction)
+        options = self._options(top_n, threshold, fuse, criteria, prior_weight, long_text, direction, unreadable)
         return self._rank_all([(query, passages, prior)], options)[0]
 
     def rank_many(
@@ -124,6 +129,7 @@ class Reranker:
         prior_weight: float | None = None,
         long_text: LongText = "window",
         direction: AnyDirection = "auto",
+        unreadable: Unreadable = "flag",
     ) -> list[list[Ranked]]:
         """Rank the passages of many queries in common batches; the rankings equal those of `rank` on each.
 
@@ -133,7 +139,7 @@ class Reranker:
 
         Other arguments, results and errors are those of `rank`.
         """
-        options = self._options(top_n, threshold, fuse, criteria, prior_weight, long_text, direction)
+        options = self._options(top_n, threshold, fuse, criteria, prior_weight, long_text, direction, unreadable)
         jobs = list(pairs)
         if priors is None:
             priors = [None] * len(jobs)
@@ -150,9 +156,11 @@ class Reranker:
         prior_weight: float | None,
         long_text: LongText,
         direction: AnyDirection,
+        unreadable: Unreadable,
     ) -> _Options:
         check_choice(fuse, get_args(Fuse), "fuse")
         check_choice(long_text, get_args(LongText), "long_text")
+        check_choice(unreadable, get_args(Unreadable), "unreadable")
         check_choice(direction, ("auto", *get_args(Direction)), "direction")
         if top_n is not None and (not isinstance(top_n, int) or isinstance(top_n, bool) or top_n < 1):
             raise OptionError(f"top_n: expected a positive number or None for all, got {top_n!r}")
@@ -172,7 +180,7 @@ class Reranker:
         if as_label and weights:
             raise OptionError('criteria: they need direction="passage-as-text", where a passage is read as a text')
         calibrator = info.calibration.get("relevance")
-        return _Options(top_n, threshold, fuse, weights, long_text, as_label, prior_weight, calibrator)
+        return _Options(top_n, threshold, fuse, weights, long_text, as_label, prior_weight, calibrator, unreadable)
 
     def _rank_all(
         self, jobs: Sequence[tuple[str | Sequence[str], Sequence[str], ArrayLike | None]], options: _Options
@@ -181,16 +189,18 @@ class Reranker:
         prepared = [(_queries(query), _passages(passages)) for query, passages, _ in jobs]
         priors = [_standardised(prior, len(passages)) for _, passages, prior in jobs]
         build = _label_requests if options.as_label else _text_requests
-        scored = self._scored(request for job in prepared for request in build(*job, options))
-        return [
-            _order(_judged(len(queries), len(passages), scored, options), prior, options)
-            for (queries, passages), prior in zip(prepared, priors, strict=True)
-        ]
+        scored = self._scored((request for job in prepared for request in build(*job, options)), options)
+        with naming(lambda: _places(prepared, options)):
+            return [
+                _order(_judged(len(queries), len(passages), scored, options), prior, options)
+                for (queries, passages), prior in zip(prepared, priors, strict=True)
+            ]
 
-    def _scored(self, requests: Iterator[ScoreRequest]) -> Iterator[FloatArray]:
+    def _scored(self, requests: Iterator[ScoreRequest], options: _Options) -> Iterator[FloatArray]:
         """Score chunks of requests, each built when its turn comes and gone with its logits before the next one."""
         while chunk := list(islice(requests, CHUNK)):
-            yield from score_requests(self.scorer, chunk)  # no name here keeps them while the next ones are made
+            # No name here keeps them while the next ones are made.
+            yield from score_requests(self.scorer, chunk, unreadable=options.unreadable)
 
 
 def _pair(job: object) -> tuple[str | Sequence[str], Sequence[str]]:
@@ -205,13 +215,22 @@ def _queries(query: str | Sequence[str]) -> tuple[str, ...]:
         raise InputError(f"query: expected a string or a sequence of strings, got {type(query).__name__}")
     if not queries:
         raise InputError("query: expected at least one, got none")
-    return tuple(check_text(item, "query") for item in queries)
+    names = ["query"] if len(queries) == 1 else [f"query {i}" for i in range(len(queries))]
+    return tuple(check_text(item, name) for item, name in zip(queries, names, strict=True))
 
 
 def _passages(passages: Sequence[str]) -> tuple[str, ...]:
     if isinstance(passages, str) or not isinstance(passages, Sequence):
         raise InputError(f"passages: expected a sequence of strings, got {type(passages).__name__}")
     return tuple(check_text(passage, f"passage {i}") for i, passage in enumerate(passages))
+
+
+def _places(jobs: Sequence[tuple[Sequence[str], Sequence[str]]], options: _Options) -> Places:
+    for i, (queries, passages) in enumerate(jobs):
+        of = f"pair {i}, " if len(jobs) > 1 else ""
+        yield from numbered(f"{of}query", queries) if len(queries) > 1 else [(f"{of}query", queries[0])]
+        yield from numbered(f"{of}passage", passages)
+    yield from ((f"criterion {name!r:.60}", name) for name in options.criteria)
 
 
 def _standardised(prior: ArrayLike | None, count: int) -> NDArray[np.float64]:
@@ -253,12 +272,14 @@ class _Judged:
         criteria: logits, float64, shape (passages, criteria).
         windows: of the passages that were read in several, the code points of the best one.
         truncated: passages whose end was not read.
+        unread: passages whose scores say nothing, since something of them, the queries or criteria cannot be read.
     """
 
     relevance: NDArray[np.float64]
     criteria: NDArray[np.float64]
     windows: Mapping[int, Span]
     truncated: Set[int]
+    unread: Set[int]
 
 
 def _judged(queries: int, passages: int, scored: Iterator[FloatArray], options: _Options) -> _Judged:
@@ -267,9 +288,13 @@ def _judged(queries: int, passages: int, scored: Iterator[FloatArray], options: 
     logits = np.empty(shape)
     windows: dict[int, Span] = {}
     truncated: set[int] = set()
+    unread: set[int] = set()
     for i in range(len(logits)):
         row = next(scored)
         logits[i] = row
+        is_read = readable(row)
+        if not is_read.all():
+            unread.update(np.flatnonzero(~is_read).tolist() if options.as_label else [i])
         if isinstance(row, Logits) and not options.as_label:
             if row.truncated:
                 truncated.add(i)
@@ -277,7 +302,7 @@ def _judged(queries: int, passages: int, scored: Iterator[FloatArray], options: 
                 windows[i] = _best_window(row, queries, options.fuse)
     by_passage = logits.T if options.as_label else logits
     relevance = getattr(by_passage[:, :queries], options.fuse)(axis=1) if passages else np.empty(0)
-    return _Judged(relevance, by_passage[:, queries:], windows, truncated)
+    return _Judged(relevance, by_passage[:, queries:], windows, truncated, unread)
 
 
 def _order(judged: _Judged, prior: NDArray[np.float64], options: _Options) -> list[Ranked]:
@@ -296,6 +321,7 @@ def _order(judged: _Judged, prior: NDArray[np.float64], options: _Options) -> li
             truncated=i in judged.truncated,
             window=judged.windows.get(i),
             criteria=dict(zip(options.criteria, probabilities[i].tolist(), strict=True)),
+            readable=i not in judged.unread,
         )
         for i in map(int, order)
         if options.threshold is None or scores[i] >= options.threshold

@@ -23,9 +23,10 @@ from gliclass_rerank.route_fit import (
     learn,
     route_probabilities,
 )
-from gliclass_rerank.route_scores import label_logits
+from gliclass_rerank.route_scores import Bools, label_logits
 from gliclass_rerank.scoring.load import load_scorer
-from gliclass_rerank.types import Example, Scorer, check_choice, check_number, check_text
+from gliclass_rerank.types import Example, Scorer, check_choice, check_number, check_text, is_blank
+from gliclass_rerank.unreadable import Places, Unreadable, naming, numbered
 
 ExampleUse = Literal["nearest", "prompt", "off"]
 
@@ -57,7 +58,7 @@ class Route:
     @property
     def label(self) -> str:
         """What the model reads: "name: description", or the name where there is no description."""
-        return f"{self.name}: {self.description}" if self.description.strip() else self.name
+        return f"{self.name}: {self.description}" if not is_blank(self.description) else self.name
 
 
 class Scores(dict[str, float]):
@@ -84,6 +85,8 @@ class RouteDecision:
         names: all routes that hold, in the order of the routes: one, unless several were allowed. If it abstained,
             the fallback alone, or none.
         abstained: no route was likely enough.
+        readable: the model's vocabulary knows words of the query and of what the best route was found by; else the
+            decision says nothing.
     """
 
     name: str | None
@@ -91,6 +94,7 @@ class RouteDecision:
     scores: Mapping[str, float]
     names: tuple[str, ...]
     abstained: bool
+    readable: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scores", Scores(self.scores))
@@ -115,6 +119,9 @@ class Router:
         examples: how the routes' examples are used. "nearest": as further labels, each read by itself, and a
             route's logit is the largest of its own label's and its examples'; each costs a short pass.
             "prompt": shown to the model as solved examples, for checkpoints trained so. "off": not at all.
+        unreadable: what to do about a query, route or example of which the model's vocabulary knows (almost) nothing:
+            "flag" decides as ever and says so, `RouteDecision.readable`, "error" raises `UnreadableTextError`. It is
+            not saved.
 
     Raises:
         InputError: no routes, something else than a `Route`, a name twice, a fallback that is no text.
@@ -129,12 +136,15 @@ class Router:
         threshold: float | None = None,
         fallback: str | None = None,
         examples: ExampleUse = "nearest",
+        unreadable: Unreadable = "flag",
     ) -> None:
         self.routes = _routes(routes)
         check_choice(examples, get_args(ExampleUse), "examples")
         self._threshold = None if threshold is None else check_number(threshold, "threshold", low=0, high=1)
         self._fallback = None if fallback is None else check_text(fallback, "fallback")
         self._examples = examples
+        check_choice(unreadable, get_args(Unreadable), "unreadable")
+        self._unreadable = unreadable
         self._names = tuple(route.name for route in self.routes)
         self._fitted: Fitted | None = None
         self.scorer: Scorer = load_scorer(scorer) if isinstance(scorer, str | Path) else scorer
@@ -155,12 +165,12 @@ class Router:
     def route_many(self, queries: Sequence[str], *, multi: bool = False) -> list[RouteDecision]:
         """Route queries as one batch; decisions, arguments and errors are those of `route` on each."""
         fitted = self._fitted  # one state for the whole call, whoever fits meanwhile
-        logits = self._logits(_texts(queries, "query", "queries"))
+        logits, read = self._logits(_texts(queries, "query", "queries"))
         promised = route_probabilities(logits, self._calibrator(fitted))
         thresholds = self._thresholds(fitted, multi=multi)
         return [
-            decide(self._names, *row, thresholds, multi=multi, fallback=self._fallback)
-            for row in zip(logits, promised, strict=True)
+            decide(self._names, *row, thresholds, multi=multi, fallback=self._fallback, readable=bool(is_read))
+            for *row, is_read in zip(logits, promised, read, strict=True)
         ]
 
     def fit(self, queries: Sequence[str], names: Sequence[str | None]) -> RouterReport:
@@ -241,8 +251,8 @@ class Router:
     def _model(self) -> tuple[str, str]:
         return self.scorer.info.name, self.scorer.info.revision
 
-    def _logits(self, queries: Sequence[str]) -> Floats:
-        """Raw logits, shape (queries, routes)."""
+    def _logits(self, queries: Sequence[str]) -> tuple[Floats, Bools]:
+        """Raw logits, shape (queries, routes), and whether the best label could be read, shape (queries,)."""
         labels, owners = labels_of(self.routes, with_examples=self._examples == "nearest")
         solved = self.routes if self._examples == "prompt" else ()
         shown = {Example(text, (route.label,)) for route in solved for text in route.examples}
@@ -250,8 +260,12 @@ class Router:
         examples = sorted(shown, key=lambda example: (example.text, example.labels))
         # Beside whole sentences, names get scores of another kind.
         alone = len(labels) > len(self.routes)
-        logits = label_logits(self.scorer, queries, labels, examples=examples, alone=alone)
-        return combined(logits, owners, len(self.routes))
+        with naming(lambda: _places(queries, self.routes)):
+            logits, read = label_logits(
+                self.scorer, queries, labels, examples=examples, alone=alone, unreadable=self._unreadable
+            )
+        best = logits.argmax(axis=1)
+        return combined(logits, owners, len(self.routes)), read[np.arange(len(queries)), best]
 
     def _calibrator(self, fitted: Fitted | None) -> Calibrator | None:
         return fitted.calibrator if fitted else self.scorer.info.calibration.get("labels")
@@ -275,7 +289,7 @@ class Router:
             if not isinstance(name, str | None) or name not in places:
                 known = ", ".join(map(repr, self._names))
                 raise InputError(f"name {i}: expected None or one of {known:.80}, got {name!r:.60}")
-        return self._logits(texts), np.array([places[name] for name in names], np.intp)
+        return self._logits(texts)[0], np.array([places[name] for name in names], np.intp)
 
     def _report(self, logits: Floats, right: Ints, fitted: Fitted | None) -> RouterReport:
         promised = route_probabilities(logits, self._calibrator(fitted))
@@ -312,6 +326,7 @@ def decide(
     *,
     multi: bool = False,
     fallback: str | None = None,
+    readable: bool = True,
 ) -> RouteDecision:
     """Decide about one query.
 
@@ -322,6 +337,7 @@ def decide(
         thresholds: shape (routes,); a probability at its threshold is enough.
         multi: all routes that reach their threshold, not only the best one if it does.
         fallback: the name to give if none does.
+        readable: what the decision says of that.
     """
     best = int(logits.argmax())
     chosen = [i for i in (range(len(names)) if multi else (best,)) if promised[i] >= thresholds[i]]
@@ -333,6 +349,7 @@ def decide(
         scores=dict(zip(names, promised.tolist(), strict=True)),
         names=tuple(names[i] for i in chosen) if chosen else instead,
         abstained=not chosen,
+        readable=readable,
     )
 
 
@@ -355,6 +372,13 @@ def _texts(texts: Sequence[str], what: str, several: str) -> tuple[str, ...]:
     if isinstance(texts, str) or not isinstance(texts, Sequence):
         raise InputError(f"{several}: expected a sequence of strings, got {type(texts).__name__}")
     return tuple(check_text(text, f"{what} {i}") for i, text in enumerate(texts))
+
+
+def _places(queries: Sequence[str], routes: Sequence[Route]) -> Places:
+    yield from numbered("query", queries)
+    for route in routes:
+        yield f"route {route.name!r:.60}", route.label
+        yield from ((f"example of {route.name!r:.60}", example) for example in route.examples)
 
 
 def _saved_route(fields: dict[str, Any], place: int) -> Route:

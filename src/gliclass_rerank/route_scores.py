@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gliclass_rerank.route_fit import Floats
 from gliclass_rerank.scored import labels_share_pass, score_requests
 from gliclass_rerank.types import Example, FloatArray, Scorer, ScoreRequest
+from gliclass_rerank.unreadable import Unreadable, readable
+
+Bools = NDArray[np.bool_]
 
 SHARED = 32
 """Labels that are read together, at most."""
@@ -22,8 +26,11 @@ def label_logits(
     *,
     examples: Sequence[Example] = (),
     alone: bool = False,
-) -> Floats:
-    """Raw logits, shape (queries, labels); equal labels get equal ones, in whatever order they come.
+    unreadable: Unreadable = "flag",
+) -> tuple[Floats, Bools]:
+    """Raw logits, shape (queries, labels), and whether the model could read query and label, of the same shape.
+
+    Equal labels get equal logits, in whatever order they come.
 
     Labels that share a pass read each other. Those that fit one pass are read together, in an order of their own, each
     once. More of them would be divided over passes, and which labels stand beside which would decide; so each is then
@@ -35,9 +42,11 @@ def label_logits(
         labels: at least one.
         examples: shown to the model in every pass.
         alone: read each label alone, however few there are.
+        unreadable: "error" refuses what the model cannot read.
 
     Raises:
         ModelError: the scorer gives other logits than it was asked for, NaN or infinities.
+        UnreadableTextError: see ``unreadable``.
     """
     distinct, places = np.unique(np.array(labels, dtype=object), return_inverse=True)
     known: list[str] = distinct.tolist()
@@ -47,9 +56,12 @@ def label_logits(
     rows: list[FloatArray] = []
     for start in range(0, len(queries), at_once):
         asked = [(query, group) for query in queries[start : start + at_once] for group in groups]
-        rows += score_requests(scorer, [ScoreRequest(*pair, examples=tuple(examples)) for pair in asked])
-    logits = np.concatenate([np.empty(0), *rows]).reshape(len(queries), len(known))
-    return logits[:, places]
+        requests = [ScoreRequest(*pair, examples=tuple(examples)) for pair in asked]
+        rows += score_requests(scorer, requests, unreadable=unreadable)
+    shape = len(queries), len(known)
+    logits = np.concatenate([np.empty(0), *rows]).reshape(shape)
+    read = np.concatenate([np.empty(0, bool), *map(readable, rows)]).reshape(shape)
+    return logits[:, places], read[:, places]
 
 
 def fit_one_pass(scorer: Scorer, labels: Sequence[str], examples: Sequence[Example] = ()) -> bool:

@@ -9,16 +9,23 @@ import numpy as np
 
 from gliclass_rerank.errors import ModelError, NonFiniteError
 from gliclass_rerank.types import Example, FloatArray, Logits, Scorer, ScoreRequest
+from gliclass_rerank.unreadable import Unreadable, refuse_unread
 
 FRAME = 16  # tokens around a text and its labels, or around an example; more than any layout has
 
 
-def score_requests(scorer: Scorer, requests: Sequence[ScoreRequest]) -> list[FloatArray]:
+def score_requests(
+    scorer: Scorer, requests: Sequence[ScoreRequest], *, unreadable: Unreadable = "flag"
+) -> list[FloatArray]:
     """Return the scorer's logits: a row for each request, finite, shape (labels,); `Logits` stay what they are.
+
+    Args:
+        unreadable: "error" refuses texts and labels that the model cannot read.
 
     Raises:
         ModelError: more or fewer rows than requests, or a row of another shape.
         NonFiniteError: a logit is NaN or infinite.
+        UnreadableTextError: see ``unreadable``.
     """
     answer: object = scorer.score(requests)
     if not isinstance(answer, Iterable):
@@ -26,7 +33,11 @@ def score_requests(scorer: Scorer, requests: Sequence[ScoreRequest]) -> list[Flo
     rows = list(answer)
     if len(rows) != len(requests):  # the next rows would be taken for those of other texts
         raise ModelError(f"the scorer: expected logits for each of {len(requests)} requests, got {len(rows)}")
-    return [_checked(row, len(request.labels), i) for i, (row, request) in enumerate(zip(rows, requests, strict=True))]
+    pairs = enumerate(zip(rows, requests, strict=True))
+    checked = [_checked(row, len(request.labels), i) for i, (row, request) in pairs]
+    if unreadable == "error":
+        refuse_unread(requests, checked)
+    return checked
 
 
 def labels_share_pass(scorer: Scorer, labels: Sequence[str], examples: Sequence[Example] = ()) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
@@ -22,6 +24,11 @@ Span = tuple[int, int]
 """Half-open range of code points, ``text[start:end]``."""
 
 FloatArray = NDArray[np.float32]
+
+WORD_CHARACTER = re.compile(r"\w")
+BLANK_CATEGORIES = frozenset({"Cc", "Cf", "Co", "Mn", "Zl", "Zp", "Zs"})
+# The replacement character, and a vowel sign that was a combining mark until Unicode 14.
+BLANK_SIGNS = frozenset("\ufffd\u1734")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,31 +84,54 @@ class Logits(np.ndarray[Any, np.dtype[np.float32]]):
         spans: code-point range of each window in the request's text, in reading order.
         per_window: float32, shape (windows, labels).
         truncated: some of the text was not read, because the request asked for "truncate".
+        unread_text: the model's vocabulary knows (almost) nothing of the text; the logits say nothing then.
+        unread_labels: positions of the labels of which it knows (almost) nothing, whose logits say nothing.
     """
 
     spans: tuple[Span, ...]
     per_window: FloatArray
     truncated: bool
+    unread_text: bool
+    unread_labels: tuple[int, ...]
 
     @classmethod
-    def over_windows(cls, per_window: FloatArray, spans: Sequence[Span], *, truncated: bool = False) -> Logits:
+    def over_windows(
+        cls,
+        per_window: FloatArray,
+        spans: Sequence[Span],
+        *,
+        truncated: bool = False,
+        unread_text: bool = False,
+        unread_labels: Sequence[int] = (),
+    ) -> Logits:
         """Reduce ``per_window`` (float32, shape (windows, labels)) to one logit a label, and remember it."""
-        logits: Logits = per_window.max(axis=0).astype(np.float32).view(cls)
-        logits.spans, logits.per_window, logits.truncated = tuple(spans), per_window, truncated
-        return logits
+        largest = per_window.max(axis=0).astype(np.float32)
+        return _restore_logits(largest, per_window, tuple(spans), truncated, unread_text, tuple(unread_labels))
 
     def __array_finalize__(self, source: object) -> None:
         self.spans, self.truncated = (), False
+        self.unread_text, self.unread_labels = False, ()
         self.per_window = np.empty((0, 0), np.float32)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Keep the memory when the array is pickled, so that results may cross processes."""
-        return _restore_logits, (np.asarray(self), self.per_window, self.spans, self.truncated)
+        values = np.asarray(self)
+        return _restore_logits, (
+            values, self.per_window, self.spans, self.truncated, self.unread_text, self.unread_labels
+        )  # fmt: skip
 
 
-def _restore_logits(values: FloatArray, per_window: FloatArray, spans: tuple[Span, ...], truncated: bool) -> Logits:
+def _restore_logits(
+    values: FloatArray,
+    per_window: FloatArray,
+    spans: tuple[Span, ...],
+    truncated: bool,
+    unread_text: bool,
+    unread_labels: tuple[int, ...],
+) -> Logits:
     logits = values.view(Logits)
     logits.spans, logits.per_window, logits.truncated = spans, per_window, truncated
+    logits.unread_text, logits.unread_labels = unread_text, unread_labels
     return logits
 
 
@@ -172,6 +202,8 @@ class Ranked:
         truncated: the end of the passage was not read (``long_text="truncate"``).
         window: the code points of the best window of a passage too long for one pass, else None.
         criteria: probability of each extra criterion, in [0, 1].
+        readable: the model's vocabulary knows words of the passage and of all queries and criteria; else the score
+            says nothing.
     """
 
     index: int
@@ -180,18 +212,33 @@ class Ranked:
     truncated: bool = False
     window: Span | None = None
     criteria: Mapping[str, float] = field(default_factory=dict)
+    readable: bool = True
+
+
+def is_blank(text: str) -> bool:
+    """Whether nothing of a text can be read: it has no letter, digit, punctuation or symbol.
+
+    White space, control and format characters (U+200B, U+FEFF, U+00AD), private ones, combining marks without a letter
+    and replacement characters (U+FFFD) are blank: what a BERT tokenizer leaves out.
+    """
+    # A letter or digit decides nearly every text at its start.
+    return not WORD_CHARACTER.search(text) and all(
+        unicodedata.category(character) in BLANK_CATEGORIES or character in BLANK_SIGNS for character in text
+    )
 
 
 def check_text(value: object, what: str, *, may_be_empty: bool = False) -> str:
     """Return ``value`` if every tokenizer can read it; ``what`` names it in the error.
 
     Raises:
-        InvalidTextError: not a string, empty or blank, or with a NUL or a lone surrogate in it.
+        InvalidTextError: not a string, empty or blank (see `is_blank`), or with a NUL or a lone surrogate in it.
     """
     if not isinstance(value, str):
         raise InvalidTextError(f"{what}: expected a string, got {type(value).__name__}")
-    if not may_be_empty and not value.strip():
-        raise InvalidTextError(f"{what}: expected some text, got {value[:20]!r}; leave it out or fill it")
+    if not may_be_empty and is_blank(value):
+        raise InvalidTextError(
+            f"{what}: expected some text, got {value[:20]!r}; it needs a letter, a digit or another visible character"
+        )
     if (position := value.find("\0")) >= 0:
         raise InvalidTextError(f"{what}: NUL character at position {position}; remove it (is this binary data?)")
     if not value.isascii():

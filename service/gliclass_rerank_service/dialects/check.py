@@ -18,6 +18,7 @@ from gliclass_rerank_service.dialects.common import (
     Items,
     Reply,
     Share,
+    UnreadableOption,
     Usage,
     request_id,
     respond,
@@ -50,6 +51,7 @@ class CheckBody(Body):
     only_claims: Flag | None = Field(default=None, description="Pass over sentences that claim nothing.")
     filter: Flag | None = Field(default=None, description="Also return the answer without what is not kept.")
     keep: Items[Verdict] | None = Field(default=None, description='Verdicts to keep; ["supported"] by default.')
+    unreadable: UnreadableOption = None
 
 
 class Claim(Reply):
@@ -63,6 +65,7 @@ class Claim(Reply):
     refute: float
     evidence: int = Field(description="Place of the deciding passage.")
     window: tuple[int, int] | None
+    readable: bool = Field(description="Whether the model knows words of the claim and of some evidence.")
 
 
 class CheckReply(Reply):
@@ -84,6 +87,7 @@ def checker_of(body: CheckBody, scorer: Scorer) -> FactChecker:
         threshold=0.5 if body.threshold is None else body.threshold,
         refute_threshold=0.5 if body.refute_threshold is None else body.refute_threshold,
         only_claims=bool(body.only_claims),
+        unreadable=body.unreadable or "flag",
     )
 
 

@@ -21,6 +21,7 @@ from gliclass_rerank_service.dialects.common import (
     LongTextOption,
     Reply,
     Share,
+    UnreadableOption,
     Usage,
     first_wrong_only,
     request_id,
@@ -66,6 +67,7 @@ class ClassifyBody(Body):
     hierarchical: Flag | None = Field(default=None, description="Also put all scores into the nesting of the labels.")
     aggregate: Literal["max", "mean", "first"] | None = None
     long_text: LongTextOption = None
+    unreadable: UnreadableOption = None
 
 
 class LabelFound(Reply):
@@ -84,6 +86,7 @@ class Classified(Reply):
     scores: list[float]
     truncated: bool
     tree: dict[str, Any] | None
+    readable: bool = Field(description="Whether the model knows words of the text and of every label.")
 
 
 class ClassifyReply(Reply):
@@ -133,6 +136,7 @@ def classify_texts(
         hierarchical=bool(body.hierarchical),
         aggregate=body.aggregate or "max",
         long_text=body.long_text or "window",
+        unreadable=body.unreadable or "flag",
     )
 
 

@@ -152,4 +152,11 @@ LongTextOption = Annotated[
         'default), or only its beginning ("truncate"), or refused ("error").'
     ),
 ]
+UnreadableOption = Annotated[
+    Literal["flag", "error"] | None,
+    Field(
+        description="Ours: what the model's vocabulary does not know is told in the answer, `readable` "
+        '("flag", the default), or refused ("error").'
+    ),
+]
 Ignored = Annotated[Any, Field(description="Taken and not used: nothing is cut, long texts are read in windows.")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
@@ -11,9 +12,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 import gliclass_rerank
-from gliclass_rerank import Example, Logits, ModelInfo, ScoreRequest
+from gliclass_rerank import Example, Logits, ModelInfo, Scorer, ScoreRequest
 from gliclass_rerank.scored import score_requests
 from gliclass_rerank.types import FloatArray
+from gliclass_rerank.unreadable import naming, request_places
 from gliclass_rerank_service.dialects.common import (
     Items,
     Reply,
@@ -78,6 +80,8 @@ class LogitsResult(Reply):
     spans: list[Window] = Field(description="Code points of each window of the text.")
     per_window: list[list[float]] | None = Field(default=None, description="Where there are several windows.")
     truncated: bool
+    unread_text: bool | None = Field(default=None, description="Where the model's vocabulary does not know the text.")
+    unread_labels: list[int] | None = Field(default=None, description="Places of labels that it does not know.")
 
 
 class LogitsReply(Reply):
@@ -138,7 +142,7 @@ async def logits(body: LogitsBody, request: Request) -> Response:
         raise EmptyError("requests: expected at least one, got none")
     rows = await run_scored(
         request,
-        lambda scorer: score_requests(scorer, [one.request() for one in body.requests]),
+        lambda scorer: _scored(scorer, [one.request() for one in body.requests]),
         count=len(body.requests),
         tokens=sum(one.estimate() for one in body.requests),
     )
@@ -147,12 +151,24 @@ async def logits(body: LogitsBody, request: Request) -> Response:
     return respond(reply, exclude_none=True)
 
 
+def _scored(scorer: Scorer, requests: Sequence[ScoreRequest]) -> Sequence[FloatArray]:
+    with naming(lambda: request_places(requests)):
+        return score_requests(scorer, requests)
+
+
 def _result(row: FloatArray) -> LogitsResult:
     if not isinstance(row, Logits):
         return LogitsResult(logits=row.tolist(), spans=[], truncated=False)
     windows = row.per_window.tolist() if len(row.spans) > 1 else None
     spans = [list(span) for span in row.spans]
-    return LogitsResult(logits=row.tolist(), spans=spans, per_window=windows, truncated=row.truncated)
+    return LogitsResult(
+        logits=row.tolist(),
+        spans=spans,
+        per_window=windows,
+        truncated=row.truncated,
+        unread_text=row.unread_text or None,
+        unread_labels=list(row.unread_labels) or None,
+    )
 
 
 @info_router.get("/info", responses={200: {"model": InfoReply}}, summary="The model and the limits")

@@ -26,6 +26,7 @@ from starlette.responses import Response
 
 from gliclass_rerank import InputError, Ranked, Reranker, Scorer
 from gliclass_rerank.types import LongText
+from gliclass_rerank.unreadable import Unreadable
 from gliclass_rerank_service.dialects.common import (
     Body,
     Count,
@@ -34,6 +35,7 @@ from gliclass_rerank_service.dialects.common import (
     Items,
     LongTextOption,
     Reply,
+    UnreadableOption,
     Usage,
     request_id,
     respond,
@@ -77,6 +79,7 @@ class RerankBody(Body):
     )
     relevant_spans: SpanOptions | None = None
     long_text: LongTextOption = None
+    unreadable: UnreadableOption = None
     truncate: Ignored = None
     truncation: Ignored = None
     truncation_direction: Ignored = None
@@ -99,6 +102,9 @@ class Result(Reply):
     relevance_score: float = Field(description="In [0, 1], unless raw scores were asked for.")
     document: Document | str | None = None
     relevant_spans: list[RelevantSpan] | None = None
+    readable: bool | None = Field(
+        default=None, description="False where the model knows no words of query or document: its score says nothing."
+    )
 
 
 class Meta(Reply):
@@ -143,6 +149,7 @@ class RankCall:
     passages: Sequence[str]
     top_n: int | None = None
     long_text: LongText = "window"
+    unreadable: Unreadable = "flag"
     spans: SpanOptions | None = None
 
 
@@ -157,7 +164,9 @@ class Ranking:
 def rank(call: RankCall, scorer: Scorer, check_tokens: Callable[[int], None]) -> Ranking:
     """What all dialects do; ``check_tokens`` is told what the sentences cost before they are scored."""
     reranker = Reranker(scorer)
-    ranked = reranker.rank(call.query, call.passages, top_n=call.top_n, long_text=call.long_text)
+    ranked = reranker.rank(
+        call.query, call.passages, top_n=call.top_n, long_text=call.long_text, unreadable=call.unreadable
+    )
     if call.spans is None or not call.spans.wanted:
         return Ranking(ranked)
     texts = [call.passages[one.index] for one in ranked]
@@ -186,6 +195,7 @@ def call_of(body: RerankBody) -> RankCall:
         passages=passages,
         top_n=min(wanted, len(passages)) if wanted else None,
         long_text=body.long_text or "window",
+        unreadable=body.unreadable or "flag",
         spans=body.relevant_spans,
     )
 
@@ -257,6 +267,7 @@ async def answer(body: RerankBody, request: Request, *, bare: bool, version: str
             relevance_score=score,
             document=_shown(texts[i], plain=plain) if texts else None,
             relevant_spans=(list(ranking.spans[i]) or None) if ranking.spans else None,
+            readable=one.readable and None,
         )
         for i, (one, score) in enumerate(zip(ranking.ranked, scores, strict=True))
     ]

@@ -18,6 +18,7 @@ from gliclass_rerank_service.dialects.common import (
     Items,
     Reply,
     Share,
+    UnreadableOption,
     Usage,
     first_wrong_only,
     request_id,
@@ -63,6 +64,7 @@ class RouteBody(Body):
     fallback: str | None = None
     multi: Flag | None = Field(default=None, description="Several routes may hold.")
     examples: Literal["nearest", "prompt", "off"] | None = Field(default=None, description="How examples are used.")
+    unreadable: UnreadableOption = None
 
 
 class Decision(Reply):
@@ -73,6 +75,7 @@ class Decision(Reply):
     scores: dict[str, float]
     names: list[str]
     abstained: bool
+    readable: bool = Field(description="Whether the model knows words of the query and of the best route.")
 
 
 class RouteReply(Reply):
@@ -93,7 +96,14 @@ def routes_of(body: RouteBody) -> list[Route]:
 
 def router_of(body: RouteBody, routes: Sequence[Route], scorer: Scorer) -> Router:
     """The router that a body describes."""
-    return Router(routes, scorer, threshold=body.threshold, fallback=body.fallback, examples=body.examples or "nearest")
+    return Router(
+        routes,
+        scorer,
+        threshold=body.threshold,
+        fallback=body.fallback,
+        examples=body.examples or "nearest",
+        unreadable=body.unreadable or "flag",
+    )
 
 
 def _queries(body: RouteBody) -> list[str]:
@@ -131,7 +141,12 @@ async def route(body: RouteBody, request: Request) -> Response:
     )
     results = [
         Decision(
-            name=one.name, score=one.score, scores=dict(one.scores), names=list(one.names), abstained=one.abstained
+            name=one.name,
+            score=one.score,
+            scores=dict(one.scores),
+            names=list(one.names),
+            abstained=one.abstained,
+            readable=one.readable,
         )
         for one in decisions
     ]

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 
 from gliclass_rerank import Reranker
 from gliclass_rerank.sentences import split_sentences
+from gliclass_rerank.types import is_blank
 from gliclass_rerank_service.dialects.common import Count, Reply, Share
 from gliclass_rerank_service.sizes import estimate_product
 
@@ -49,7 +50,7 @@ def find_spans(
     Raises:
         TooLargeError: ``check_tokens`` raises it of the estimated tokens of all sentences.
     """
-    sentences = [split_sentences(text) for text in texts]
+    sentences = [[one for one in split_sentences(text) if not is_blank(text[one.start : one.end])] for text in texts]
     pieces = [[text[one.start : one.end] for one in own] for text, own in zip(texts, sentences, strict=True)]
     check_tokens(estimate_product([piece for own in pieces for piece in own], [query]))
     threshold = DEFAULT_THRESHOLD if options.threshold is None else options.threshold

@@ -9,6 +9,7 @@ from gliclass_rerank.errors import InputError
 from gliclass_rerank.hierarchy import DEEPEST, Labels
 from gliclass_rerank.passages import SourcedPassage, read_content
 from gliclass_rerank.route import Route
+from gliclass_rerank.types import is_blank
 
 BLANK_LINE = re.compile(r"\n[^\S\n]*\n")
 TAB_WIDTH = 4
@@ -25,7 +26,7 @@ def read_passages(typed: str, uploads: Iterable[tuple[str, bytes]] = ()) -> list
         InputError: no passage at all; a file that is empty, no UTF-8, or has a line that is no passage.
     """
     parts = [part.strip() for part in BLANK_LINE.split(typed.replace("\r\n", "\n"))]
-    passages = [SourcedPassage(part, "") for part in parts if part]
+    passages = [SourcedPassage(part, "") for part in parts if not is_blank(part)]
     for name, content in uploads:
         passages += read_content(name, content)
     if not passages:
@@ -70,7 +71,7 @@ Rows = list[tuple[int, str]]
 
 
 def _indented(typed: str) -> Rows:
-    lines = [line.expandtabs(TAB_WIDTH) for line in typed.splitlines() if line.strip()]
+    lines = [line.expandtabs(TAB_WIDTH) for line in typed.splitlines() if not is_blank(line)]
     return [(len(line) - len(line.lstrip()), line.strip()) for line in lines]
 
 

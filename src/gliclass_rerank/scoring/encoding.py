@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gliclass_rerank.errors import InvalidTextError, LabelTooLongError, TextTooLongError
+from gliclass_rerank.errors import LabelTooLongError, TextTooLongError, UnreadableTextError
 from gliclass_rerank.scoring.checkpoint import Checkpoint
 from gliclass_rerank.scoring.layout import TO_THE_END, Frame, Layout
-from gliclass_rerank.scoring.tokenizer import Ids, TextTokenizer
+from gliclass_rerank.scoring.tokenizer import TextTokenizer
+from gliclass_rerank.scoring.vocabulary import Ids
 from gliclass_rerank.types import Example, Logits, ScoreRequest, Span
 
 MIN_TEXT_TOKENS = 16  # room that labels must leave for the text
+NOTHING_LEFT = "the model's tokenizer leaves nothing of it"
 MAX_OVERLAP = 64  # tokens that neighbouring windows share, so that no statement is only ever seen cut
 
 
@@ -52,36 +54,55 @@ class EncodedRequest:
     passes: tuple[Pass, ...]
     spans: tuple[Span, ...]
     truncated: bool
+    unread_text: bool = False
+    unread_labels: tuple[int, ...] = ()
 
     def assemble(self, logits: Sequence[NDArray[np.float32]]) -> Logits:
         """Put the passes' logits, float32 of shape (labels of its group,) each, together again."""
         groups = len(self.passes) // len(self.spans)
         rows = [np.concatenate(logits[start : start + groups]) for start in range(0, len(logits), groups)]
-        return Logits.over_windows(np.stack(rows), self.spans, truncated=self.truncated)
+        return Logits.over_windows(
+            np.stack(rows),
+            self.spans,
+            truncated=self.truncated,
+            unread_text=self.unread_text,
+            unread_labels=self.unread_labels,
+        )
 
 
 class InputEncoder:
-    """Encodes requests for one checkpoint. Safe to use from many threads."""
+    """Encodes requests for one checkpoint. Safe to use from many threads.
 
-    def __init__(self, checkpoint: Checkpoint, tokenizer: TextTokenizer) -> None:
+    Args:
+        checkpoint: whose layout is encoded.
+        tokenizer: of the texts.
+        label_tokenizer: that of a label encoder, where labels are read by one.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, tokenizer: TextTokenizer, label_tokenizer: TextTokenizer | None = None
+    ) -> None:
         self._checkpoint = checkpoint
         self._tokenizer = tokenizer
+        self._label_tokenizer = label_tokenizer or tokenizer
         self._layout = Layout(checkpoint, tokenizer)
 
     def encode(self, requests: Sequence[ScoreRequest]) -> list[EncodedRequest]:
         """Tokenise and frame requests; texts are tokenised together, on all cores.
 
         Raises:
-            InvalidTextError: a text or label of which nothing is left after tokenising.
+            UnreadableTextError: a text or label of which nothing is left after tokenising.
             LabelTooLongError: a label, or prompt and examples, that leave no room for the text.
             TextTooLongError: a text that does not fit, where the request asks for that error.
         """
         cache: dict[tuple[object, ...], Frame] = {}  # requests of one call mostly share their labels
+        unread: dict[tuple[str, ...], tuple[int, ...]] = {}
         frames = []
         for request in requests:
             key = (request.labels, request.prompt, request.examples)
             if key not in cache:
                 cache[key] = self._frame(request)
+                unread[request.labels] = self._unread(request.labels)
             frames.append(cache[key])
         texts: list[Ids] = [np.empty(0, np.int32)] * len(requests)
         for first in (True, False):
@@ -89,12 +110,31 @@ class InputEncoder:
             strings = [f"{frames[i].lead}{requests[i].text}{frames[i].trail}" for i in chosen]
             for i, ids in zip(chosen, self._tokenizer.batch(strings, first=first), strict=True):
                 texts[i] = ids
-        return [self._encode(*item) for item in zip(requests, frames, texts, strict=True)]
+        return [self._flagged(*item, unread[item[0].labels]) for item in zip(requests, frames, texts, strict=True)]
+
+    def _flagged(
+        self, request: ScoreRequest, frame: Frame, text: Ids, unread_labels: tuple[int, ...]
+    ) -> EncodedRequest:
+        """Encode a request, and say what of it the vocabulary does not know."""
+        encoded = self._encode(request, frame, text)
+        if not frame.lead and not frame.trail:
+            reads = self._tokenizer.reads(request.text, text)
+        else:  # a prompt that is known must not hide a text that is not
+            reads = self._tokenizer.knows(text) or self._tokenizer.reads(
+                request.text, self._tokenizer.ids(request.text)
+            )
+        if reads and not unread_labels:
+            return encoded
+        return replace(encoded, unread_text=not reads, unread_labels=unread_labels)
+
+    def _unread(self, labels: Sequence[str]) -> tuple[int, ...]:
+        """Positions of the labels that the vocabulary does not know."""
+        return tuple(i for i, label in enumerate(labels) if not self._label_tokenizer.reads_label(label))
 
     def _frame(self, request: ScoreRequest) -> Frame:
         for label in request.labels:
-            if not self._tokenizer.ids_of_label(label):
-                raise InvalidTextError(f"label {label!r}: the tokenizer leaves nothing of it")
+            if not self._label_tokenizer.ids_of_label(label):
+                raise UnreadableTextError("label", label, NOTHING_LEFT)
         return self._layout.frame(request.labels, request.prompt, request.examples)
 
     def _encode(self, request: ScoreRequest, frame: Frame, text: Ids) -> EncodedRequest:
@@ -135,7 +175,7 @@ class InputEncoder:
         offsets = self._tokenizer.offsets(f"{frame.lead}{text}{frame.trail}", first=frame.first) - len(frame.lead)
         inside = (offsets[:, 1] > 0) & (offsets[:, 0] < len(text))
         if not inside.any():
-            raise InvalidTextError(f"text {text[:40]!r}: the tokenizer leaves nothing of it")
+            raise UnreadableTextError("text", text, NOTHING_LEFT)
         start, end = int(inside.argmax()), len(ids) - int(inside[::-1].argmax())
         return ids[:start].tolist(), ids[start:end], ids[end:].tolist(), offsets[start:end].clip(0, len(text))
 

@@ -17,6 +17,7 @@ from gliclass_rerank.scoring.encoding import EncodedRequest, InputEncoder, Pass,
 from gliclass_rerank.scoring.tokenizer import TextTokenizer
 from gliclass_rerank.scoring.upstream import refuse_breaks
 from gliclass_rerank.types import Example, FloatArray, Logits, ModelInfo, ScoreRequest
+from gliclass_rerank.unreadable import naming, request_places
 
 # What is tokenised before it is scored: enough to sort by length, little enough to bound memory.
 CHUNK_REQUESTS = 1024
@@ -78,6 +79,10 @@ class LocalScorer(ABC):
             NonFiniteError: the model gives NaN or infinity.
             DeviceMemoryError: one pass by itself does not fit into the device's memory.
         """
+        with naming(lambda: request_places(requests)):
+            return self._score(requests)
+
+    def _score(self, requests: Sequence[ScoreRequest]) -> list[Logits]:
         most = PACKED_CHUNK_REQUESTS if self._overlaps and not self._pads else CHUNK_REQUESTS
         chunks = list(chunked(requests, chunk_sizes(requests), max_items=most, max_size=CHUNK_CHARACTERS))
         if not self._overlaps or len(chunks) == 1:  # nothing to overlap with, and a thread takes time to start

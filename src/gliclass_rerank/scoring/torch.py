@@ -20,7 +20,7 @@ from transformers.utils import logging as transformers_logging
 from gliclass_rerank.errors import CheckpointError, LabelTooLongError, NonFiniteError
 from gliclass_rerank.scoring.batch import Padded, label_spans, pad, pad_mask, text_inputs, uni_encoder_inputs
 from gliclass_rerank.scoring.checkpoint import Checkpoint
-from gliclass_rerank.scoring.encoding import Pass
+from gliclass_rerank.scoring.encoding import InputEncoder, Pass
 from gliclass_rerank.scoring.forward import (
     BiEncoderForward,
     DecoderForward,
@@ -74,6 +74,8 @@ class TorchScorer(LocalScorer):
         head = None if self._pads else PackedHead(model).to(device)
         model = cast_weights(model.to(device), dtype).eval()
         self._network = Network(checkpoint, model)
+        if self._network.label_tokenizer:
+            self._encoder = InputEncoder(checkpoint, self._tokenizer, self._network.label_tokenizer)
         self._packed = PackedUniEncoder(model, head, max_length=checkpoint.max_length) if head else None
         self._label_embeddings: OrderedDict[str, Tensor] = OrderedDict()
         self._label_lock = threading.Lock()
@@ -153,8 +155,8 @@ class Network(nn.Module):
         self._checkpoint = checkpoint
         self._device = next(model.parameters()).device
         self._pad_id = int(model.config.pad_token_id or 0)
-        if isinstance(self.read, BiEncoderForward):
-            self._label_tokenizer = TextTokenizer(label_tokenizer_file(checkpoint))
+        reads_labels_apart = isinstance(self.read, BiEncoderForward)
+        self.label_tokenizer = TextTokenizer(label_tokenizer_file(checkpoint)) if reads_labels_apart else None
 
     def forward(self, batch: Sequence[Pass], embed_labels: Callable[[Sequence[str]], Tensor] | None = None) -> Tensor:
         """Return logits, shape (passes, labels). Where passes differ in labels, the surplus columns mean nothing.
@@ -189,7 +191,8 @@ class Network(nn.Module):
             LabelTooLongError: more tokens than it reads.
         """
         assert isinstance(self.read, BiEncoderForward)
-        tokenizer, limit = self._label_tokenizer, self._checkpoint.label_max_length
+        assert self.label_tokenizer is not None
+        tokenizer, limit = self.label_tokenizer, self._checkpoint.label_max_length
         ids = [*tokenizer.prefix, *tokenizer.ids(label, first=True).tolist(), *tokenizer.suffix]
         if len(ids) > limit:
             raise LabelTooLongError(

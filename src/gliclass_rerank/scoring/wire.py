@@ -111,7 +111,20 @@ def _logits(row: Any, request: ScoreRequest) -> Logits:
     if not spans:
         return values.view(Logits)
     windows = _array(row["per_window"], (len(spans), len(values))) if len(spans) > 1 else values[np.newaxis]
-    return Logits.over_windows(windows, spans, truncated=bool(row["truncated"]))
+    return Logits.over_windows(
+        windows,
+        spans,
+        truncated=bool(row["truncated"]),
+        unread_text=bool(row.get("unread_text", False)),
+        unread_labels=_places(row.get("unread_labels", ()), len(values)),
+    )
+
+
+def _places(given: Any, count: int) -> tuple[int, ...]:
+    places = tuple(int(place) for place in given)
+    if not all(0 <= place < count for place in places):
+        raise ValueError(f"unread_labels {places}, and there are {count} labels")
+    return places
 
 
 def _array(values: Any, shape: tuple[int, ...]) -> FloatArray:
