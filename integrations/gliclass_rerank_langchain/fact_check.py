@@ -14,6 +14,7 @@ from pydantic import AfterValidator, ConfigDict, Field
 
 from gliclass_rerank import FactChecker, FactReport, InputError
 from gliclass_rerank.claims import Verdict
+from gliclass_rerank.types import is_blank
 from gliclass_rerank_langchain.model import ModelOptions, each
 
 State = dict[str, Any]
@@ -99,7 +100,8 @@ class GLiClassFactCheck(ModelOptions, RunnableSerializable[State, State]):
             only_claims=self.only_claims,
         )
         jobs = [self._job(state) for state in states]
-        reports = iter(checker.check_many([(answer, texts) for answer, texts, _ in jobs if answer.strip() and texts]))
+        claiming = [(answer, texts) for answer, texts, _ in jobs if texts and not is_blank(answer)]
+        reports = iter(checker.check_many(claiming))
         return [
             self._checked(state, answer, self._report(answer, places, reports))
             for state, (answer, _, places) in zip(states, jobs, strict=True)
@@ -108,7 +110,7 @@ class GLiClassFactCheck(ModelOptions, RunnableSerializable[State, State]):
     @staticmethod
     def _report(answer: str, places: Sequence[int], reports: Iterator[FactReport]) -> FactReport | None:
         """The next report; none without evidence. An answer that says nothing claims nothing."""
-        if not answer.strip():
+        if is_blank(answer):
             return FactReport(())
         return next(reports).renumbered(places) if places else None
 
@@ -121,7 +123,7 @@ class GLiClassFactCheck(ModelOptions, RunnableSerializable[State, State]):
                 known = ", ".join(map(repr, state))
                 raise InputError(f"input: expected the key {key!r}, got {known:.80}; set {option}=")
         sources = _evidence(state[self.context_key])
-        places = [i for i, text in enumerate(sources) if text.strip()]
+        places = [i for i, text in enumerate(sources) if not is_blank(text)]
         return _answer(state[self.answer_key]), [sources[i] for i in places], places
 
     def _checked(self, state: State, answer: str, report: FactReport | None) -> State:
@@ -130,7 +132,7 @@ class GLiClassFactCheck(ModelOptions, RunnableSerializable[State, State]):
             "fact_check": [asdict(claim) for claim in claims],
             "supported": report.supported if report else 0.0,
         }
-        if self.mode == "filter" and answer.strip():
+        if self.mode == "filter" and not is_blank(answer):
             kept = report.filter(answer, keep=self.keep) if report else answer if "not_enough_info" in self.keep else ""
             says_something = any(map(str.isalnum, kept))
             added[self.answer_key] = _replaced(state[self.answer_key], kept if says_something else self.empty_answer)

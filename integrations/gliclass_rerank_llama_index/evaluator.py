@@ -12,6 +12,7 @@ from llama_index.core.prompts.mixin import PromptDictType
 
 from gliclass_rerank import ClaimVerdict, FactChecker, FactReport, InputError, Scorer
 from gliclass_rerank.scoring.lazy import LazyScorer
+from gliclass_rerank.types import is_blank
 from gliclass_rerank_llama_index.evidence import check_by, has_text
 
 EXCERPT = 120  # characters of a context in the feedback
@@ -76,8 +77,8 @@ class GLiClassFaithfulnessEvaluator(BaseEvaluator):
             raise InputError(
                 "response, contexts: expected both, got none of one; pass them, or a Response to evaluate_response"
             )
-        if not response.strip() or not has_text(contexts):
-            missing = "contexts have" if response.strip() else "response has"
+        if is_blank(response) or not has_text(contexts):
+            missing = "response has" if is_blank(response) else "contexts have"
             reason = f"The {missing} no text, so nothing can be checked."
             return EvaluationResult(
                 query=query,

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gliclass_rerank import FactChecker, FactReport
+from gliclass_rerank.types import is_blank
 
 
 def has_text(texts: Sequence[str]) -> bool:
-    return any(text.strip() for text in texts)
+    return not all(map(is_blank, texts))
 
 
 def check_by(checker: FactChecker, answer: str, texts: Sequence[str]) -> FactReport:
@@ -16,5 +17,5 @@ def check_by(checker: FactChecker, answer: str, texts: Sequence[str]) -> FactRep
 
     Blank ones support and refute nothing. ``evidence`` of each claim is an index into all texts.
     """
-    places = [i for i, text in enumerate(texts) if text.strip()]
+    places = [i for i, text in enumerate(texts) if not is_blank(text)]
     return checker.check(answer, [texts[i] for i in places]).renumbered(places)

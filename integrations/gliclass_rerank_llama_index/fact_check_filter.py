@@ -20,10 +20,10 @@ class GLiClassFactCheckFilter(ScoringPostprocessor):
     and supported where all are. A node that is kept has the probability of that as its score, in [0, 1], the smallest
     or largest of the sentences, and says in its metadata, "fact_check", whether the claim is "supported" or "refuted";
     neither an LLM nor an embedding model reads it there. Best first; equal nodes keep their order, and the nodes given
-    stay as they are. Events are those of a reranker.
+    stay as they are. Nodes without text, such as pictures, are left out. Events are those of a reranker.
 
     Raises (when used):
-        InputError: no query, one that claims nothing, or a node without text; it is a ValueError.
+        InputError: no query, or one that claims nothing; it is a ValueError.
         ModelError: the model cannot be loaded.
     """
 

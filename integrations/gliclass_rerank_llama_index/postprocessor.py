@@ -17,12 +17,15 @@ from pydantic.json_schema import SkipJsonSchema
 
 from gliclass_rerank import InputError, Scorer
 from gliclass_rerank.scoring.lazy import LazyScorer
+from gliclass_rerank.types import is_blank
 
 dispatcher = get_dispatcher(__name__)
 
 
 class ScoringPostprocessor(BaseNodePostprocessor):
     """Gives nodes new scores by the query, in new `NodeWithScore`s, and says so to event and callback handlers.
+
+    Nodes without text, such as pictures, cannot be judged and are left out.
 
     Serialised, it is its options and the model's name; weights and a given scorer stay behind.
     """
@@ -72,8 +75,8 @@ class ScoringPostprocessor(BaseNodePostprocessor):
             with self.callback_manager.event(CBEventType.RERANKING, payload=payload) as event:
                 if query_bundle is None:
                     raise InputError("query: expected one, got none; pass query_str= or query_bundle=")
-                if nodes:
-                    kept = self._rescored(query_bundle.query_str, nodes)
+                if with_text := [found for found in nodes if not is_blank(found.get_content(self.metadata_mode))]:
+                    kept = self._rescored(query_bundle.query_str, with_text)
                 event.on_end(payload={EventPayload.NODES: kept})
         finally:
             # After an error as well: who waits for the end of what has started is not left waiting.
@@ -86,7 +89,7 @@ class ScoringPostprocessor(BaseNodePostprocessor):
 
     @abstractmethod
     def _rescored(self, query: str, nodes: list[NodeWithScore]) -> list[NodeWithScore]:
-        """What is kept of nodes, of which there are some, best first; made by `_with_score`."""
+        """What is kept of nodes, all of them with text and at least one, best first; made by `_with_score`."""
 
     def _texts(self, nodes: list[NodeWithScore]) -> list[str]:
         return [found.get_content(self.metadata_mode) for found in nodes]

@@ -23,7 +23,7 @@ from gliclass_rerank import FactChecker, FactReport, InputError, Scorer
 from gliclass_rerank.check import SUPPORTED, check_verdicts
 from gliclass_rerank.claims import Verdict
 from gliclass_rerank.scoring.lazy import LazyScorer
-from gliclass_rerank.types import check_choice, check_text
+from gliclass_rerank.types import check_choice, check_text, is_blank
 from gliclass_rerank_llama_index.evidence import check_by, has_text
 
 Mode = Literal["annotate", "filter"]
@@ -106,7 +106,7 @@ class FactCheckedQueryEngine(BaseQueryEngine):
         if isinstance(response, StreamingResponse):
             response = response.get_response()
         answer = response.response
-        if answer is None or not answer.strip():
+        if answer is None or is_blank(answer):
             return self._with_verdicts(response, answer, FactReport(()))
         texts = [found.get_content(self._metadata_mode) for found in response.source_nodes]
         report = check_by(self._checker, answer, texts) if has_text(texts) else None

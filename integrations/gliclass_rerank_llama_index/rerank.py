@@ -12,11 +12,12 @@ from gliclass_rerank_llama_index.postprocessor import ScoringPostprocessor
 class GLiClassRerank(ScoringPostprocessor):
     """Orders nodes by how well they answer the query, best first; a node's score is then its relevance, in [0, 1].
 
-    `Reranker` decides: equal nodes keep their order. No nodes give none, and no model is loaded for them. The nodes
-    given stay as they are; `ReRankStartEvent`, `ReRankEndEvent` and the callback event RERANKING tell of every call.
+    `Reranker` decides: equal nodes keep their order. Nodes without text, such as pictures, are left out. Where none is
+    left, none is given, and no model is loaded. The nodes given stay as they are; `ReRankStartEvent`, `ReRankEndEvent`
+    and the callback event RERANKING tell of every call.
 
     Raises (when used):
-        InputError: no query, or a query or node without text; it is a ValueError.
+        InputError: no query, or one without text; it is a ValueError.
         ModelError: the model cannot be loaded.
     """
 
