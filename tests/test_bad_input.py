@@ -27,6 +27,7 @@ GOOD: dict[str, Any] = {"text": "Bread rises.", "labels": ("science",)}
     [
         ("", "expected some text"),
         (" \n\t\u3000", "expected some text"),
+        ("\u200b\ufeff", "expected some text"),
         (None, "NoneType"),
         (7, "int"),
         (b"bytes", "bytes"),
@@ -42,7 +43,7 @@ def test_a_bad_text_or_label_is_named(bad: object, complaint: str) -> None:
         ScoreRequest(**GOOD | {"labels": ("law", bad)})
     with pytest.raises(InvalidTextError, match=f"^example text: .*{complaint}"):
         ScoreRequest(**GOOD, examples=({"text": bad, "labels": ["law"]},))  # type: ignore[arg-type]
-    if bad not in ("", " \n\t\u3000"):  # a prompt may be empty
+    if bad not in ("", " \n\t\u3000", "\u200b\ufeff"):  # a prompt may be empty
         with pytest.raises(InvalidTextError, match=f"^prompt: .*{complaint}"):
             ScoreRequest(**GOOD, prompt=bad)  # type: ignore[arg-type]
 
@@ -71,21 +72,6 @@ def test_an_unknown_way_with_long_texts(value: object) -> None:
         ScoreRequest(**GOOD, long_text=value)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ["bert-simple", "bert-text-first", "bi-encoder", "bart-encoder-decoder"])
-def test_what_tokenises_to_nothing_is_an_error(name: str, scorers: Scorers) -> None:
-    """BERT's tokenizer drops control characters; byte-level ones read everything."""
-    scorer = scorers(name)
-    if name.startswith("bart"):
-        assert scorer.score([ScoreRequest("\u200b", ("\u200b",))])[0].shape == (1,)
-        return
-    with pytest.raises(InvalidTextError, match=r"text .*leaves nothing of it"):
-        scorer.score([ScoreRequest("\u200b\u200e", ("science",))])
-    with pytest.raises(InvalidTextError, match=r"label .*leaves nothing of it"):
-        scorer.score([ScoreRequest("Bread rises.", ("science", "\u200b"))])
-    with pytest.raises(InvalidTextError, match="leaves nothing of it"):
-        scorer.score([ScoreRequest("\u200b" * 5000, ("science",), prompt="sort")])
-
-
 def test_examples_for_a_bi_encoder_are_refused_not_ignored(scorers: Scorers) -> None:
     with pytest.raises(InputError, match="reads no examples"):
         scorers("bi-encoder").score([ScoreRequest(**GOOD, examples=(Example("x", ("law",)),))])
@@ -96,7 +82,7 @@ def test_one_bad_request_fails_the_call_and_leaves_the_scorer_usable(scorers: Sc
     good = ScoreRequest(**GOOD)
     before = scorer.score([good])[0].tolist()
     with pytest.raises(GLiClassRerankError):
-        scorer.score([good, ScoreRequest("\u200b", ("science",))])
+        scorer.score([good, ScoreRequest("Bread rises.", ("science " * 600,))])
     assert scorer.score([good])[0].tolist() == before
 
 

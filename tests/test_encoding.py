@@ -21,7 +21,7 @@ from gliclass_rerank.scored import labels_share_pass
 from gliclass_rerank.scoring.checkpoint import read_checkpoint
 from gliclass_rerank.scoring.encoding import EncodedRequest, InputEncoder, window_bounds
 from gliclass_rerank.scoring.tokenizer import TextTokenizer
-from gliclass_rerank.types import LongText
+from gliclass_rerank.types import LongText, is_blank
 
 # One layout for each way in which texts are tokenised and framed.
 LAYOUTS = (
@@ -71,7 +71,7 @@ def text_of(encoded: EncodedRequest, tokenizer: TextTokenizer) -> list[NDArray[n
 def test_tokens_equal_upstreams_for_texts_without_markers(
     name: str, tiny: Tiny, text: str, label: str, prompt: str, shown: str
 ) -> None:
-    examples = (Example(shown, ("law", "music")),) if shown.strip() else ()
+    examples = (Example(shown, ("law", "music")),) if not is_blank(shown) else ()
     request = ScoreRequest(text, (label, "law"), prompt=prompt, examples=examples)
     encoder, _ = encoder_of(tiny, name)
     (item,) = encoder.encode([request])[0].passes

@@ -52,7 +52,7 @@ from gliclass_rerank.calibration import IsotonicCalibrator, PlattCalibrator
 from gliclass_rerank.cli import main
 from gliclass_rerank.scoring.encoding import chunk_sizes
 from gliclass_rerank.scoring.http import HttpScorer
-from gliclass_rerank.types import FloatArray
+from gliclass_rerank.types import FloatArray, is_blank
 
 KEY = "a-key-of-the-test"
 CALIBRATED = replace(
@@ -64,7 +64,7 @@ CALIBRATED = replace(
 REQUEST = ScoreRequest("salt comes from the sea", ("sea salt", "bread"))
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=30).filter(
-    lambda text: bool(text.strip())
+    lambda text: not is_blank(text)
 )
 requests = st.builds(
     ScoreRequest,
@@ -97,7 +97,14 @@ class NoisyScorer:
         read = spans[:1] if request.long_text == "truncate" else spans
         seed = np.frombuffer(repr(request).encode(), np.uint8)
         rows = np.random.default_rng(seed).normal(size=(len(read), len(request.labels))).astype(np.float32)
-        return Logits.over_windows(rows, read, truncated=len(read) < len(spans))
+        unread = [i for i, label in enumerate(request.labels) if len(label) % 3 == 0]
+        return Logits.over_windows(
+            rows,
+            read,
+            truncated=len(read) < len(spans),
+            unread_text=len(request.text) % 2 == 0,
+            unread_labels=unread,
+        )
 
 
 Fault = Callable[[Request], "Response | None"]
@@ -163,6 +170,7 @@ def _result(row: FloatArray) -> dict[str, object]:
     result: dict[str, object] = {"logits": row.tolist(), "spans": [], "truncated": False}
     if isinstance(row, Logits):
         result |= {"spans": row.spans, "truncated": row.truncated}
+        result |= {"unread_text": row.unread_text, "unread_labels": row.unread_labels}
         if len(row.spans) > 1:
             result["per_window"] = row.per_window.tolist()
     return result
@@ -237,6 +245,7 @@ def assert_same(got: Sequence[FloatArray], expected: Sequence[FloatArray]) -> No
         assert ours.per_window.tobytes() == theirs.per_window.tobytes()
         assert ours.per_window.shape == theirs.per_window.shape
         assert (ours.spans, ours.truncated) == (theirs.spans, theirs.truncated)
+        assert (ours.unread_text, ours.unread_labels) == (theirs.unread_text, theirs.unread_labels)
 
 
 def test_what_is_sent_beside_the_text_counts_for_a_chunk() -> None:
@@ -435,6 +444,7 @@ def test_what_the_service_refuses_is_an_input_error(scorer: HttpScorer, service:
         b'{"revision": "1"}',
         b'{"revision": "1", "results": []}',
         b'{"revision": "1", "results": [{"logits": [1.0], "spans": [], "truncated": false}]}',
+        b'{"revision":"1","results": [{"logits": [1, 2], "spans":[[0,1]], "truncated": false, "unread_labels": [2]}]}',
         b'{"revision": "1", "results": [{"logits": [1.0, NaN], "spans": [], "truncated": false}]}',
         b'{"revision": "1", "results": [{"logits": [1.0, 1e39], "spans": [], "truncated": false}]}',
         b'{"revision": "1", "results": [{"logits": [1.0, 2.0], "spans": [[0, 1], [1, 2]], "truncated": false}]}',

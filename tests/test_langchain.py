@@ -703,7 +703,9 @@ def test_what_cannot_be_checked_is_refused(state: Any, message: str) -> None:
 
 def test_blank_sources_say_nothing_and_keep_their_places() -> None:
     straight = checking().invoke(STATE)
-    shifted = checking().invoke({**STATE, "context": ["", *STATE["context"], Document(" ")]})
+    shifted = checking().invoke(
+        {**STATE, "context": ["", *STATE["context"], Document(" "), "\u200b", Document("\ufeff")]}
+    )
     assert [claim["evidence"] + 1 for claim in straight["fact_check"]] == [
         claim["evidence"] for claim in shifted["fact_check"]
     ]

@@ -306,6 +306,16 @@ def test_a_nodes_own_class_survives_the_copy() -> None:
     assert found.node.image_url == "https://example.org/a.png"
 
 
+@pytest.mark.parametrize("blank", [ImageNode(image="aGVsbG8="), TextNode(text="\u200b"), TextNode(text="")])
+@both_ways
+@both_postprocessors
+def test_a_node_without_text_is_left_out(run: Run, kind: Any, blank: TextNode) -> None:
+    nodes = [NodeWithScore(node=blank, score=0.9), *nodes_of([SUPPORTING, CLAIM])]
+    with_text = run(kind(scorer=OverlapScorer()), nodes[1:], query_str=CLAIM)
+    assert run(kind(scorer=OverlapScorer()), nodes, query_str=CLAIM) == with_text != []
+    assert run(kind(model="no such model"), nodes[:1], query_str=CLAIM) == [], "nothing to judge loads no model"
+
+
 def test_the_metadata_mode_says_what_is_read() -> None:
     node = TextNode(text="a", metadata={"shown": "copy", "hidden": "file"}, excluded_embed_metadata_keys=["hidden"])
     scores = {

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from gliclass_rerank import InputError, InvalidTextError
 from gliclass_rerank.passages import SourcedPassage, read_content, read_lines, read_sources
 from gliclass_rerank.playground.reading import read_passages
+from gliclass_rerank.types import is_blank
 
 NOTHING = io.BytesIO()
 
@@ -150,7 +151,7 @@ def test_a_text_that_no_tokenizer_reads_is_named(text: object) -> None:
         list(read_lines(io.BytesIO(json.dumps({"text": text}).encode())))
 
 
-@given(st.lists(st.text(min_size=1).filter(lambda text: text.strip() and "\0" not in text)))
+@given(st.lists(st.text(min_size=1).filter(lambda text: not is_blank(text) and "\0" not in text)))
 def test_what_is_written_as_json_lines_is_read_back(texts: list[str]) -> None:
     lines = "\n".join(json.dumps(text, ensure_ascii=False) for text in texts).encode()
     assert [passage.text for passage in read_lines(io.BytesIO(lines))] == texts
@@ -160,3 +161,14 @@ def test_what_is_written_as_json_lines_is_read_back(texts: list[str]) -> None:
 def test_a_folder_that_cannot_be_entered_is_told(tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0)
     assert "closed" in read_sources([str(tmp_path)], NOTHING).skipped[0]
+
+
+@pytest.mark.parametrize("blank", ["", " \n", "\u200b\n", "\ufeff\ufeff", "\u00ad"])
+def test_a_blank_file_of_a_folder_is_skipped_and_one_that_is_named_is_refused(blank: str, tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("Berlin is big.", "utf-8")
+    (tmp_path / "b.txt").write_text(blank, "utf-8")
+    read = read_sources([str(tmp_path)], NOTHING)
+    assert [passage.text for passage in read.passages] == ["Berlin is big."]
+    assert len(read.skipped) == 1
+    with pytest.raises(InputError, match=r"b\.txt: expected some text"):
+        read_sources([str(tmp_path / "b.txt")], NOTHING)

@@ -362,7 +362,7 @@ class Lines:
         ("", InvalidTextError, "query: expected some text"),
         (" \n", InvalidTextError, "query: expected some text"),
         ([], InputError, "query: expected at least one"),
-        (["x", ""], InvalidTextError, "query: expected some text"),
+        (["x", ""], InvalidTextError, "query 1: expected some text"),
         (None, InputError, "query: expected a string or a sequence of strings, got NoneType"),
         (3, InputError, "query: expected a string or a sequence of strings, got int"),
         ([3], InvalidTextError, "query: expected a string, got int"),

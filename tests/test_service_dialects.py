@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 
 from gliclass_rerank import InputError, Reranker, Scorer, load_scorer
 from gliclass_rerank.sentences import split_sentences
+from gliclass_rerank.types import is_blank
 
 QUERY = "red apple"
 DOCUMENTS = ["a green pear", "a red apple", "the red door"]
@@ -219,7 +220,7 @@ def test_a_span_scores_as_a_document_of_its_own(client: TestClient) -> None:
 # The law: a ranking over HTTP is the library's own.
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=40).filter(
-    lambda text: bool(text.strip())
+    lambda text: not is_blank(text)
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,7 +16,19 @@ from gliclass_rerank_service import Settings, create_app, job_calls
 from serving import GatedScorer, wait_for
 from starlette.testclient import TestClient
 
-from gliclass_rerank import Classifier, FactChecker, Logits, Reranker, Route, Router, Scorer, ScoreRequest, load_scorer
+from gliclass_rerank import (
+    Classifier,
+    FactChecker,
+    Logits,
+    Reranker,
+    Route,
+    Router,
+    Scorer,
+    ScoreRequest,
+    UnreadableTextError,
+    load_scorer,
+)
+from gliclass_rerank.types import FloatArray
 
 TEXTS = ["a red apple", "the door is green"]
 EVIDENCE = ["The tower is tall and red.", "Nobody likes pears."]
@@ -320,3 +332,79 @@ def test_a_job_that_cannot_be_done_is_not_accepted(client: TestClient) -> None:
         ("/jobs/rerank", {"query": "a", "documents": ["b"], "relevant_spans": {"mode": "enabled"}}),
     ):
         assert client.post(path, json=body).status_code == 422, body
+
+
+# What the model cannot read.
+
+
+class EnglishScorer(OverlapScorer):
+    """Reads ASCII alone, says what else it was given, and refuses "~~"."""
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[FloatArray]:
+        for request in requests:
+            for text in (request.text, *request.labels):
+                if text == "~~":
+                    raise UnreadableTextError("text", text, "nothing is left of it")
+        return [
+            Logits.over_windows(
+                row[np.newaxis],
+                [(0, len(request.text))],
+                unread_text=not request.text.isascii(),
+                unread_labels=[i for i, label in enumerate(request.labels) if not label.isascii()],
+            )
+            for request, row in zip(requests, super().score(requests), strict=True)
+        ]
+
+
+@pytest.fixture(scope="module")
+def english() -> Iterator[TestClient]:
+    with TestClient(create_app(EnglishScorer(), Settings())) as made:
+        yield made
+
+
+FOREIGN = "ፓሪስ"
+
+
+def test_answers_say_what_the_model_could_not_read(english: TestClient) -> None:
+    ranked = post(english, "/rerank", query="door", documents=["the door", FOREIGN])["results"]
+    assert [(one["index"], one.get("readable")) for one in ranked] == [(0, None), (1, False)]
+    bare = post(english, "/rerank", query="door", texts=["the door", FOREIGN])
+    assert all(set(one) == {"index", "score"} for one in bare), "TEI's answer has no fields of ours"
+    (claim,) = post(english, "/check", answer="The door.", evidence=[FOREIGN], threshold=0)["claims"]
+    assert (claim["readable"], claim["verdict"], claim["support"]) == (False, "not_enough_info", 0)
+    routed = post(english, "/route", queries=["door", FOREIGN], routes={"a": "the door", "b": ""})["results"]
+    assert [one["readable"] for one in routed] == [True, False]
+    labelled = post(english, "/classify", texts=["door", FOREIGN], labels=["door"])["results"]
+    assert [one["readable"] for one in labelled] == [True, False]
+    (row,) = post(english, "/logits", requests=[{"text": FOREIGN, "labels": ["a", FOREIGN]}])["results"]
+    assert (row["unread_text"], row["unread_labels"]) == (True, [1])
+    (row,) = post(english, "/logits", requests=[{"text": "door", "labels": ["a"]}])["results"]
+    assert {"unread_text", "unread_labels"}.isdisjoint(row)
+
+
+LOGITS = {"requests": [{"text": "a", "labels": ["b"]}, {"text": "a", "labels": ["b", FOREIGN]}]}
+
+
+@pytest.mark.parametrize(
+    ("path", "place", "body"),
+    [
+        ("/rerank", "passage 1", {"query": "door", "documents": ["door", FOREIGN]}),
+        ("/rerank", "query", {"query": FOREIGN, "documents": ["door"]}),
+        ("/check", "evidence 1", {"answer": "A door.", "evidence": ["door", FOREIGN]}),
+        ("/route", "query 1", {"queries": ["door", FOREIGN], "routes": {"a": ""}}),
+        ("/classify", "label 1", {"text": "door", "labels": ["a", FOREIGN]}),
+        ("/logits", "label 1 of request 1", LOGITS),
+    ],
+)
+def test_a_refusal_names_the_place_in_the_request(
+    english: TestClient, path: str, place: str, body: dict[str, Any]
+) -> None:
+    """Where it was asked for, and where the tokenizer leaves nothing."""
+    bodies = [json.loads(json.dumps(body, ensure_ascii=False).replace(FOREIGN, "~~"))]
+    if path != "/logits":
+        bodies.append({**body, "unreadable": "error"})
+    for asked in bodies:
+        response = english.post(path, json=asked)
+        assert response.status_code == 422
+        assert response.json()["message"].startswith(f"{place}: ")
+        assert response.json()["error_type"] == "Tokenizer"
