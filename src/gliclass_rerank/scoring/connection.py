@@ -7,13 +7,16 @@ import json
 import os
 import random
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from gliclass_rerank.errors import InputError, MissingExtraError, OptionError, ServiceError
+from gliclass_rerank.scoring.forks import PerProcess
 from gliclass_rerank.types import check_number
 
 if TYPE_CHECKING:
@@ -21,17 +24,18 @@ if TYPE_CHECKING:
 
 MAX_ATTEMPTS = 8
 FIRST_WAIT, LONGEST_WAIT = 0.1, 5.0  # seconds between attempts, where the server names none
+CONNECT_SECONDS = 5.0  # for a connection to be made; a server far away takes a fraction of a second
 RETRIED = (429, 503)
 REFUSED_INPUT = (400, 413, 422)
 REFUSED_KEY = (401, 403)
 
 
 class Connection:
-    """Connections to one server. Safe to use from many threads.
+    """Connections to one server. Safe to use from many threads and in forked processes.
 
     A question is sent again when the server is overloaded (429), not ready (503) or does not answer: at most 8 times,
-    with growing and jittered pauses, never shorter than its ``Retry-After``. The environment's proxies are used as
-    httpx does.
+    with growing and jittered pauses, never shorter than its ``Retry-After``. A server that has never answered and takes
+    no connection is an error at once. The environment's proxies are used as httpx does.
 
     Args:
         url: "http://host:port" or "https://host:port"; a path is kept, as a prefix.
@@ -40,6 +44,8 @@ class Connection:
         api_key: sent as a bearer token; empty for none.
         timeout: seconds in which a question has to be answered, pauses and further attempts included, > 0.
         in_flight: how many questions are under way at a time, if the caller bounds them.
+        transport: how requests travel, by default over the network.
+        clock, sleep: the time in seconds, and how to wait for some.
 
     Raises:
         MissingExtraError: httpx is not installed.
@@ -55,6 +61,9 @@ class Connection:
         api_key: str | None,
         timeout: float,
         in_flight: int | None = None,
+        transport: httpx.BaseTransport | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.url = _checked_url(url)
         self._expected, self._key_variable = expected, key_variable
@@ -68,36 +77,59 @@ class Connection:
         if key:
             headers["authorization"] = f"Bearer {_checked_key(key, key_variable)}"
         limits = httpx.Limits(max_connections=in_flight or 100, max_keepalive_connections=in_flight or 20)
-        self._client = httpx.Client(base_url=self.url, headers=headers, limits=limits)
+        make = partial(httpx.Client, base_url=_address(self.url), headers=headers, limits=limits, transport=transport)
+        self._client = PerProcess(make)
+        self._clock, self._sleep = clock, sleep
+        self._met = False  # it has answered once
 
     def send(self, method: str, path: str, body: bytes = b"") -> httpx.Response:
         """Send until there is an answer other than "later"; the last such answer counts when patience is over.
 
         Raises:
-            ServiceError: nobody answers in time.
+            ServiceError: nobody answers in time, or the answer cannot be read.
         """
         import httpx
 
-        deadline = time.monotonic() + self._timeout
+        deadline = self._clock() + self._timeout
         for attempt in range(1, MAX_ATTEMPTS + 1):
             answer, failure = None, None
             try:
-                left = max(0.001, deadline - time.monotonic())
-                answer = self._client.request(method, path, content=body, timeout=left)
+                answer = self._ask(method, path, body, deadline)
                 if answer.status_code not in RETRIED:
                     return answer
             except httpx.TransportError as error:
                 failure = error
+                if not self._met and isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+                    break
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
+                raise ServiceError(f"{self.url} gives an answer that cannot be read ({_said(error)})") from error
             pause = max(_backoff(attempt), _retry_after(answer))
-            if attempt == MAX_ATTEMPTS or time.monotonic() + pause > deadline:
+            if attempt == MAX_ATTEMPTS or self._clock() + pause > deadline:
                 break
-            time.sleep(pause)
+            self._sleep(pause)
         if answer is not None:
             return answer
         raise ServiceError(
-            f"{self.url} does not answer ({type(failure).__name__}: {failure}; attempt {attempt}, at most "
-            f"{self._timeout:g} s): check that the service runs and can be reached, or raise timeout="
+            f"{self.url} does not answer ({_said(failure)}; attempt {attempt}, at most {self._timeout:g} s): check "
+            "that the service runs and can be reached, wait until it has started, or raise timeout="
         ) from failure
+
+    def _ask(self, method: str, path: str, body: bytes, deadline: float) -> httpx.Response:
+        """Send once and read the whole answer before the deadline. httpx's own timeouts are for one read each."""
+        import httpx
+
+        left = max(0.001, deadline - self._clock())
+        timeout = httpx.Timeout(left, connect=min(left, CONNECT_SECONDS))
+        parts: list[bytes] = []
+        with self._client.get().stream(method, path, content=body, timeout=timeout) as answer:
+            self._met = True
+            # Read by the transport when the body begins.
+            answer.request.extensions["timeout"]["read"] = max(0.001, deadline - self._clock())
+            for part in answer.iter_raw():
+                if self._clock() > deadline:
+                    raise httpx.ReadTimeout("the answer comes too slowly", request=answer.request)
+                parts.append(part)
+        return httpx.Response(answer.status_code, headers=answer.headers, content=b"".join(parts))
 
     def refusal(self, answer: httpx.Response, where: str = "") -> InputError | ServiceError:
         """The error that an answer other than 200 is; ``where`` says what was refused."""
@@ -108,6 +140,8 @@ class Connection:
             advice = f"expected an API key that it knows; pass api_key=, or set {self._key_variable}"
         elif status in RETRIED:
             advice = "it is overloaded or not ready; try again later, send less at a time, or raise timeout="
+        elif 300 <= status < 400:
+            advice = f"pass the URL that it redirects to, {answer.headers.get('location', '')!r:.200}"
         elif status == 404:
             advice = f"expected {self._expected}"
         else:
@@ -116,7 +150,7 @@ class Connection:
 
     def close(self) -> None:
         """Close the connections."""
-        self._client.close()
+        self._client.get().close()
 
 
 def message_of(answer: httpx.Response) -> str:
@@ -145,6 +179,24 @@ def _checked_url(url: str) -> str:
             "fragment; a key goes to api_key="
         )
     return url.rstrip("/")
+
+
+def _address(url: str) -> httpx.URL:
+    """The URL as httpx reads it, which is stricter about the names of hosts."""
+    import httpx
+
+    try:
+        address = httpx.URL(url)
+        address.host  # noqa: B018  # raises where it is no name in its alphabet
+    except (httpx.InvalidURL, ValueError) as error:
+        raise OptionError(
+            f"url: expected http://host:port or https://host:port, got one that is no URL: {error}"
+        ) from None
+    return address
+
+
+def _said(error: Exception | None) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _checked_key(key: str, variable: str) -> str:
