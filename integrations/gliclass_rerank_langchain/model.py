@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 from pydantic import BaseModel, Field, PlainValidator, model_validator
 
 from gliclass_rerank import GLiClassRerankError, OptionError, Scorer
+from gliclass_rerank.scoring.forks import PerProcess
 from gliclass_rerank.scoring.lazy import LazyScorer
 
 T = TypeVar("T")
@@ -21,7 +22,7 @@ KEPT = 2  # models that stay loaded although no part is left that names them
 
 _named: WeakValueDictionary[str, LazyScorer] = WeakValueDictionary()
 _recent: deque[LazyScorer] = deque(maxlen=KEPT)
-_lock = Lock()
+_lock = PerProcess(Lock)
 
 
 def scorer_of(model: str) -> LazyScorer:
@@ -29,7 +30,7 @@ def scorer_of(model: str) -> LazyScorer:
 
     LangChain makes a part anew for each call that configures it, so a part cannot hold its model by itself.
     """
-    with _lock:
+    with _lock.get():
         scorer = _named.setdefault(model, LazyScorer(model))
         if scorer not in _recent:
             _recent.append(scorer)

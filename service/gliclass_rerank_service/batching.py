@@ -20,10 +20,14 @@ from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeoutError  # a class of its own before Python 3.11
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
+from typing import Any
 
 from gliclass_rerank import Example, GLiClassRerankError, ModelInfo, Scorer, ScoreRequest
 from gliclass_rerank.scored import labels_share_pass
+from gliclass_rerank.scoring.copies import Shared
+from gliclass_rerank.scoring.forks import PerProcess
 from gliclass_rerank.types import FloatArray, check_number
 
 TURNS_PER_BATCH = 4  # callers that meet in a batch, at least, if so many wait; an ordinary request fits in one turn
@@ -268,13 +272,13 @@ class BatchingStats:
     tokens_per_second: float | None
 
 
-class BatchingScorer:
+class BatchingScorer(Shared):
     """A `Scorer` over any scorer that puts the requests of many callers into common batches.
 
     One thread calls the inner scorer. Callers share its batches in turns of equally many tokens, so that a small
     submission is answered after a batch or two, however large the others are. What is cancelled or late is dropped
     before it is computed. If a batch fails, its submissions are scored one by one, and only those that fail alone get
-    an error.
+    an error. A forked process begins with an empty queue and a thread of its own.
 
     Args:
         scorer: what computes; its scores must not depend on what else is in a batch.
@@ -301,9 +305,15 @@ class BatchingScorer:
         check_number(max_queue_tokens, "max_queue_tokens", low=1)
         self._scorer = scorer
         self._cost = cost
-        self._queue = _FairQueue(max_batch_tokens, max_queue_tokens)
-        self._changed = threading.Condition()  # guards all that follows, and the queue
+        self._limits = max_batch_tokens, max_queue_tokens
         self._closed = False
+        self._begun = PerProcess(self._begin)
+        self._begun.get()
+
+    def _begin(self) -> None:
+        """Start with an empty queue, once in each process."""
+        self._queue = _FairQueue(*self._limits)
+        self._changed = threading.Condition()  # guards all that follows, the queue and whether it is closed
         self._batches = self._requests = self._tokens = 0
         self._recent_tokens = self._recent_seconds = 0.0
         self._busy_tokens = self._busy_seconds = 0.0  # the same of batches of a turn at least
@@ -344,6 +354,7 @@ class BatchingScorer:
         """
         if deadline is not None:
             check_number(deadline, "deadline")
+        self._begun.get()
         submission = Submission(requests, [max(1, self._cost(request)) for request in requests], deadline=deadline)
         with self._changed:
             self._check_open(sum(submission.costs), deadline)
@@ -357,6 +368,7 @@ class BatchingScorer:
 
     def stats(self) -> BatchingStats:
         """Return a consistent snapshot."""
+        self._begun.get()
         with self._changed:
             return BatchingStats(
                 queue_tokens=self._queue.tokens,
@@ -377,6 +389,7 @@ class BatchingScorer:
         Returns:
             Whether the thread has ended.
         """
+        self._begun.get()
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -398,6 +411,11 @@ class BatchingScorer:
     ) -> None:
         """Close; after an error without computing what waits."""
         self.close(drain=error is None)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        batches, queue = self._limits
+        options = {"max_batch_tokens": batches, "max_queue_tokens": queue, "cost": self._cost}
+        return partial(BatchingScorer, **options), (self._scorer,)
 
     def _check_open(self, tokens: int, deadline: float | None) -> None:
         """Raise unless so many tokens can be accepted now, and probably answered in time."""

@@ -6,9 +6,11 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 from gliclass_rerank import ServiceError
+from gliclass_rerank.scoring.forks import PerProcess
 from gliclass_rerank_service.batching import DeadlineExceededError
 
 T = TypeVar("T")
@@ -20,8 +22,8 @@ class JobCalls:
     """Runs calls that may block on threads of their own, few at a time. Its `run` belongs to one event loop."""
 
     def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="gliclass-job-calls")
-        self._lock = threading.Lock()
+        self._threads = PerProcess(partial(ThreadPoolExecutor, THREADS, thread_name_prefix="gliclass-job-calls"))
+        self._lock = PerProcess(threading.Lock)
         self._under_way = 0
 
     async def run(self, call: Callable[[], T], *, seconds: float) -> T:
@@ -32,14 +34,14 @@ class JobCalls:
             DeadlineExceededError: the time is over. A call that has begun goes on, and a job that it submits may be
                 accepted.
         """
-        with self._lock:
+        with self._lock.get():
             if self._under_way >= MOST_CALLS:
                 raise ServiceError(
                     f"expected at most {MOST_CALLS} calls of the jobs' broker at a time, and there are as many; check "
                     "that it answers, then try again"
                 )
             self._under_way += 1
-        future = self._threads.submit(call)
+        future = self._threads.get().submit(call)
         future.add_done_callback(self._ended)
         try:
             return await asyncio.wait_for(asyncio.wrap_future(future), seconds)
@@ -51,8 +53,8 @@ class JobCalls:
 
     def close(self) -> None:
         """Begin no more calls; those that have begun are not waited for."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.get().shutdown(wait=False, cancel_futures=True)
 
     def _ended(self, _: Future[T]) -> None:
-        with self._lock:
+        with self._lock.get():
             self._under_way -= 1

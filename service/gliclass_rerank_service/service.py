@@ -7,12 +7,14 @@ import logging
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 
 from gliclass_rerank import ModelInfo, Scorer, ScoreRequest
+from gliclass_rerank.scoring.forks import PerProcess
 from gliclass_rerank.types import FloatArray
 from gliclass_rerank_service.batching import BatchingScorer
 from gliclass_rerank_service.errors import NotFoundError, TooLargeError
@@ -49,11 +51,13 @@ class Service:
         self.settings = settings
         self.metrics = Metrics()
         self.tracing: Tracing | None = open_tracing(settings.otlp_endpoint)
-        self.threads = ThreadPoolExecutor(PREPARING_THREADS, thread_name_prefix="gliclass-preparing")
+        self._threads = PerProcess(
+            partial(ThreadPoolExecutor, PREPARING_THREADS, thread_name_prefix="gliclass-preparing")
+        )
         self.job_calls = JobCalls()
         self.draining = False
         self.in_flight = 0
-        self._opening = Lock()
+        self._opening = PerProcess(Lock)
         self._jobs: Jobs | None = None
         self._keys = read_keys(settings)
         self.scorer = scorer if isinstance(scorer, BatchingScorer) else self._batching(scorer)
@@ -65,6 +69,11 @@ class Service:
             max_batch_tokens=self.settings.max_batch_tokens,
             max_queue_tokens=self.settings.max_queue_tokens,
         )
+
+    @property
+    def threads(self) -> ThreadPoolExecutor:
+        """Where requests are built and logits read."""
+        return self._threads.get()
 
     @property
     def ready(self) -> bool:
@@ -80,7 +89,7 @@ class Service:
         """
         from gliclass_rerank_service.jobs import open_jobs
 
-        with self._opening:
+        with self._opening.get():
             if self._jobs is None:
                 self._jobs = open_jobs(self.settings, self.scorer)
         return self._jobs

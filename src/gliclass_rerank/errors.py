@@ -12,12 +12,15 @@
     │   ├── CheckpointError              the folder is there, but is no usable checkpoint
     │   ├── UnsupportedModelError        a layout, flag or backbone that we, or the installed packages, cannot run
     │   ├── NonFiniteError               weights or scores are NaN or infinite
-    │   └── DeviceMemoryError            one pass by itself does not fit into the device's memory
+    │   ├── DeviceMemoryError            one pass by itself does not fit into the device's memory
+    │   └── NotPicklableError (pickle.PicklingError)  a scorer without a source to load it from
     ├── ServiceError                     a service did not answer, or refused
     └── MissingExtraError (ImportError)  an optional part of the package is not installed
 
 Each message says what was expected, what came, and what to do about it.
 """
+
+from pickle import PicklingError
 
 
 class GLiClassRerankError(Exception):
@@ -85,6 +88,10 @@ class DeviceMemoryError(ModelError):
     """One pass by itself does not fit into the free memory of the device; whatever can be divided was divided."""
 
 
+class NotPicklableError(ModelError, PicklingError):
+    """The scorer was built from objects in memory, so no pickle can say how to load it again."""
+
+
 class ServiceError(GLiClassRerankError):
     """A service did not answer, refused, or answered what cannot be understood. ``status``: its HTTP status, if any."""
 
@@ -98,4 +105,7 @@ class MissingExtraError(GLiClassRerankError, ImportError):
 
     def __init__(self, extra: str, purpose: str) -> None:
         super().__init__(f"{purpose} needs the extra [{extra}]: pip install 'gliclass-rerank[{extra}]'")
-        self.extra = extra
+        self.extra, self._purpose = extra, purpose
+
+    def __reduce__(self) -> tuple[type["MissingExtraError"], tuple[str, str]]:
+        return type(self), (self.extra, self._purpose)

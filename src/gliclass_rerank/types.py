@@ -78,7 +78,7 @@ class Logits(np.ndarray[Any, np.dtype[np.float32]]):
     """Raw logits of one request, float32, shape (labels,), that remember how the text was read.
 
     The values are the largest logit of each label over the windows of the text. Whatever is derived from
-    this array (slices, sums, copies) is an ordinary result without that memory: ``spans`` is then empty.
+    this array (slices, sums, NumPy's copies) is an ordinary result without that memory: ``spans`` is then empty.
 
     Attributes:
         spans: code-point range of each window in the request's text, in reading order.
@@ -112,6 +112,12 @@ class Logits(np.ndarray[Any, np.dtype[np.float32]]):
         self.spans, self.truncated = (), False
         self.unread_text, self.unread_labels = False, ()
         self.per_window = np.empty((0, 0), np.float32)
+
+    def __copy__(self) -> Logits:
+        return _restore_logits(np.array(self), self.per_window.copy(), self.spans, self.truncated)
+
+    def __deepcopy__(self, memo: object) -> Logits:
+        return self.__copy__()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Keep the memory when the array is pickled, so that results may cross processes."""

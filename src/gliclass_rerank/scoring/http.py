@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import accumulate
 from types import TracebackType
 
 from gliclass_rerank.scoring.batching import chunked
 from gliclass_rerank.scoring.connection import Connection
+from gliclass_rerank.scoring.copies import Origin, Reloadable
 from gliclass_rerank.scoring.encoding import chunk_sizes
+from gliclass_rerank.scoring.forks import PerProcess
 from gliclass_rerank.scoring.wire import ServiceInfo, read_info, read_logits, request_body
 from gliclass_rerank.types import Logits, ModelInfo, ScoreRequest
 
@@ -18,12 +21,16 @@ IN_FLIGHT = 4  # chunks of one call; the next ones travel while the service comp
 CHUNK_CHARACTERS = 250_000  # a megabyte of JSON at most, unless one text alone is larger
 
 
-class HttpScorer:
-    """A `Scorer` over the HTTP API of a running gliclass-rerank service. Safe to call from many threads.
+class HttpScorer(Reloadable):
+    """A `Scorer` over the HTTP API of a running gliclass-rerank service. Safe to call from many threads and in
+    forked processes.
 
     A call is divided into chunks that the service takes, of which a few are under way at a time. A chunk is sent again
     when the service is overloaded (429), not ready (503) or does not answer: at most 8 times, with growing and jittered
     pauses, never shorter than its ``Retry-After``. The environment's proxies are used as httpx does.
+
+    A pickle holds the URL and the timeout and never the key: unpickling connects again, with the key that the
+    environment has there.
 
     Args:
         url: where the service is, "http://host:8000"; a path is kept, as a prefix.
@@ -33,7 +40,8 @@ class HttpScorer:
     Raises:
         MissingExtraError: httpx is not installed.
         OptionError: a URL that names no service, or an impossible timeout.
-        ServiceError: nobody answers, the key is refused, or what answers is no such service.
+        ServiceError: nobody answers (raised at once where no connection can be made), the key is refused, or what
+            answers is no such service.
     """
 
     def __init__(self, url: str, *, api_key: str | None = None, timeout: float = 60.0) -> None:
@@ -44,7 +52,8 @@ class HttpScorer:
             api_key=api_key,
             timeout=timeout,
         )
-        self._pool = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="gliclass-http")
+        self.origin = Origin(HttpScorer, url, {"timeout": timeout})
+        self._pool = PerProcess(partial(ThreadPoolExecutor, IN_FLIGHT, thread_name_prefix="gliclass-http"))
         try:
             self._service = self._read_info()
         except BaseException:
@@ -69,7 +78,8 @@ class HttpScorer:
         if len(chunks) < 2:
             return [row for chunk in chunks for row in self._score(chunk, 0)]
         starts = accumulate(map(len, chunks), initial=0)
-        answers = [self._pool.submit(self._score, chunk, start) for chunk, start in zip(chunks, starts, strict=False)]
+        pool = self._pool.get()
+        answers = [pool.submit(self._score, chunk, start) for chunk, start in zip(chunks, starts, strict=False)]
         try:
             return [row for answer in answers for row in answer.result()]
         finally:  # after an error the others are of no use
@@ -78,7 +88,7 @@ class HttpScorer:
 
     def close(self) -> None:
         """Close the connections; nothing can be scored after that."""
-        self._pool.shutdown(cancel_futures=True)
+        self._pool.get().shutdown(cancel_futures=True)
         self._connection.close()
 
     def __enter__(self) -> HttpScorer:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from threading import Lock
-from typing import Any
 
 from gliclass_rerank.errors import OptionError
 from gliclass_rerank.scored import labels_share_pass
+from gliclass_rerank.scoring.copies import Shared
+from gliclass_rerank.scoring.forks import PerProcess
 from gliclass_rerank.scoring.load import load_scorer
 from gliclass_rerank.types import Example, FloatArray, ModelInfo, Scorer, ScoreRequest
 
 
-class LazyScorer:
+class LazyScorer(Shared):
     """A `Scorer` that loads its model on first use, once, whichever thread comes first.
 
-    Copies, deep ones too, share the model; pickled, it is the model's name.
+    Copies, deep ones too, share the model. A pickle holds the model's name, or the scorer that was passed.
 
     Args:
         model: what `load_scorer` takes: "mini", a folder, a hub id, a service's URL.
@@ -32,8 +33,8 @@ class LazyScorer:
         if scorer is not None and not callable(getattr(scorer, "score", None)):
             raise OptionError(f"scorer: expected one, as load_scorer gives, got {scorer!r:.60}; a name goes to model=")
         self.model = model if scorer is None else scorer.info.name
-        self._scorer = scorer
-        self._lock = Lock()
+        self._given = self._scorer = scorer
+        self._lock = PerProcess(Lock)
 
     @property
     def info(self) -> ModelInfo:
@@ -47,13 +48,10 @@ class LazyScorer:
         return labels_share_pass(self._loaded(), labels, examples)
 
     def _loaded(self) -> Scorer:
-        with self._lock:
+        with self._lock.get():
             if self._scorer is None:
                 self._scorer = load_scorer(self.model)
             return self._scorer
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> LazyScorer:
-        return self
-
-    def __reduce__(self) -> tuple[type[LazyScorer], tuple[str]]:
-        return LazyScorer, (self.model,)
+    def __reduce__(self) -> tuple[type[LazyScorer], tuple[str, Scorer | None]]:
+        return LazyScorer, (self.model, self._given)

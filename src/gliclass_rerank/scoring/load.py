@@ -15,6 +15,7 @@ from gliclass_rerank.calibration import read_calibration
 from gliclass_rerank.errors import MissingExtraError, ModelNotFoundError, OptionError, UnsupportedModelError
 from gliclass_rerank.scoring.adapter import base_name, is_adapter, with_adapter
 from gliclass_rerank.scoring.checkpoint import Checkpoint, fingerprint, read_checkpoint
+from gliclass_rerank.scoring.copies import Origin
 from gliclass_rerank.scoring.local import LocalScorer
 from gliclass_rerank.scoring.upstream import refuse_breaks
 from gliclass_rerank.types import ModelInfo, check_choice
@@ -106,6 +107,9 @@ def load_scorer(
         if value is not None and value < 1:
             raise OptionError(f"{what}: expected a positive number, got {value}")
     folder, name, commit = locate(str(source), revision=revision)
+    options = {"backend": backend, "device": device, "dtype": dtype, "max_batch_tokens": max_batch_tokens}
+    options |= {"max_length": max_length, "threads": threads, "revision": commit or revision}
+    origin = Origin(load_scorer, name or str(folder.absolute()), options)
     adapter = folder if is_adapter(folder) else None
     if adapter:
         if backend == "onnx":
@@ -122,6 +126,7 @@ def load_scorer(
         with refuse_breaks(checkpoint, "torch"):  # importing the packages can fail too
             scorer = _load_torch(checkpoint, device, dtype, max_batch_tokens, threads, adapter)
     scorer.check()
+    scorer.origin = origin
     return scorer
 
 

@@ -13,6 +13,7 @@ from gliclass_rerank.errors import DeviceMemoryError, NonFiniteError
 from gliclass_rerank.scoring.ahead import one_ahead, one_behind
 from gliclass_rerank.scoring.batching import batch_cost, chunked, plan_batches
 from gliclass_rerank.scoring.checkpoint import Checkpoint
+from gliclass_rerank.scoring.copies import Reloadable
 from gliclass_rerank.scoring.encoding import EncodedRequest, InputEncoder, Pass, chunk_sizes
 from gliclass_rerank.scoring.tokenizer import TextTokenizer
 from gliclass_rerank.scoring.upstream import refuse_breaks
@@ -29,8 +30,8 @@ Waiting = Callable[[], FloatArray]
 """A batch under way: called once, it waits for its logits, float32 of shape (passes, labels)."""
 
 
-class LocalScorer(ABC):
-    """A `Scorer` over a checkpoint. Subclasses run batches; safe to call from many threads.
+class LocalScorer(Reloadable, ABC):
+    """A `Scorer` over a checkpoint. Subclasses run batches; safe to call from many threads and in forked processes.
 
     On a device of its own (``info.device`` other than "cpu") the next requests are tokenised on a thread, and their
     batches started, while it still works on the ones before.

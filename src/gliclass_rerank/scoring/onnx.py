@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import onnxruntime
@@ -12,6 +13,7 @@ from gliclass_rerank.errors import CheckpointError
 from gliclass_rerank.scoring.batch import uni_encoder_inputs
 from gliclass_rerank.scoring.checkpoint import Checkpoint
 from gliclass_rerank.scoring.encoding import Pass
+from gliclass_rerank.scoring.forks import PerProcess
 from gliclass_rerank.scoring.local import LocalScorer
 from gliclass_rerank.types import FloatArray, ModelInfo
 
@@ -43,7 +45,7 @@ class OnnxScorer(LocalScorer):
             self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's errors share no base below Exception
             raise CheckpointError(f"{file}: onnxruntime cannot load it: {error}") from error
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="gliclass-onnx")
+        self._pool = PerProcess(partial(ThreadPoolExecutor, threads, thread_name_prefix="gliclass-onnx"))
         self._prompts = any(item.name == "prompts" for item in self._session.get_inputs())
         self._pad_id = int(checkpoint.config.get("pad_token_id") or 0)
 
@@ -54,4 +56,4 @@ class OnnxScorer(LocalScorer):
         return logits
 
     def _map(self, run: Callable[[list[Pass]], FloatArray], batches: Iterable[list[Pass]]) -> Iterator[FloatArray]:
-        return self._pool.map(run, batches)
+        return self._pool.get().map(run, batches)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from types import TracebackType
 
 import numpy as np
 
 from gliclass_rerank.errors import InputError, OptionError, ServiceError, TextTooLongError, UnsupportedModelError
 from gliclass_rerank.scoring.connection import RETRIED, Connection, message_of
+from gliclass_rerank.scoring.copies import Origin, Reloadable
+from gliclass_rerank.scoring.forks import PerProcess
 from gliclass_rerank.scoring.openai_wire import (
     TOO_LONG,
     Limit,
@@ -31,13 +34,14 @@ WANTED = "log-probabilities of the likeliest tokens"
 CHECK = Question("The cat sleeps on the sofa.", "animals")
 
 
-class OpenAIScorer:
+class OpenAIScorer(Reloadable):
     """A `Scorer` over the chat completions of vLLM, llama.cpp, SGLang, OpenAI and others.
 
     Of each text and each label the server is asked whether the label holds. It answers with one token; the logit is the
     log-probability of "yes" less that of "no" in that place, in [-100, 100]. Labels are judged one by one: no logit
     depends on other labels or texts. Equal questions of a call are asked once. As with `HttpScorer`, a question is sent
-    again when the server is overloaded (429), not ready (503) or does not answer. Safe to call from many threads.
+    again when the server is overloaded (429), not ready (503) or does not answer. Safe to call from many threads and
+    in forked processes. A pickle never holds the key, see `HttpScorer`.
 
     A text is read as a whole, whatever its ``long_text``: without the model's tokenizer there are no windows and no
     truncation, and one that the server finds too long is an error.
@@ -79,9 +83,11 @@ class OpenAIScorer:
             in_flight=in_flight,
         )
         self._limit: Limit = "max_tokens"
-        self._pool = ThreadPoolExecutor(in_flight, thread_name_prefix="gliclass-openai")
+        self._pool = PerProcess(partial(ThreadPoolExecutor, in_flight, thread_name_prefix="gliclass-openai"))
         try:
             self._info = self._describe(named or model)
+            options = {"model": self._info.name, "timeout": timeout, "in_flight": in_flight}
+            self.origin = Origin(OpenAIScorer, place, options)
             self._check()
         except BaseException:
             self.close()
@@ -108,7 +114,7 @@ class OpenAIScorer:
         logits: dict[Question, float] = {}
         for start in range(0, len(distinct), AT_ONCE):
             asked = distinct[start : start + AT_ONCE]
-            logits.update(zip(asked, self._pool.map(self._logit, asked), strict=True))
+            logits.update(zip(asked, self._pool.get().map(self._logit, asked), strict=True))
         return [
             Logits.over_windows(np.array([[logits[one] for one in row]], np.float32), [(0, len(request.text))])
             for request, row in zip(requests, rows, strict=True)
@@ -116,7 +122,7 @@ class OpenAIScorer:
 
     def close(self) -> None:
         """Close the connections; nothing can be scored after that."""
-        self._pool.shutdown(cancel_futures=True)
+        self._pool.get().shutdown(cancel_futures=True)
         self._connection.close()
 
     def __enter__(self) -> OpenAIScorer:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import threading
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -17,10 +19,11 @@ from torch import Tensor, nn
 from transformers import CONFIG_MAPPING
 from transformers.utils import logging as transformers_logging
 
-from gliclass_rerank.errors import CheckpointError, LabelTooLongError, NonFiniteError
+from gliclass_rerank.errors import CheckpointError, LabelTooLongError, ModelError, NonFiniteError
 from gliclass_rerank.scoring.batch import Padded, label_spans, pad, pad_mask, text_inputs, uni_encoder_inputs
 from gliclass_rerank.scoring.checkpoint import Checkpoint
 from gliclass_rerank.scoring.encoding import InputEncoder, Pass
+from gliclass_rerank.scoring.forks import PerProcess
 from gliclass_rerank.scoring.forward import (
     BiEncoderForward,
     DecoderForward,
@@ -78,7 +81,8 @@ class TorchScorer(LocalScorer):
             self._encoder = InputEncoder(checkpoint, self._tokenizer, self._network.label_tokenizer)
         self._packed = PackedUniEncoder(model, head, max_length=checkpoint.max_length) if head else None
         self._label_embeddings: OrderedDict[str, Tensor] = OrderedDict()
-        self._label_lock = threading.Lock()
+        self._label_lock = PerProcess(Lock)
+        self._entered = PerProcess(partial(_enter, os.getpid(), info))
 
     @property
     def packed(self) -> bool:
@@ -95,6 +99,7 @@ class TorchScorer(LocalScorer):
         return self._launch(batch)()
 
     def _launch(self, batch: Sequence[Pass]) -> Waiting:
+        self._entered.get()
         try:
             return self._enqueue(batch)
         except RuntimeError as error:
@@ -125,18 +130,34 @@ class TorchScorer(LocalScorer):
 
     def _embed_labels(self, labels: Sequence[str]) -> Tensor:
         """Embed labels, shape (labels, D), each once for as long as it stays in the cache."""
-        with self._label_lock:
+        with self._label_lock.get():
             missing = [label for label in dict.fromkeys(labels) if label not in self._label_embeddings]
             known = {label: self._label_embeddings[label] for label in labels if label not in missing}
         for label in missing:
             known[label] = self._network.embed_label(label)
-        with self._label_lock:
+        with self._label_lock.get():
             for label in dict.fromkeys(labels):
                 self._label_embeddings[label] = known[label]
                 self._label_embeddings.move_to_end(label)
             while len(self._label_embeddings) > CACHED_LABELS:
                 self._label_embeddings.popitem(last=False)
         return torch.stack([known[label] for label in labels])
+
+
+def _enter(loaded_by: int, info: ModelInfo) -> None:
+    """Make torch safe to use in this process, where it may be a fork of the one that loaded the model.
+
+    Raises:
+        ModelError: it is, and the model is on a GPU.
+    """
+    if os.getpid() == loaded_by:
+        return
+    if info.device != "cpu":
+        raise ModelError(
+            f"{info.name}: {info.device!r} cannot be used in a forked process; start processes by 'spawn', or load the "
+            "model in each"
+        )
+    torch.set_num_threads(1)  # OpenMP waits for ever for threads that only the parent has
 
 
 class Network(nn.Module):
