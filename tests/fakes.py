@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from gliclass_rerank import Logits, ModelInfo, ScoreRequest
+from gliclass_rerank import LabelTooLongError, Logits, ModelInfo, ScoreRequest
 from gliclass_rerank.types import Direction, FloatArray, Span
 
 INFO = ModelInfo("overlap", "1", "uni-encoder", "fake", "cpu", "fp32", 512)
@@ -47,6 +47,16 @@ class OverlapScorer:
     def _logits(self, text: str, labels: Sequence[str]) -> FloatArray:
         words = set(text.lower().split())
         return np.array([2 * len(words & set(label.lower().split())) - 3 for label in labels], np.float32)
+
+
+class ShortScorer(OverlapScorer):
+    """Refuses labels of more than 60 characters, as a model does whose tokens are characters."""
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[FloatArray]:
+        for label in (label for request in requests for label in request.labels):
+            if len(label) > 60:
+                raise LabelTooLongError(label)
+        return super().score(requests)
 
 
 class ConstantScorer:

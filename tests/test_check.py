@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -9,15 +10,26 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import INFO, ConstantScorer, OverlapScorer, windows
+from fakes import INFO, ConstantScorer, OverlapScorer, ShortScorer, windows
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gliclass_rerank import GLiClassRerankError, InputError, InvalidTextError, NonFiniteError, OptionError, ScoreRequest
+from gliclass_rerank import (
+    GLiClassRerankError,
+    InputError,
+    InvalidTextError,
+    LabelTooLongError,
+    NonFiniteError,
+    OptionError,
+    Scorer,
+    ScoreRequest,
+    load_scorer,
+)
 from gliclass_rerank.calibration import Calibrator, PlattCalibrator, sigmoid
 from gliclass_rerank.check import ClaimVerdict, FactChecker, FactReport
-from gliclass_rerank.claims import claim_labels, claims_something
-from gliclass_rerank.sentences import remove_sentences, split_sentences
+from gliclass_rerank.claims import DENIAL, claim_labels, claims_something, divide_claim
+from gliclass_rerank.removal import remove_sentences
+from gliclass_rerank.sentences import split, split_sentences
 from gliclass_rerank.training.examples import fact_request
 from gliclass_rerank.training.records import FactRecord
 from gliclass_rerank.types import FloatArray
@@ -188,6 +200,143 @@ def test_the_window_that_decided_is_told() -> None:
     assert only(checker.check("Berlin has many lakes.", "Berlin has many lakes.")).window is None
 
 
+# What is read
+
+
+class RecordingScorer(ConstantScorer):
+    """Remembers the labels that it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(0.0)
+        self.labels: list[str] = []
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[FloatArray]:
+        self.labels = [label for request in requests for label in request.labels]
+        return super().score(requests)
+
+
+FACTS = ["Penguins cannot fly", "The museum is closed on Mondays", "Aspirin was first sold by Bayer"]
+CITED = [
+    "{} [1].",
+    "{}. [1]",
+    "{}[1].",
+    "{} ([source](https://example.org/a)).",
+    "{} (Smith, 2020).",
+    "{}<sup>1</sup>.",
+]
+CITED += ["{}【4:0†source】.", "**{}.**", "[{}](https://example.org).", "- {}.", "## {}."]
+
+
+def report_of(form: str, scorer: Scorer) -> tuple[str, FactReport]:
+    answer = "\n".join(form.format(fact) for fact in FACTS)
+    return answer, FactChecker(scorer).check(answer, "\n".join(f"{fact}." for fact in FACTS))
+
+
+@pytest.mark.parametrize("form", CITED)
+def test_a_claim_is_read_without_marks_and_told_with_them(form: str) -> None:
+    scorer = RecordingScorer()
+    answer, report = report_of(form, scorer)
+    read = scorer.labels
+    plain = "\n\n".join(f"{fact}." for fact in FACTS)
+    FactChecker(scorer).check(plain, "Some evidence.")
+    assert [claim.text for claim in report.claims] == [line.lstrip("-# ") for line in answer.split("\n")]
+    assert read == scorer.labels
+    assert all(answer[claim.start : claim.end] == claim.text for claim in report.claims)
+
+
+def test_a_cited_answer_gets_the_probabilities_of_the_plain_one() -> None:
+    scorer = load_scorer("mini")
+    plain = report_of("{}.", scorer)[1]
+    for form in CITED[:7]:
+        answer, report = report_of(form, scorer)
+        assert outcomes(report) == outcomes(plain)
+        supported = [verdict for verdict, _, _ in outcomes(plain)].count("supported")
+        assert report.filter(answer).count("[1]") == answer.count("[1]") * supported / len(FACTS)
+
+
+@pytest.mark.parametrize(
+    "answer", ["42.", "1. 2.", "[1] [2]", "**", "```\n---\n```", "![a picture](http://a.org/b.png)", "a)"]
+)
+def test_what_has_no_letters_is_no_claim(answer: str) -> None:
+    assert not FactChecker(OverlapScorer()).check(answer, EVIDENCE).claims
+
+
+@pytest.mark.parametrize("answer", ["It rained.", "他死了。", "是。", "No.", "Paris", "`rm -rf build`"])
+def test_short_sentences_are_claims(answer: str) -> None:
+    assert only(FactChecker(OverlapScorer()).check(answer, EVIDENCE)).text == answer
+
+
+# What is too long for the model
+
+
+@given(
+    st.lists(
+        written_answers() | st.text("ab,; \n。🏰", min_size=1, max_size=400).filter(str.strip), min_size=1, max_size=3
+    )
+)
+def test_no_answer_is_too_long_and_others_are_judged_as_alone(texts: list[str]) -> None:
+    checker = FactChecker(ShortScorer())
+    pairs = [(text, EVIDENCE) for text in texts]
+    reports = checker.check_many(pairs)
+    assert reports == [checker.check(*pair) for pair in pairs]
+    for text, report in zip(texts, reports, strict=True):
+        whole = FactChecker(OverlapScorer()).check(text, EVIDENCE)
+        assert [claim.text for claim in report.claims] == [claim.text for claim in whole.claims]
+        for claim, read in zip(report.claims, whole.claims, strict=True):
+            assert claim == read if len(DENIAL) + len(claim.text) <= 60 else claim.parts >= 1
+
+
+def test_a_claim_in_parts_is_as_true_as_its_least_supported_part() -> None:
+    parts = ["Berlin has many lakes", "Paris has many lakes", "Rome sank in 1900"]
+    evidence = [f"{parts[0]},", f"{parts[1]},", f"It is false that {parts[2]}."]
+    answer = f"Yes. {', '.join(parts)}."
+
+    class Stated(StatedScorer):
+        def score(self, requests: Sequence[ScoreRequest]) -> list[FloatArray]:
+            if max(len(label) for request in requests for label in request.labels) > 50:
+                raise LabelTooLongError("too long")
+            return super().score(requests)
+
+    claim = FactChecker(Stated()).check(answer, evidence).claims[1]
+    assert (claim.text, claim.parts) == (f"{', '.join(parts)}.", 3)
+    assert (claim.verdict, claim.evidence) == ("refuted", 2)
+    supported = FactChecker(Stated()).check(answer, [*evidence[:2], f"{parts[2]}."]).claims[1]
+    assert (supported.verdict, supported.parts) == ("supported", 3)
+    unknown = FactChecker(Stated()).check(answer, evidence[:2]).claims[1]
+    assert (unknown.verdict, unknown.support < 0.5) == ("not_enough_info", True)
+
+
+def test_a_model_that_takes_no_label_says_so() -> None:
+    class NoRoom(ConstantScorer):
+        def score(self, requests: Sequence[ScoreRequest]) -> list[FloatArray]:
+            raise LabelTooLongError("no room")
+
+    with pytest.raises(LabelTooLongError, match="no room"):
+        FactChecker(NoRoom(0.0)).check(ANSWER, EVIDENCE)
+
+
+@given(st.text("ab,. \n🏰。", max_size=80), st.integers(1, 20))
+def test_a_divided_text_loses_nothing(text: str, size: int) -> None:
+    parts = divide_claim(text, size)
+    assert all(0 < len(part) <= size for part in parts)
+    assert [c for part in parts for c in part if c.isalnum()] == [c for c in text if c.isalnum()]
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "```python\n" + "\n".join(f"value_{i} = compute(source[{i}], target_{i})" for i in range(60)) + "\n```",
+        json.dumps([{"name": f"City {i}", "people": i} for i in range(80)]),
+        "The tower " + "}{;:," * 500 + " stands.",
+        "他" * 1500 + "。",
+    ],
+)
+def test_mini_reads_any_unit(part: str) -> None:
+    report = FactChecker("mini").check(f"The Danube rises in Germany.\n\n{part}", "The Danube rises in Germany.")
+    assert [claim.text for claim in report.claims] == ["The Danube rises in Germany.", part]
+    assert report.claims[1].parts > 1
+
+
 # Laws
 
 
@@ -298,9 +447,8 @@ def test_filter_keeps_the_verdicts_asked_for() -> None:
     ],
 )
 def test_what_goes_with_a_sentence(answer: str, left: str) -> None:
-    sentences = split_sentences(answer)
-    removed = [one for one in sentences if answer[one.start : one.end].startswith("No")]
-    assert remove_sentences(answer, sentences, removed) == left
+    removed = [one for one in split_sentences(answer) if answer[one.start : one.end].startswith("No")]
+    assert remove_sentences(split(answer), removed) == left
 
 
 # Sentences
@@ -354,6 +502,10 @@ def test_list_markers_are_no_part_of_a_claim() -> None:
         "Here is a summary:",
         "**Key facts:**",
         "I hope this helps!",
+        "Let me know if you have questions.",
+        "Please feel free to ask.",
+        "The following are the main facts:",
+        "Let's look at the details.",
     ],
 )
 def test_what_claims_nothing(text: str) -> None:
@@ -363,10 +515,35 @@ def test_what_claims_nothing(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     ["Berlin", "42", "Please note that Berlin is big.", "Sure, Berlin is big.", "Here is Berlin.", "Yes, it is."]
-    + ["Berlin has three airports:", "Hello Kitty is a cat.", "Thanks to rain, it grew."],
+    + ["Berlin has three airports:", "Hello Kitty is a cat.", "Thanks to rain, it grew.", "No.", "Yes."]
+    + [
+        "Please be advised that the tower is tall.",
+        "Let's Encrypt was founded in 1780.",
+        "Please Please Me is the last album.",
+    ]
+    + ["The tower is 500 metres tall, isn't it?", "The tower is 500 metres tall?", "Let me be clear: taxes rose by 5%."]
+    + [
+        "Let me know is a song.",
+        "Feel free is a song by X.",
+        "Please Mr. Postman was a hit.",
+        "Did you know that it is big?",
+    ]
+    + [
+        "It was built in 1889 (why?)",
+        "In summary, the tower is tall:",
+        "Please read on: it is in Bonn.",
+        "Isn't it in Bonn?",
+    ]
+    + ["Let me tell you: it is tall.", "Let's Dance was released in 1983.", "Please see that it is tall."],
 )
 def test_in_doubt_it_claims_something(text: str) -> None:
     assert claims_something(text)
+
+
+@pytest.mark.parametrize(("heading", "claims"), [("Lakes of Berlin", False), ("Berlin is in France", True)])
+def test_a_heading_that_states_something_is_a_claim(heading: str, claims: bool) -> None:
+    assert claims_something(heading, is_heading=True) == claims
+    assert bool(FactChecker(OverlapScorer(), only_claims=True).check(f"## {heading}", EVIDENCE).claims) == claims
 
 
 def test_only_claims_passes_over_the_rest_and_filter_keeps_it() -> None:

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gliclass_rerank.calibration import calibrated, sigmoid
-from gliclass_rerank.claims import Verdict, claim_labels, claims_something, verdict_of
-from gliclass_rerank.errors import InputError, OptionError
+from gliclass_rerank.claims import Verdict, claim_labels, claims_something, divide_claim, has_claim, verdict_of
+from gliclass_rerank.errors import InputError, LabelTooLongError, OptionError
+from gliclass_rerank.removal import remove_sentences
 from gliclass_rerank.scored import score_requests
 from gliclass_rerank.scoring.load import load_scorer
-from gliclass_rerank.sentences import Sentence, remove_sentences, split_sentences
+from gliclass_rerank.sentences import Sentence, SplitText, split
 from gliclass_rerank.types import (
     FloatArray,
     Logits,
@@ -30,6 +31,7 @@ from gliclass_rerank.types import (
 from gliclass_rerank.unreadable import Places, Unreadable, naming, numbered, readable
 
 SUPPORTED: tuple[Verdict, ...] = ("supported",)
+MIN_PART = 8  # characters; a model that reads no label as long is told of as it is
 SIDES = ("support", "refutation")  # tasks of a model's calibration, in the order of `claim_labels`
 
 
@@ -47,6 +49,8 @@ class ClaimVerdict:
         window: code points of that passage that decided, where it is too long for one pass, else None.
         readable: the model's vocabulary knows words of the claim and of a passage. Else there is not enough
             information, and support and refute are 0.
+        parts: how many parts it was read in, as it is too long for the model; else 1. Such a claim is supported as its
+            least supported part is, and refuted as its most refuted one. A part that cannot be read has no support.
     """
 
     text: str
@@ -58,6 +62,7 @@ class ClaimVerdict:
     evidence: int
     window: Span | None = None
     readable: bool = True
+    parts: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +96,8 @@ class FactReport:
         if any(answer[claim.start : claim.end] != claim.text for claim in self.claims):
             raise InputError("answer: expected the one that was checked, got another; check it first")
         removed = {claim.start for claim in self.claims if claim.verdict not in keep}
-        sentences = split_sentences(answer)
-        return remove_sentences(answer, sentences, [one for one in sentences if one.start in removed])
+        parts = split(answer)
+        return remove_sentences(parts, [one for one in parts.sentences if one.start in removed])
 
 
 class FactChecker:
@@ -137,15 +142,16 @@ class FactChecker:
         """Judge the claims of an answer.
 
         Args:
-            answer: its sentences are the claims; what holds no letter and no digit is none.
+            answer: its sentences are the claims, fenced code and the rows of a table among them; what has no letters
+                is none. They are read without citation marks and markup. What is too long for the model is read in
+                parts.
             evidence: a passage or several, in any order. Long ones are read in overlapping windows.
 
         Returns:
             A verdict per claim, with code points of ``answer`` and an index into ``evidence`` (0 for a string).
 
         Raises:
-            InputError: an empty answer, no evidence, an empty passage, characters that no tokenizer reads, a sentence
-                too long for the model beside any evidence (it is not cut).
+            InputError: an empty answer, no evidence, an empty passage, characters that no tokenizer reads.
             NonFiniteError: the model gives NaN.
         """
         return self.check_many([(answer, evidence)])[0]
@@ -157,23 +163,27 @@ class FactChecker:
             pairs: (answer, evidence), as `check` takes them, whose errors are raised here too.
         """
         jobs = [_job(pair, self._only_claims) for pair in pairs]
-        requests = [job.requests() for job in jobs]
-        every = [request for group in requests for request in group]
-        with naming(lambda: _places(jobs)):
-            scored = iter(score_requests(self.scorer, every, unreadable=self._unreadable))
-        return [self._report(job, [next(scored) for _ in group]) for job, group in zip(jobs, requests, strict=True)]
+        try:
+            return self._reports(jobs)
+        except LabelTooLongError:
+            return [self._report_in_parts(job) for job in jobs]
 
     def filter(self, answer: str, evidence: str | Sequence[str], *, keep: Collection[Verdict] = SUPPORTED) -> str:
         """Return the answer without the sentences whose verdict is not among ``keep``.
 
         With a sentence goes the white space after it (that before it at the end of a line or of the answer), and with
-        all sentences of a list item its marker. The rest is as it was; an answer whose claims are all kept comes back
-        as the same string, and one of which nothing is kept as "". Filtering the result changes nothing more, unless
-        sentences that have become neighbours read as one, or the model judges a claim otherwise beside fewer others.
+        all sentences of a list item its marker. Fenced code, and a pair of tags or of emphasis without text left in it,
+        go as a whole, and a table's header with its last row. The rest is as it was; an answer whose claims are all
+        kept comes back as the same string, and one of which nothing is kept as "". Filtering the result changes nothing
+        more, unless sentences that have become neighbours read as one, or the model judges a claim otherwise beside
+        fewer others.
 
         Args:
             answer, evidence: as for `check`, whose errors are raised here too.
             keep: verdicts; ("supported", "not_enough_info") removes what is refuted only.
+
+        A small model takes some contradictions for support: with "mini", "Guests can edit." is kept by "Guests can
+        comment but cannot edit.". Do not take what is left for proved.
 
         Raises:
             OptionError: no verdicts in ``keep``.
@@ -181,32 +191,55 @@ class FactChecker:
         check_verdicts(keep)
         return self.check(answer, evidence).filter(answer, keep=keep)
 
+    def _reports(self, jobs: Sequence[_Job]) -> list[FactReport]:
+        requests = [job.requests() for job in jobs]
+        every = [request for group in requests for request in group]
+        with naming(lambda: _places(jobs)):
+            scored = iter(score_requests(self.scorer, every, unreadable=self._unreadable))
+        return [self._report(job, [next(scored) for _ in group]) for job, group in zip(jobs, requests, strict=True)]
+
+    def _report_in_parts(self, job: _Job) -> FactReport:
+        """Read what is longer than half of the longest text in parts, then than a quarter, until the model takes it."""
+        try:
+            return self._reports([job])[0]
+        except LabelTooLongError:
+            if (size := job.longest_part // 2) < MIN_PART:
+                raise
+        return self._report_in_parts(job.divided(size))
+
     def _report(self, job: _Job, logits: Sequence[FloatArray]) -> FactReport:
         if not job.claims:
             return FactReport(())
-        scores = np.stack([np.asarray(row) for row in logits]).reshape(len(logits), -1, 2)  # (passages, claims, sides)
-        # A claim is judged by the passages that can be read together with it, if there are any.
-        read = np.stack([readable(row)[::2] for row in logits])  # (passages, claims)
+        scores = np.stack([np.asarray(row) for row in logits]).reshape(len(logits), -1, 2)  # (passages, parts, sides)
+        # A part is judged by the passages that can be read together with it, if there are any.
+        read = np.stack([readable(row)[::2] for row in logits])  # (passages, parts)
         can_judge = read.any(axis=0)
         scores = np.where((read | ~can_judge)[:, :, None], scores, -np.inf)
         # By logits, which tell passages apart even where probabilities run out of digits or a calibration is flat.
-        deciding = scores.argmax(axis=0)
-        sides = _probabilities(scores.max(axis=0), self.scorer.info)
+        deciding, best = scores.argmax(axis=0), scores.max(axis=0)
+        sides = _probabilities(best, self.scorer.info)
+        best[~can_judge], sides[~can_judge] = -np.inf, 0.0
         found = []
-        for i, claim in enumerate(job.claims):
-            support, refute = sides[i].tolist()
+        first = 0
+        for claim, parts in zip(job.claims, job.parts, strict=True):
+            own = best[first : first + len(parts)]
+            weakest = first + own[:, 0].argmin(), first + own[:, 1].argmax()  # least supported, most refuted part
+            support, refute = (float(sides[part, side]) for side, part in enumerate(weakest))
             verdict = verdict_of(support, refute, self._threshold, self._refute_threshold)
-            if not can_judge[i]:
-                support, refute, verdict = 0.0, 0.0, "not_enough_info"
+            is_read = bool(can_judge[first : first + len(parts)].any())
+            if not is_read:
+                verdict = "not_enough_info"
             side = int(verdict == "refuted")
-            passage = int(deciding[i, side])
-            window = _best_window(logits[passage], 2 * i + side)
+            part = int(weakest[side])
+            passage = int(deciding[part, side])
+            window = _best_window(logits[passage], 2 * part + side)
             text = job.answer[claim.start : claim.end]
             found.append(
                 ClaimVerdict(
-                    text, claim.start, claim.end, verdict, support, refute, passage, window, bool(can_judge[i])
+                    text, claim.start, claim.end, verdict, support, refute, passage, window, is_read, len(parts)
                 )
             )
+            first += len(parts)
         return FactReport(tuple(found))
 
 
@@ -220,16 +253,26 @@ def check_verdicts(keep: object) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """One answer, where its claims are, and its evidence, all checked."""
+    """One answer, its claims, the texts that the model reads of each, and its evidence, all checked."""
 
     answer: str
     claims: Sequence[Sentence]
+    parts: Sequence[Sequence[str]]
     evidence: Sequence[str]
+
+    @property
+    def longest_part(self) -> int:
+        return max(len(part) for parts in self.parts for part in parts)
+
+    def divided(self, size: int) -> _Job:
+        """The same with parts of at most ``size`` characters."""
+        return replace(
+            self, parts=[[one for part in parts for one in divide_claim(part, size)] for parts in self.parts]
+        )
 
     def requests(self) -> list[ScoreRequest]:
         """One a passage, however many claims; none without claims."""
-        texts = [self.answer[claim.start : claim.end] for claim in self.claims]
-        labels = tuple(label for text in texts for label in claim_labels(text))
+        labels = tuple(label for parts in self.parts for part in parts for label in claim_labels(part))
         return [ScoreRequest(passage, labels) for passage in self.evidence] if labels else []
 
 
@@ -237,8 +280,9 @@ def _job(pair: object, only_claims: bool) -> _Job:
     if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
         raise InputError(f"pairs: expected (answer, evidence) each, got {pair!r:.60}")
     answer, evidence = check_text(pair[0], "answer"), _passages(pair[1])
-    claims = [one for one in split_sentences(answer) if _is_claim(answer, one, only_claims)]
-    return _Job(answer, claims, evidence)
+    parts = split(answer)
+    texts = {one: text for one in parts.sentences if _is_claim(parts, one, text := parts.plain(one), only_claims)}
+    return _Job(answer, tuple(texts), [[text] for text in texts.values()], evidence)
 
 
 def _passages(evidence: object) -> tuple[str, ...]:
@@ -254,21 +298,20 @@ def _passages(evidence: object) -> tuple[str, ...]:
 def _places(jobs: Sequence[_Job]) -> Places:
     for job in jobs:
         yield from numbered("evidence", job.evidence)
-        for i, claim in enumerate(job.claims):
-            text = job.answer[claim.start : claim.end]
-            yield from ((f"claim {i}", label) for label in claim_labels(text))
+        for i, parts in enumerate(job.parts):
+            yield from ((f"claim {i}", label) for part in parts for label in claim_labels(part))
 
 
-def _is_claim(answer: str, sentence: Sentence, only_claims: bool) -> bool:
-    text = answer[sentence.start : sentence.end]
-    if not any(character.isalnum() for character in text):
+def _is_claim(parts: SplitText, sentence: Sentence, text: str, only_claims: bool) -> bool:
+    if not has_claim(text):
         return False
-    is_heading = sentence.marker is not None and "#" in answer[slice(*sentence.marker)]
-    return not only_claims or (not is_heading and claims_something(text))
+    return (
+        not only_claims or sentence.block is not None or claims_something(text, is_heading=parts.is_heading(sentence))
+    )
 
 
 def _probabilities(logits: FloatArray, info: ModelInfo) -> NDArray[np.float64]:
-    """Probabilities in [0, 1] of raw logits, both of shape (claims, sides)."""
+    """Probabilities in [0, 1] of raw logits, both of shape (parts, sides)."""
     sides = [calibrated(logits[:, side], info.calibration.get(task)) for side, task in enumerate(SIDES)]
     return sigmoid(np.stack(sides, axis=1))
 

@@ -1,20 +1,25 @@
-"""A text to its sentences, which slice back exactly, and to itself without some of them."""
+"""A text to its sentences, which slice back exactly."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
 
-import sentencex
-
+from gliclass_rerank.blocks import Block, find_blocks, plain_block
+from gliclass_rerank.markup import BULLETS, Mark, find_marks, plain_part, plain_text, read
+from gliclass_rerank.sentence_ends import sentence_ends
 from gliclass_rerank.types import Span
 
 LINE_END = re.compile(r"\r(?!\n)|[\x85\u2028\u2029]")
 OTHER_SPACE = re.compile(r"[^\S\n]")
-BULLETS = re.compile(r" *(?:(?:[-*+•◦▪‣·–>]|#{1,6}) +)*")
 NUMBER = re.compile(r"([0-9]{1,3})[.)] +(?=\S)")
+REFERENCE = re.compile(r"\[\^?([0-9]{1,3})\]:? +(?=[^\s.,;:)])")
+BORDER = re.compile(
+    r"(?P<tags>\n\s*\n)|(?:^|(?<=[:;.!?,])\s|\n)\s*(?:and |or )?(?P<number>\(?(?P<value>[0-9]{1,3})[.)])\s+(?=\S)"
+)
+LONG = 1000  # characters of a sentence whose line ends are read as ends of sentences, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,60 +28,81 @@ class Sentence:
 
     Attributes:
         start, end: half-open range of code points.
-        marker: range of what announces its line: bullets, "1.", "#", ">". All sentences of an item share it.
+        marker: range of what announces it: bullets, "1.", "#", ">", or a table's header. All sentences of an item, and
+            all rows of a table, share it.
+        block: the block that it is, if it is fenced code, JSON or a row of a table.
     """
 
     start: int
     end: int
     marker: Span | None = None
+    block: Block | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SplitText:
+    """A text, its sentences, and the marks of its markup, all in their order."""
+
+    text: str
+    sentences: Sequence[Sentence]
+    marks: Sequence[Mark]
+
+    def plain(self, sentence: Sentence) -> str:
+        """What a reader sees of a sentence: no markup, no citation marks."""
+        if sentence.block:
+            block = plain_block(self.text, sentence.block)
+            return block if sentence.block.kind == "code" else plain_text(block)
+        return plain_part(self.text, sentence.start, sentence.end, self.marks)
+
+    def is_heading(self, sentence: Sentence) -> bool:
+        """Whether a sentence is a heading of Markdown."""
+        return sentence.marker is not None and self.text[slice(*sentence.marker)].endswith("#")
 
 
 def split_sentences(text: str) -> list[Sentence]:
     """Split a text at its paragraphs, list items, headings and sentences; whatever is no white space is in one of them.
 
-    A single line end does not end a sentence, unless a list item or a heading begins, or a colon or a line without
-    letters and digits stands before it.
-    Numbers begin an item only if they count: "1." does, "42." does after "41.". Sentence ends are told by sentencex's
-    English rules, which know abbreviations, and the full stops of other scripts.
+    Fenced code, JSON and each row of a table are one. A single line end does not end a sentence, unless a list item or
+    a heading begins, a colon or a line without letters and digits stands before it, or the sentence is very long.
+    Numbers begin an item only if they count: "1." does, "42." does after "41.", also within a line: "Two: 1. One.
+    2. Two.". HTML tags of blocks end a sentence. Marks that close, and citations, belong to the sentence before them.
     """
+    return list(split(text).sentences)
+
+
+def split(text: str) -> SplitText:
+    """The sentences of a text, as `split_sentences` has them, with its marks."""
     # sentencex 1.0.32 panics at an initial after white space beyond ASCII ("\u00a0A."), and reads "\r\n" as two ends.
     # One code point stands for one, so that offsets stay.
     plain = OTHER_SPACE.sub(" ", LINE_END.sub("\n", text))
-    return [sentence for block in _blocks(plain) for sentence in _sentences(plain, block)]
-
-
-def remove_sentences(text: str, sentences: Sequence[Sentence], removed: Sequence[Sentence]) -> str:
-    """Leave sentences out of a text, and touch nothing else.
-
-    With a sentence goes the white space after it; or that before it, where the one after separates more because it
-    ends a paragraph or the text, say. Of several in a row, one white space stays likewise. A list marker goes when
-    all sentences of its item do.
-
-    Args:
-        text: what `split_sentences` was given.
-        sentences: all that it gave.
-        removed: some of them.
-    """
-    gone = set(removed)
-    staying = {one.marker for one in sentences if one.marker and one not in gone}
-    markers = {one.marker for one in gone if one.marker} - staying
-    marked = {end for _, end in staying}
-    parts, position = [], 0
-    for run in _runs(text, sorted({(one.start, one.end) for one in gone} | markers)):
-        gaps = _gaps(text, run)
-        start, end = _gap_that_stays(text, gaps, marked)
-        parts += [text[position : gaps[0][0]], text[start:end]]
-        position = gaps[-1][1]
-    return "".join([*parts, text[position:]])
-
-
-def _blocks(plain: str) -> Iterator[Sentence]:
-    """Parts of a text that no sentence goes beyond, some of them blank."""
-    position = start = 0
-    marker: Span | None = None
+    blocks = find_blocks(plain)
+    marks = find_marks(plain, [(block.start, block.end) for block in blocks])
     counted: set[int] = set()
+    sentences: list[Sentence] = []
+    position = 0
+    for block in blocks:
+        start = block.header[0] if block.header else block.start
+        sentences += _prose_sentences(plain, (position, start), counted, marks)
+        sentences.append(Sentence(block.start, block.end, block.header, block))
+        position = block.end
+    sentences += _prose_sentences(plain, (position, len(plain)), counted, marks)
+    return SplitText(text, sentences, marks)
+
+
+def _prose_sentences(plain: str, span: Span, counted: set[int], marks: Sequence[Mark]) -> Iterator[Sentence]:
+    for part in _parts(plain, span, counted):
+        if not plain[part.start : part.end].strip():
+            continue
+        for one in _Part(plain, part, marks).sentences():
+            yield from _lines(plain, one) if one.end - one.start > LONG else _stripped(plain, one)
+
+
+def _parts(plain: str, span: Span, counted: set[int]) -> Iterator[Sentence]:
+    """Parts of a range that no sentence goes beyond, some of them blank."""
+    position = start = span[0]
+    marker: Span | None = None
     closed = False
-    for line in plain.splitlines(keepends=True):
+    for line in plain[slice(*span)].splitlines(keepends=True):
         is_rule = not any(character.isalnum() for character in line)  # "---", or nothing at all
         own = None if is_rule else _marker(line, counted)
         if own or closed or is_rule:
@@ -92,7 +118,7 @@ def _marker(line: str, counted: set[int]) -> Span | None:
     """Where the marker of a line is, if it has one; its number joins those that were ``counted``."""
     bullets = BULLETS.match(line)
     end = bullets.end() if bullets else 0
-    if number := NUMBER.match(line, end):
+    if number := NUMBER.match(line, end) or REFERENCE.match(line, end):
         value = int(number[1])
         if value == 1 or value - 1 in counted:
             counted.add(value)
@@ -101,45 +127,82 @@ def _marker(line: str, counted: set[int]) -> Span | None:
     return (end - len(marker.lstrip()), len(marker.rstrip())) if marker.strip() else None
 
 
-def _sentences(plain: str, block: Sentence) -> Iterator[Sentence]:
-    text = plain[block.start : block.end]
-    # Only the places of its cuts are taken, so that nothing can be lost, whatever the library does to its strings.
-    ends = accumulate(len(piece) for piece in sentencex.segment("en", text))
-    for start, end in pairwise([0, *(end for end in ends if end < len(text)), len(text)]):
-        piece = text[start:end]
-        if stripped := piece.strip():
-            first = block.start + start + len(piece) - len(piece.lstrip())
-            yield Sentence(first, first + len(stripped), block.marker)
+def _lines(plain: str, sentence: Sentence) -> Iterator[Sentence]:
+    start = sentence.start
+    for line in plain[start : sentence.end].splitlines(keepends=True):
+        yield from _stripped(plain, Sentence(start, start + len(line), sentence.marker))
+        start += len(line)
 
 
-def _runs(text: str, spans: Sequence[Span]) -> list[list[Span]]:
-    """Put spans, in order, between which there is only white space together."""
-    runs: list[list[Span]] = []
-    for start, end in spans:
-        if runs and not text[runs[-1][-1][1] : start].strip():
-            runs[-1].append((start, end))
-        else:
-            runs.append([(start, end)])
-    return runs
+def _stripped(plain: str, sentence: Sentence) -> Iterator[Sentence]:
+    """The sentence without the white space around it; nothing if it is blank."""
+    text = plain[sentence.start : sentence.end]
+    if stripped := text.strip():
+        start = sentence.start + len(text) - len(text.lstrip())
+        yield Sentence(start, start + len(stripped), sentence.marker)
 
 
-def _gaps(text: str, run: Sequence[Span]) -> list[Span]:
-    """The white space before, between and after the spans of a run."""
-    first, last = run[0][0], run[-1][1]
-    while first and text[first - 1].isspace():
-        first -= 1
-    while last < len(text) and text[last].isspace():
-        last += 1
-    edges = [first, *(edge for span in run for edge in span), last]
-    return list(zip(edges[::2], edges[1::2], strict=True))
+class _Part:
+    """A part of a text that no sentence goes beyond. Ends of sentences are looked for in what a reader sees of it."""
 
+    def __init__(self, plain: str, part: Sentence, marks: Sequence[Mark]) -> None:
+        self._text, self._part = plain, part
+        first, last = (bisect_left(marks, place, key=lambda mark: mark.start) for place in (part.start, part.end))
+        self._marks = {mark.start: mark for mark in marks[first:last]}
+        self._opening = {mark.end: mark for mark in marks[first:last] if mark.side == "opening"}
+        self._code = [
+            (mark.start, mark.partner) for mark in marks[first:last] if mark.is_code and mark.side == "opening"
+        ]
+        self._reading = read(plain, part.start, part.end, marks)
 
-def _gap_that_stays(text: str, gaps: Sequence[Span], marked: Collection[int]) -> Span:
-    at_start, at_end = gaps[0][0] == 0, gaps[-1][1] == len(text)
-    if at_start and at_end:
-        return 0, 0
-    if at_end:
-        return gaps[-1]
-    if at_start or gaps[0][0] in marked:
-        return gaps[0]  # what follows begins the text, or its item, as the removed did
-    return max(gaps, key=lambda gap: text.count("\n", *gap))
+    def sentences(self) -> Iterator[Sentence]:
+        """Its sentences, with the white space around them."""
+        position, marker, begin = self._part.start, self._part.marker, 0
+        for stop, following, own in [*self._borders(), (len(self._reading.text), 0, None)]:
+            for end in sentence_ends(self._reading.text[begin:stop]):
+                place = self._place(begin + end)
+                if place > position and not any(first < place <= (last or 0) for first, last in self._code):
+                    yield Sentence(position, place, marker)
+                    position = place
+            begin = following
+            if own:
+                yield Sentence(position, own[0], marker)
+                position, marker = own[1], own
+        yield Sentence(position, self._part.end, marker)
+
+    def _borders(self) -> Iterator[tuple[int, int, Span | None]]:
+        """Ends and new beginnings in what is read: at the tags of blocks, and at list numbers, which are markers."""
+        found = [*BORDER.finditer(self._reading.text)]
+        values = {int(one["value"]) for one in found if one["value"]}
+        expected = self._next_number()
+        for one in found:
+            if one["tags"]:
+                yield *one.span(), None
+                continue
+            marker, is_emphasised = self._number(one)
+            value = int(one["value"])
+            if is_emphasised or (value == expected and (value > 1 or 2 in values)):
+                expected = value + 1
+                yield one.start("number"), one.end(), marker
+
+    def _next_number(self) -> int:
+        number = re.search(r"([0-9]+)[.)]$", self._text[slice(*self._part.marker)]) if self._part.marker else None
+        return int(number[1]) + 1 if number else 1
+
+    def _number(self, found: re.Match[str]) -> tuple[Span | None, bool]:
+        """Where a list number is, and whether it is emphasised: with its text it is no marker."""
+        start, end = self._reading.ends[found.start("number")] - 1, self._reading.ends[found.end("number") - 1]
+        opening = self._opening.get(start)
+        if opening is None:
+            return (start, end), False
+        if opening.partner == end:
+            return (opening.start, self._marks[end].end), True
+        return None, True
+
+    def _place(self, end: int) -> int:
+        """The place in the text of an end in what is read, after the marks that belong to the sentence before it."""
+        seen = len(self._reading.text[:end].rstrip())
+        place = self._reading.ends[seen - 1] if seen else self._part.start
+        while (mark := self._marks.get(place)) and mark.side == "closing":
+            place = mark.end
+        return place

@@ -114,7 +114,10 @@ class Logits(np.ndarray[Any, np.dtype[np.float32]]):
         self.per_window = np.empty((0, 0), np.float32)
 
     def __copy__(self) -> Logits:
-        return _restore_logits(np.array(self), self.per_window.copy(), self.spans, self.truncated)
+        values, per_window = np.array(self), self.per_window.copy()
+        return _restore_logits(
+            values, per_window, self.spans, self.truncated, self.unread_text, self.unread_labels
+        )  # fmt: skip
 
     def __deepcopy__(self, memo: object) -> Logits:
         return self.__copy__()

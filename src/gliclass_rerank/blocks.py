@@ -1,0 +1,108 @@
+"""Blocks of a text that no sentence is divided by: fenced code, JSON, and the rows of a table."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Literal
+
+from gliclass_rerank.types import Span
+
+FENCE = re.compile(r"[ \t>]*(?:(?:[-*+]|[0-9]+[.)])[ \t]+)?(?P<fence>`{3,}|~{3,})[^`\n]*$")
+RULE = re.compile(r"[ \t>]*\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*$")
+JSON = json.JSONDecoder()
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A unit of its own.
+
+    Attributes:
+        start, end: half-open range of code points, without white space around it.
+        kind: "code" with its fences, or JSON; "row" of a table.
+        header: of a row, range of the table's header and rule.
+    """
+
+    start: int
+    end: int
+    kind: Literal["code", "row"]
+    header: Span | None = None
+
+
+def find_blocks(text: str) -> list[Block]:
+    """Find the blocks of a text whose lines end with a line feed, in their order."""
+    lines = text.splitlines(keepends=True)
+    starts = [*accumulate(map(len, lines), initial=0)]
+    found: list[Block] = []
+    at = 0
+    while at < len(lines):
+        blocks = [*_code(lines, starts, at), *_json(text, lines[at], starts[at]), *_table(lines, starts, at)]
+        found += blocks
+        end = max((block.end for block in blocks), default=0)
+        at += 1
+        while at < len(lines) and starts[at] < end:
+            at += 1
+    return found
+
+
+def plain_block(text: str, block: Block) -> str:
+    """What is read of a block: code without its fences, a row's cells with the header's before them."""
+    lines = text[block.start : block.end].splitlines()
+    if block.kind == "code":
+        return "\n".join(line for line in lines if not FENCE.match(line)).strip()
+    header = _cells(text[slice(*block.header)].splitlines()[0]) if block.header else []
+    cells = _cells(lines[0])
+    names = [f"{name}: " if name else "" for name in header] + [""] * len(cells)
+    return ", ".join(f"{name}{cell}" for name, cell in zip(names, cells, strict=False) if cell)
+
+
+def _code(lines: Sequence[str], starts: Sequence[int], first: int) -> Iterator[Block]:
+    """The fenced code that a line opens; without a closing fence it takes all that follows."""
+    opening = FENCE.match(lines[first].rstrip())
+    if not opening:
+        return
+    fence = opening["fence"]
+    start, last = starts[first] + opening.start("fence"), len(lines) - 1
+    for i in range(first + 1, len(lines)):
+        closing = lines[i].strip(" \t>\n")
+        if len(closing) >= len(fence) and set(closing) == {fence[0]}:
+            last = i
+            break
+    yield Block(start, starts[last] + len("".join(lines[last]).rstrip()), "code")
+
+
+def _json(text: str, line: str, start: int) -> Iterator[Block]:
+    """An array or object in JSON, with a string in it, that fills its lines."""
+    if line.startswith(("[", "{")):
+        try:
+            _, end = JSON.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            return
+        line_end = text.find("\n", end)
+        if '"' in text[start:end] and not text[end : line_end if line_end >= 0 else None].strip():
+            yield Block(start, end, "code")
+
+
+def _table(lines: Sequence[str], starts: Sequence[int], first: int) -> Iterator[Block]:
+    """The rows of the table that begins with a line, if a rule follows it."""
+    if "|" not in lines[first] or first + 1 == len(lines) or not RULE.match(lines[first + 1].rstrip("\n")):
+        return
+    if "|" not in lines[first + 1]:
+        return
+    header = _span(lines, starts, first)[0], _span(lines, starts, first + 1)[1]
+    for i in range(first + 2, len(lines)):
+        if "|" not in lines[i]:
+            return
+        yield Block(*_span(lines, starts, i), "row", header)
+
+
+def _span(lines: Sequence[str], starts: Sequence[int], i: int) -> Span:
+    line = lines[i]
+    return starts[i] + len(line) - len(line.lstrip()), starts[i] + len(line.rstrip())
+
+
+def _cells(row: str) -> list[str]:
+    return [cell.strip() for cell in re.split(r"(?<!\\)\|", row.strip(" \t>").removeprefix("|").removesuffix("|"))]
