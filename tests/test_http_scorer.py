@@ -21,12 +21,12 @@ import numpy as np
 import pytest
 import uvicorn
 from conftest import MINI, needs_mini
-from fakes import INFO, OverlapScorer, windows
+from fakes import INFO, OverlapScorer, ShortScorer, windows
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from gliclass_rerank_langchain import GLiClassRerank as LangChainRerank
 from gliclass_rerank_llama_index import GLiClassRerank as LlamaIndexRerank
-from gliclass_rerank_service import BatchingScorer
+from gliclass_rerank_service import BatchingScorer, Settings, create_app
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.documents import Document
@@ -37,6 +37,7 @@ from gliclass_rerank import (
     FactChecker,
     GLiClassRerankError,
     InputError,
+    LabelTooLongError,
     Logits,
     ModelInfo,
     OptionError,
@@ -329,6 +330,16 @@ def test_after_an_error_the_other_chunks_are_not_sent() -> None:
         gate.set()
         scorer.score([REQUEST] * 2)  # behind all that still waits
         assert len(service.times) <= 1 + 4 + 8 + 2  # /info, those refused, those that were under way
+
+
+def test_a_label_too_long_for_the_services_model_is_told_apart() -> None:
+    answer = "Berlin has lakes, " * 9 + "and it is old. It is big."
+    with serving(create_app(ShortScorer(), Settings())) as url, HttpScorer(url) as scorer:
+        with pytest.raises(LabelTooLongError, match="refuses"):
+            scorer.score([ScoreRequest("a", ("b" * 61,))])
+        assert FactChecker(scorer).check(answer, "Berlin has lakes.") == (
+            FactChecker(ShortScorer()).check(answer, "Berlin has lakes.")
+        )
 
 
 def test_threads_may_share_one(scorer: HttpScorer) -> None:

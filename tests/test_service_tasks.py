@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import MINI, Scorers, needs_mini
-from fakes import ConstantScorer, OverlapScorer
+from fakes import ConstantScorer, OverlapScorer, ShortScorer
 from gliclass_rerank_service import Settings, create_app, job_calls
 from serving import GatedScorer, wait_for
 from starlette.testclient import TestClient
@@ -168,6 +168,19 @@ def test_each_option_of_a_check_reaches_the_checker(
     assert report != FactChecker(scorer).check(answer, evidence)
     told = post(client, "/check", answer=answer, evidence=evidence, **options)["claims"]
     assert [(one["text"], one["verdict"]) for one in told] == [(one.text, one.verdict) for one in report.claims]
+
+
+def test_a_claim_too_long_for_the_model_is_read_in_parts() -> None:
+    answer = "The tower is tall, " * 9 + "and it is red. Nobody likes pears."
+    with TestClient(create_app(ShortScorer(), Settings())) as short:
+        reply = post(short, "/check", answer=answer, evidence=EVIDENCE)
+        refused = short.post("/logits", json={"requests": [{"text": "a", "labels": ["b" * 61]}]})
+    report = FactChecker(ShortScorer()).check(answer, EVIDENCE)
+    assert [(one["parts"], one["support"], one["verdict"]) for one in reply["claims"]] == [
+        (claim.parts, claim.support, claim.verdict) for claim in report.claims
+    ]
+    assert report.claims[0].parts > 1
+    assert (refused.status_code, refused.json()["error_type"]) == (422, "LabelTooLong")
 
 
 def test_an_answer_that_claims_nothing_needs_no_model(client: TestClient) -> None:

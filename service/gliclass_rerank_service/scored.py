@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from starlette.requests import Request
 
-from gliclass_rerank import Example, GLiClassRerankError, ModelInfo, Scorer, ScoreRequest
+from gliclass_rerank import Example, GLiClassRerankError, InputError, LabelTooLongError, ModelInfo, Scorer, ScoreRequest
 from gliclass_rerank.errors import UnreadableTextError
 from gliclass_rerank.scored import labels_share_pass
 from gliclass_rerank.types import FloatArray
@@ -38,10 +38,13 @@ class _AsksError(BaseException):
 
 @dataclass(slots=True)
 class _Replayed:
-    """A `Scorer` in front of another, which knows the answers to the first questions, and stops at the next."""
+    """A `Scorer` in front of another, which knows the answers to the first questions, some of them an error.
+
+    It stops at the next question.
+    """
 
     scorer: Scorer
-    answers: Sequence[Sequence[FloatArray] | UnreadableTextError]
+    answers: Sequence[Sequence[FloatArray] | InputError]
     asked: int = 0
 
     @property
@@ -59,7 +62,7 @@ class _Replayed:
             raise _AsksError(requests)
         self.asked += 1
         answer = self.answers[self.asked - 1]
-        if isinstance(answer, UnreadableTextError):  # whose place in the request the task knows
+        if isinstance(answer, InputError):  # the task knows its place in the request, or divides and asks again
             raise answer
         return answer
 
@@ -95,7 +98,7 @@ async def run_scored(
     service.check_model(model)
     service.check_passages(count)
     service.check_tokens(tokens)
-    answers: list[Sequence[FloatArray] | UnreadableTextError] = []
+    answers: list[Sequence[FloatArray] | InputError] = []
 
     def attempt() -> T | Submission:
         try:
@@ -114,6 +117,10 @@ async def run_scored(
             answers.append(await _answer(request, service, record, outcome))
         except UnreadableTextError as error:
             answers.append(error)
+        except LabelTooLongError as error:
+            answers.append(error)
+            record.passages -= len(outcome.requests)
+            record.tokens -= sum(map(estimate_tokens, outcome.requests))
 
 
 def _submit(requests: Sequence[ScoreRequest], service: Service, record: RequestRecord) -> Submission:

@@ -66,6 +66,7 @@ class Claim(Reply):
     evidence: int = Field(description="Place of the deciding passage.")
     window: tuple[int, int] | None
     readable: bool = Field(description="Whether the model knows words of the claim and of some evidence.")
+    parts: int = Field(description="How many parts it was read in, as it is too long for the model; else 1.")
 
 
 class CheckReply(Reply):

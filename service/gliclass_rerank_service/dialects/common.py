@@ -63,7 +63,9 @@ class ErrorBody(BaseModel):
     message: str
     detail: str
     error: str
-    error_type: str = Field(description="Validation, Tokenizer, Empty, Overloaded, Unhealthy, Backend, ...")
+    error_type: str = Field(
+        description="Validation, Tokenizer, LabelTooLong, Empty, Overloaded, Unhealthy, Backend, ..."
+    )
 
 
 REFUSALS: Mapping[int, str] = {

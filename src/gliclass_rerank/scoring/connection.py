@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from gliclass_rerank.errors import InputError, MissingExtraError, OptionError, ServiceError
+from gliclass_rerank.errors import InputError, LabelTooLongError, MissingExtraError, OptionError, ServiceError
 from gliclass_rerank.scoring.forks import PerProcess
 from gliclass_rerank.types import check_number
 
@@ -135,7 +135,8 @@ class Connection:
         """The error that an answer other than 200 is; ``where`` says what was refused."""
         status, told = answer.status_code, message_of(answer)
         if status in REFUSED_INPUT:
-            return InputError(f"{self.url} refuses this{where}: {told}")
+            kind = LabelTooLongError if b'"LabelTooLong"' in answer.content else InputError
+            return kind(f"{self.url} refuses this{where}: {told}")
         if status in REFUSED_KEY:
             advice = f"expected an API key that it knows; pass api_key=, or set {self._key_variable}"
         elif status in RETRIED:
