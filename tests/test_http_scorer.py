@@ -51,6 +51,7 @@ from gliclass_rerank import (
 )
 from gliclass_rerank.calibration import IsotonicCalibrator, PlattCalibrator
 from gliclass_rerank.cli import main
+from gliclass_rerank.scored import labels_share_pass
 from gliclass_rerank.scoring.encoding import chunk_sizes
 from gliclass_rerank.scoring.http import HttpScorer
 from gliclass_rerank.types import FloatArray, is_blank
@@ -112,7 +113,7 @@ Fault = Callable[[Request], "Response | None"]
 
 
 class Service:
-    """``/info`` and ``/logits`` as the service has them; each request first suffers the next fault, if one is left.
+    """``/info``, ``/logits`` and ``/labels`` as the service has them. Each request first suffers the next fault.
 
     Attributes:
         faults: what happens to the next requests; None lets one through.
@@ -138,6 +139,7 @@ class Service:
         self.app = FastAPI()
         self.app.get("/info")(self._info)
         self.app.post("/logits")(self._logits)
+        self.app.post("/labels")(self._labels)
 
     def _fault(self, request: Request) -> Response | None:
         self.times.append(time.monotonic())
@@ -146,6 +148,12 @@ class Service:
 
     def _info(self, request: Request) -> Response:
         return self._fault(request) or JSONResponse(self.info)
+
+    async def _labels(self, request: Request) -> Response:
+        if failed := self._fault(request):
+            return failed
+        body = await request.json()
+        return JSONResponse({"share_pass": labels_share_pass(self.scorer, body["labels"])})
 
     async def _logits(self, request: Request) -> Response:
         if failed := self._fault(request):
@@ -628,6 +636,23 @@ def test_the_command_line_takes_a_url(overlap_url: str, tmp_path: Path, capsys: 
 
 
 @needs_mini
+def test_the_real_service_says_which_labels_share_a_pass() -> None:
+    from gliclass_rerank_service.app import create_app
+    from gliclass_rerank_service.settings import read_settings
+
+    local = load_scorer(MINI)
+    few, many = ["billing and refunds"] * 8, ["账单发票退款支付订单配送物流密码登录账户安全"] * 16
+    shown = [Example("It was bad. " * 50, ("no",))]
+    with serving(create_app(BatchingScorer(local), read_settings())) as url, HttpScorer(url) as scorer:
+        for labels, examples in ((few, []), (many, []), (few, shown)):
+            assert scorer.labels_share_pass(labels, examples) == local.labels_share_pass(labels, examples)
+        assert scorer.labels_share_pass(few)
+        assert not scorer.labels_share_pass(many)
+        with pytest.raises(InputError, match="label 1"):
+            scorer.labels_share_pass(["billing", " "])
+
+
+@needs_mini
 @pytest.mark.parametrize("max_passages", [2048, 4])
 def test_the_real_service_scores_as_its_model(max_passages: int) -> None:
     from gliclass_rerank_service.app import create_app
@@ -653,6 +678,10 @@ def test_the_real_service_scores_as_its_model(max_passages: int) -> None:
             np.testing.assert_allclose(ours.per_window, theirs.per_window, atol=1e-5)
         found, expected = ([one.index for one in Reranker(by).rank(QUERY, PASSAGES)] for by in (scorer, local))
         assert found == expected
+        for count in (16, 40):  # read together, and one by one
+            routes = [Route(f"topic {i}", f"questions about the topic with number {i}") for i in range(count)]
+            here, there = (Router(routes, by).route(QUERY).scores for by in (local, scorer))
+            assert there == pytest.approx(here, abs=1e-5)
         with pytest.raises(InputError, match="labels are never cut"):
             scorer.score([ScoreRequest("Bread.", ("word " * 5000,))])
 

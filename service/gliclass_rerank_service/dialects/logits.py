@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 import gliclass_rerank
 from gliclass_rerank import Example, Logits, ModelInfo, Scorer, ScoreRequest
-from gliclass_rerank.scored import score_requests
+from gliclass_rerank.scored import labels_share_pass, score_requests
 from gliclass_rerank.types import FloatArray
 from gliclass_rerank.unreadable import naming, request_places
 from gliclass_rerank_service.dialects.common import (
@@ -73,6 +73,19 @@ class LogitsBody(BaseModel):
     requests: Items[ScoreBody]
 
 
+class LabelsBody(BaseModel):
+    """Labels, and solved examples that are shown beside them."""
+
+    labels: Items[str] = Field(min_length=1)
+    examples: Items[ExampleBody] = []
+
+
+class LabelsReply(Reply):
+    """Whether the model reads the labels together."""
+
+    share_pass: bool = Field(description="In one pass, beside a text of any length.")
+
+
 class LogitsResult(Reply):
     """Raw logits of one request, float32 values as JSON writes them exactly."""
 
@@ -107,6 +120,7 @@ class GliclassInfo(Reply):
     backend: str
     device: str
     dtype: str
+    kernel: str
     max_length: int
     direction: str
     prior_weight: float | None
@@ -149,6 +163,14 @@ async def logits(body: LogitsBody, request: Request) -> Response:
     info = service.scorer.info
     reply = LogitsReply(model=info.name, revision=info.revision, results=[_result(row) for row in rows])
     return respond(reply, exclude_none=True)
+
+
+@router.post("/labels", responses={200: {"model": LabelsReply}}, summary="Whether labels share a pass")
+def labels(body: LabelsBody, request: Request) -> LabelsReply:
+    """A client's router asks this, as a local one asks its model; see `gliclass_rerank.scored.labels_share_pass`."""
+    examples = tuple(Example(one.text, tuple(one.labels)) for one in body.examples)
+    asked = ScoreRequest("labels", tuple(body.labels), examples=examples)  # checks the texts
+    return LabelsReply(share_pass=labels_share_pass(service_of(request).scorer, asked.labels, asked.examples))
 
 
 def _scored(scorer: Scorer, requests: Sequence[ScoreRequest]) -> Sequence[FloatArray]:

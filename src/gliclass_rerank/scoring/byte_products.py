@@ -58,7 +58,8 @@ def exact_kernel() -> Kernel:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    for kernel in get_args(Kernel):
+    kernels: tuple[Kernel, ...] = get_args(Kernel)
+    for kernel in kernels:
         if is_exact(lambda rows, kernel=kernel: session.run([kernel], {"rows": rows})[0]):  # type: ignore[misc]
             return kernel
     raise UnsupportedModelError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import lru_cache, partial
 from itertools import accumulate
 from types import TracebackType
 
@@ -13,8 +13,15 @@ from gliclass_rerank.scoring.connection import Connection
 from gliclass_rerank.scoring.copies import Origin, Reloadable
 from gliclass_rerank.scoring.encoding import chunk_sizes
 from gliclass_rerank.scoring.forks import PerProcess
-from gliclass_rerank.scoring.wire import ServiceInfo, read_info, read_logits, request_body
-from gliclass_rerank.types import Logits, ModelInfo, ScoreRequest
+from gliclass_rerank.scoring.wire import (
+    ServiceInfo,
+    labels_body,
+    read_info,
+    read_logits,
+    read_share_pass,
+    request_body,
+)
+from gliclass_rerank.types import Example, Logits, ModelInfo, ScoreRequest
 
 KEY_VARIABLE = "GLICLASS_RERANK_API_KEY"
 IN_FLIGHT = 4  # chunks of one call; the next ones travel while the service computes
@@ -54,6 +61,7 @@ class HttpScorer(Reloadable):
         )
         self.origin = Origin(HttpScorer, url, {"timeout": timeout})
         self._pool = PerProcess(partial(ThreadPoolExecutor, IN_FLIGHT, thread_name_prefix="gliclass-http"))
+        self._share_pass = lru_cache(maxsize=64)(self._ask_share_pass)  # a router asks about the same labels every time
         try:
             self._service = self._read_info()
         except BaseException:
@@ -86,6 +94,14 @@ class HttpScorer(Reloadable):
             for answer in answers:
                 answer.cancel()
 
+    def labels_share_pass(self, labels: Sequence[str], examples: Sequence[Example] = ()) -> bool:
+        """Whether the service's model reads these labels in one pass; see `gliclass_rerank.scored.labels_share_pass`.
+
+        Raises:
+            InputError, ServiceError: as `score`.
+        """
+        return self._share_pass(tuple(labels), tuple(examples))
+
     def close(self) -> None:
         """Close the connections; nothing can be scored after that."""
         self._pool.get().shutdown(cancel_futures=True)
@@ -104,6 +120,12 @@ class HttpScorer(Reloadable):
         if answer.status_code != 200:
             raise self._connection.refusal(answer)
         return read_info(answer.content, self._connection.url)
+
+    def _ask_share_pass(self, labels: tuple[str, ...], examples: tuple[Example, ...]) -> bool:
+        answer = self._connection.send("POST", "/labels", labels_body(labels, examples))
+        if answer.status_code != 200:
+            raise self._connection.refusal(answer)
+        return read_share_pass(answer.content, f"{self._connection.url}/labels")
 
     def _score(self, chunk: Sequence[ScoreRequest], start: int) -> list[Logits]:
         """Score a chunk that begins at request ``start`` of its call; in halves, if it is too large for the service."""

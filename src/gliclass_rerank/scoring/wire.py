@@ -1,4 +1,4 @@
-"""What a service and its `HttpScorer` say to one another: ``GET /info`` and ``POST /logits``. Pure."""
+"""Messages between a service and its `HttpScorer`: ``GET /info``, ``POST /logits`` and ``POST /labels``. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from gliclass_rerank.calibration import calibrator_from_dict
 from gliclass_rerank.errors import CheckpointError, ServiceError
-from gliclass_rerank.types import Direction, FloatArray, Logits, ModelInfo, ScoreRequest
+from gliclass_rerank.types import Direction, Example, FloatArray, Logits, ModelInfo, ScoreRequest
 
 T = TypeVar("T")
 
@@ -62,6 +62,21 @@ def read_logits(body: bytes, requests: Sequence[ScoreRequest], model: ModelInfo)
         where,
         f"logits of {len(requests)} requests",
     )
+
+
+def labels_body(labels: Sequence[str], examples: Sequence[Example]) -> bytes:
+    """The body of ``POST /labels``."""
+    shown = [{"text": example.text, "labels": example.labels} for example in examples]
+    return json.dumps({"labels": labels, "examples": shown}, ensure_ascii=False).encode()
+
+
+def read_share_pass(body: bytes, where: str) -> bool:
+    """Read the answer of ``POST /labels``.
+
+    Raises:
+        ServiceError: it is not what our service answers.
+    """
+    return understood(lambda: bool(json.loads(body)["share_pass"]), where, "whether labels share a pass")
 
 
 def understood(read: Callable[[], T], where: str, what: str) -> T:
