@@ -51,6 +51,8 @@ from gliclass_rerank import (
 )
 from gliclass_rerank.calibration import IsotonicCalibrator, PlattCalibrator
 from gliclass_rerank.scoring.lazy import LazyScorer
+from gliclass_rerank.scoring.load import LoadedScorer
+from gliclass_rerank.scoring.local import LocalScorer
 from gliclass_rerank.scoring.torch import TorchScorer
 from gliclass_rerank.types import FloatArray
 
@@ -188,7 +190,8 @@ def test_tasks_do_the_same(made: Callable[[Scorer], Any], how: Copy) -> None:
 @pytest.mark.parametrize("source", ["mini", MINI])
 def test_a_local_scorer_is_loaded_again_as_it_was(source: str | Path, backend: Any) -> None:
     scorer = load_scorer(source, backend=backend, max_length=40, max_batch_tokens=99)
-    again = pickled(scorer)
+    again: LoadedScorer = pickled(scorer)
+    assert isinstance(again, LocalScorer)
     assert type(again) is type(scorer)
     assert again.info == scorer.info
     assert again.max_batch_tokens == 99

@@ -414,8 +414,8 @@ class BatchingScorer(Shared):
 
     def __reduce__(self) -> tuple[Any, ...]:
         batches, queue = self._limits
-        options = {"max_batch_tokens": batches, "max_queue_tokens": queue, "cost": self._cost}
-        return partial(BatchingScorer, **options), (self._scorer,)
+        make = partial(BatchingScorer, max_batch_tokens=batches, max_queue_tokens=queue, cost=self._cost)
+        return make, (self._scorer,)
 
     def _check_open(self, tokens: int, deadline: float | None) -> None:
         """Raise unless so many tokens can be accepted now, and probably answered in time."""
