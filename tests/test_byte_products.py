@@ -31,10 +31,11 @@ def saturated(rows: NDArray[np.uint8], weights: NDArray[np.integer[Any]]) -> NDA
     """Products as AVX2 computes them: pairs are added in 16 bits, and what does not fit is cut."""
     terms = rows.astype(np.int64)[:, :, None] * weights.astype(np.int64)[None]
     padded = np.pad(terms, ((0, 0), (0, terms.shape[1] % 2), (0, 0)))
-    return (padded[:, ::2] + padded[:, 1::2]).clip(-(2**15), 2**15 - 1).sum(axis=1)
+    pairs: NDArray[np.int64] = padded[:, ::2] + padded[:, 1::2]
+    return np.asarray(pairs.clip(-(2**15), 2**15 - 1).sum(axis=1), np.int64)
 
 
-class MatMulIntegerToFloat(OpRun):  # type: ignore[misc]
+class MatMulIntegerToFloat(OpRun):
     """onnxruntime's operator in NumPy; signed weights are multiplied as a processor without VNNI does it."""
 
     op_domain = "com.microsoft"
@@ -61,7 +62,7 @@ class Exact(MatMulIntegerToFloat):
 Exact.__name__ = MatMulIntegerToFloat.__name__  # operators are found by it
 
 
-class GatherElements(OpRun):  # type: ignore[misc]
+class GatherElements(OpRun):
     """As the standard has it; onnx 1.23 looks up one element a row."""
 
     def _run(self, data: Any, indices: Any, axis: int = 0) -> Any:
@@ -75,16 +76,27 @@ def logits(graph: Path, operator: type[MatMulIntegerToFloat]) -> FloatArray:
     model = onnx.load(graph)
     prompts = any(item.name == "prompts" for item in model.graph.input)
     feed = uni_encoder_inputs(passes, 0, segments=checkpoint.uses_segments, prompts=prompts)
-    result: FloatArray = ReferenceEvaluator(model, new_ops=[operator, GatherElements]).run(["logits"], feed)[0][0]
-    return result
+    evaluator = ReferenceEvaluator(model, new_ops=[operator, GatherElements])
+    (result,) = list(evaluator.run(["logits"], feed))
+    of_the_text: FloatArray = np.asarray(result, np.float32)[0]
+    return of_the_text
 
 
 def test_saturating_products_are_told_from_exact_ones() -> None:
     weights = probe_weights().astype(np.int64)
-    exact = lambda rows: ((rows.astype(np.int64) - ZERO) @ weights).astype(np.float32)  # noqa: E731
-    cut = lambda rows: (saturated(rows, weights) - ZERO * weights.sum(axis=0)).astype(np.float32)  # noqa: E731
-    one_off = lambda rows: exact(rows) + (len(rows) == 96)  # noqa: E731  # a fault of one batch size
-    assert (is_exact(exact), is_exact(cut), is_exact(one_off)) == (True, False, False)
+
+    def exact(rows: NDArray[np.uint8]) -> FloatArray:
+        return np.asarray((rows.astype(np.int64) - ZERO) @ weights, np.float32)
+
+    def cut(rows: NDArray[np.uint8]) -> FloatArray:
+        return np.asarray(saturated(rows, weights) - ZERO * weights.sum(axis=0), np.float32)
+
+    def wrong_in_large_batches(rows: NDArray[np.uint8]) -> FloatArray:
+        return exact(rows) + np.float32(len(rows) == 96)
+
+    assert is_exact(exact)
+    assert not is_exact(cut)
+    assert not is_exact(wrong_in_large_batches)
 
 
 def test_the_probe_in_the_package_is_the_one_that_its_source_makes() -> None:

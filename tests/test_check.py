@@ -32,7 +32,7 @@ from gliclass_rerank.removal import remove_sentences
 from gliclass_rerank.sentences import split, split_sentences
 from gliclass_rerank.training.examples import fact_request
 from gliclass_rerank.training.records import FactRecord
-from gliclass_rerank.types import FloatArray
+from gliclass_rerank.types import FloatArray, is_blank
 
 ANSWER = "Berlin has many lakes. Paris has many lakes. Rome sank in 1900."
 EVIDENCE = [
@@ -86,7 +86,7 @@ pieces = st.sampled_from(
     ]
 )
 any_text = st.lists(pieces | st.text(max_size=3), max_size=25).map("".join).filter(lambda text: "\0" not in text)
-answers = any_text.filter(str.strip)
+answers = any_text.filter(lambda text: not is_blank(text))
 
 
 class StatedScorer:

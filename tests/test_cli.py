@@ -89,7 +89,7 @@ def test_rerank_json_is_one_object_and_nothing_else_on_stdout(run: Run, model: P
     assert report["query"] == "law"
     assert len(report["results"]) == 2
     for result in report["results"]:
-        assert set(result) == {"index", "source", "score", "logit", "window", "truncated", "text"}
+        assert set(result) == {"index", "source", "score", "logit", "window", "truncated", "readable", "text"}
         assert Path(result["source"]).read_text() == result["text"]
     scores = [result["score"] for result in report["results"]]
     assert scores == sorted(scores, reverse=True)

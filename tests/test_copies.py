@@ -47,6 +47,7 @@ from gliclass_rerank import (
     Scorer,
     ScoreRequest,
     ServiceError,
+    UnreadableTextError,
     load_scorer,
 )
 from gliclass_rerank.calibration import IsotonicCalibrator, PlattCalibrator
@@ -128,7 +129,8 @@ def test_results_are_equal(name: str, how: Copy, data: st.DataObject) -> None:
 @pytest.mark.parametrize("name", ERRORS)
 def test_errors_say_the_same(name: str, how: Copy) -> None:
     kind = getattr(gliclass_rerank, name)
-    errors = [kind("torch", "a model")] if kind is MissingExtraError else [kind("what happened")]
+    arguments = {MissingExtraError: ("torch", "a model"), UnreadableTextError: ("passage 1", "ድመት", "unknown words")}
+    errors = [kind(*arguments.get(kind, ("what happened",)))]
     errors += [ServiceError("busy", 429)] * (kind is ServiceError)
     for error in errors:
         again = how(error)

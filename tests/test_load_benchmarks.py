@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -75,7 +76,8 @@ def test_a_step_in_which_nothing_was_answered_has_no_percentiles() -> None:
 
 def run(name: str, *options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "gliclass_rerank.cli", "bench", name, *options]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8")
+    wide = {**os.environ, "COLUMNS": "160"}  # a table's names are folded where it is wider than the terminal
+    done = subprocess.run(command, cwd=ROOT, env=wide, capture_output=True, text=True, encoding="utf-8")
     assert done.returncode == 0, done.stdout + done.stderr
     return done
 

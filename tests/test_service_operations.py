@@ -8,12 +8,12 @@ import logging
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from fakes import ConstantScorer, OverlapScorer
+from fakes import INFO, ConstantScorer, OverlapScorer
 from gliclass_rerank_service import Settings, create_app, read_settings
 from gliclass_rerank_service import app as service_app
 from gliclass_rerank_service.logs import JsonFormatter
@@ -24,12 +24,13 @@ from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 from gliclass_rerank import OptionError
+from gliclass_rerank.calibration import PlattCalibrator
 from gliclass_rerank.cli import app as command_line
 
 BODY = {"query": "red apple", "documents": ["a red apple", "a secret door"]}
 PATHS = {
     "/rerank", "/v1/rerank", "/v2/rerank", "/score", "/predict", "/classify", "/route", "/check", "/logits", "/info",
-    "/jobs/rerank", "/result/{task_id}", "/health", "/ping", "/ready", "/metrics",
+    "/labels", "/jobs/rerank", "/result/{task_id}", "/health", "/ping", "/ready", "/metrics",
 }  # fmt: skip
 
 
@@ -177,10 +178,12 @@ def test_logs_are_json_and_hold_no_text(client: TestClient, caplog: pytest.LogCa
 
 
 def test_an_unexpected_error_is_told_without_its_message() -> None:
-    class Bad(OverlapScorer):
-        def score(self, requests: Any) -> Any:
-            return [np.zeros(1 + i, np.float32) for i, _ in enumerate(requests)]
+    class Broken(PlattCalibrator):
+        def _mapped(self, logits: Any) -> Any:
+            raise ValueError("secret")
 
+    scorer = OverlapScorer()
+    scorer.info = replace(INFO, calibration={"relevance": Broken(1.0, 0.0)})
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter())
     lines: list[str] = []
@@ -188,7 +191,7 @@ def test_an_unexpected_error_is_told_without_its_message() -> None:
     logger = logging.getLogger("gliclass_rerank.service")
     logger.addHandler(handler)
     try:
-        with TestClient(create_app(Bad(), Settings())) as client:
+        with TestClient(create_app(scorer, Settings())) as client:
             response = client.post("/v2/rerank", json=BODY)
     finally:
         logger.removeHandler(handler)

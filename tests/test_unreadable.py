@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,8 +81,8 @@ def _ours() -> TextTokenizer:
 
 
 @cache
-def _mini(backend: str) -> Scorer:
-    return load_scorer("mini", backend=backend)  # type: ignore[arg-type]
+def _mini(backend: Any) -> Scorer:
+    return load_scorer("mini", backend=backend)
 
 
 @pytest.fixture(scope="module")
@@ -290,7 +291,8 @@ def test_a_claim_is_judged_by_the_passages_that_can_be_read(mini: Scorer) -> Non
     checker = FactChecker(mini)
     (alone,) = checker.check(PLAIN, [PLAIN]).claims
     (among,) = checker.check(PLAIN, [AMHARIC, PLAIN, OTHER_AMHARIC]).claims
-    assert (among.verdict, among.support, among.refute) == (alone.verdict, alone.support, alone.refute)
+    assert (among.support, among.refute) == pytest.approx((alone.support, alone.refute), abs=1e-5)
+    assert among.verdict == alone.verdict
     assert (among.evidence, among.readable) == (1, True)
 
 
@@ -298,9 +300,9 @@ def test_a_claim_is_judged_by_the_passages_that_can_be_read(mini: Scorer) -> Non
 def test_results_say_what_could_not_be_read(mini: Scorer) -> None:
     reranker = Reranker(mini)
     for direction in ("passage-as-text", "passage-as-label"):
-        found = {one.index: one.readable for one in reranker.rank("berlin", ["Berlin", AMHARIC], direction=direction)}  # type: ignore[arg-type]
+        found = {one.index: one.readable for one in reranker.rank("berlin", ["Berlin", AMHARIC], direction=direction)}
         assert found == {0: True, 1: False}
-        assert not any(one.readable for one in reranker.rank(AMHARIC, ["Berlin", "Paris"], direction=direction))  # type: ignore[arg-type]
+        assert not any(one.readable for one in reranker.rank(AMHARIC, ["Berlin", "Paris"], direction=direction))
     assert not reranker.rank("berlin", ["Berlin"], criteria={AMHARIC: 1.0})[0].readable
     router = Router([Route("billing", "invoices", examples=("😀",)), Route("tech", "errors")], mini)
     assert [one.readable for one in router.route_many(["my invoice is wrong", AMHARIC])] == [True, False]

@@ -37,9 +37,12 @@ def find_blocks(text: str) -> list[Block]:
     lines = text.splitlines(keepends=True)
     starts = [*accumulate(map(len, lines), initial=0)]
     found: list[Block] = []
-    at = 0
+    at = tried = 0
     while at < len(lines):
-        blocks = [*_code(lines, starts, at), *_json(text, lines[at], starts[at]), *_table(lines, starts, at)]
+        blocks = [*_code(lines, starts, at), *_table(lines, starts, at)]
+        if starts[at] >= tried:  # every character is read as JSON once, however many brackets are left open
+            json_blocks, tried = _json(text, lines[at], starts[at])
+            blocks += json_blocks
         found += blocks
         end = max((block.end for block in blocks), default=0)
         at += 1
@@ -74,16 +77,19 @@ def _code(lines: Sequence[str], starts: Sequence[int], first: int) -> Iterator[B
     yield Block(start, starts[last] + len("".join(lines[last]).rstrip()), "code")
 
 
-def _json(text: str, line: str, start: int) -> Iterator[Block]:
-    """An array or object in JSON, with a string in it, that fills its lines."""
-    if line.startswith(("[", "{")):
-        try:
-            _, end = JSON.raw_decode(text, start)
-        except (ValueError, RecursionError):
-            return
-        line_end = text.find("\n", end)
-        if '"' in text[start:end] and not text[end : line_end if line_end >= 0 else None].strip():
-            yield Block(start, end, "code")
+def _json(text: str, line: str, start: int) -> tuple[list[Block], int]:
+    """The array or object in JSON, with a string in it, that fills its lines, and how far the text was read for it."""
+    if not line.startswith(("[", "{")):
+        return [], start
+    try:
+        _, end = JSON.raw_decode(text, start)
+    except json.JSONDecodeError as error:
+        return [], error.pos
+    except (ValueError, RecursionError):  # a number of thousands of digits, nested too deep
+        return [], len(text)
+    line_end = text.find("\n", end)
+    fills = '"' in text[start:end] and not text[end : line_end if line_end >= 0 else None].strip()
+    return [Block(start, end, "code")] if fills else [], end
 
 
 def _table(lines: Sequence[str], starts: Sequence[int], first: int) -> Iterator[Block]:

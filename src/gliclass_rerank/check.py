@@ -213,7 +213,7 @@ class FactChecker:
         scores = np.stack([np.asarray(row) for row in logits]).reshape(len(logits), -1, 2)  # (passages, parts, sides)
         # A part is judged by the passages that can be read together with it, if there are any.
         read = np.stack([readable(row)[::2] for row in logits])  # (passages, parts)
-        can_judge = read.any(axis=0)
+        can_judge: NDArray[np.bool_] = np.atleast_1d(read.any(axis=0))
         scores = np.where((read | ~can_judge)[:, :, None], scores, -np.inf)
         # By logits, which tell passages apart even where probabilities run out of digits or a calibration is flat.
         deciding, best = scores.argmax(axis=0), scores.max(axis=0)

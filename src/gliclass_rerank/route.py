@@ -170,7 +170,7 @@ class Router:
         thresholds = self._thresholds(fitted, multi=multi)
         return [
             decide(self._names, *row, thresholds, multi=multi, fallback=self._fallback, readable=bool(is_read))
-            for *row, is_read in zip(logits, promised, read, strict=True)
+            for row, is_read in zip(zip(logits, promised, strict=True), read, strict=True)
         ]
 
     def fit(self, queries: Sequence[str], names: Sequence[str | None]) -> RouterReport:

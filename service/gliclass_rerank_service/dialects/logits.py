@@ -76,6 +76,8 @@ class LogitsBody(BaseModel):
 class LabelsBody(BaseModel):
     """Labels, and solved examples that are shown beside them."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"labels": ["billing", "tech"]}]})
+
     labels: Items[str] = Field(min_length=1)
     examples: Items[ExampleBody] = []
 
@@ -168,9 +170,11 @@ async def logits(body: LogitsBody, request: Request) -> Response:
 @router.post("/labels", responses={200: {"model": LabelsReply}}, summary="Whether labels share a pass")
 def labels(body: LabelsBody, request: Request) -> LabelsReply:
     """A client's router asks this, as a local one asks its model; see `gliclass_rerank.scored.labels_share_pass`."""
-    examples = tuple(Example(one.text, tuple(one.labels)) for one in body.examples)
-    asked = ScoreRequest("labels", tuple(body.labels), examples=examples)  # checks the texts
-    return LabelsReply(share_pass=labels_share_pass(service_of(request).scorer, asked.labels, asked.examples))
+    service = service_of(request)
+    asked = ScoreBody(text="labels", labels=body.labels, examples=body.examples)
+    service.check_tokens(asked.estimate())
+    checked = asked.request()
+    return LabelsReply(share_pass=labels_share_pass(service.scorer, checked.labels, checked.examples))
 
 
 def _scored(scorer: Scorer, requests: Sequence[ScoreRequest]) -> Sequence[FloatArray]:

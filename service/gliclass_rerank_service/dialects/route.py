@@ -33,6 +33,7 @@ from gliclass_rerank_service.service import service_of
 from gliclass_rerank_service.sizes import estimate_product
 
 router = scoring_router("route")
+MOST_CHARACTERS = 20_000  # of labels that are tokenised to estimate a request
 EXAMPLE: JsonDict = {
     "query": "why was I charged twice?",
     "routes": {"billing": "questions about invoices and refunds", "tech": "errors, crashes and configuration"},
@@ -115,13 +116,15 @@ def _queries(body: RouteBody) -> list[str]:
     return queries
 
 
-def _estimate(body: RouteBody, routes: Sequence[Route], queries: Sequence[str], max_length: int) -> int:
+def _estimate(body: RouteBody, routes: Sequence[Route], queries: Sequence[str], scorer: Scorer) -> int:
     """Tokens that are read, about: a query once with all routes, or, where they do not fit one pass, with each."""
     labels = {route.label for route in routes}
     examples = {example for route in routes for example in route.examples}
     nearest, prompt = body.examples in (None, "nearest"), body.examples == "prompt"
     read = labels | examples if nearest else labels
-    together = fit_one_pass(tuple(read), max_length) and not (nearest and examples)
+    # Whether labels fit is told by the tokenizer, which is not asked about long ones here, on the event loop.
+    short = sum(map(len, read)) <= MOST_CHARACTERS
+    together = short and fit_one_pass(scorer, tuple(read)) and not (nearest and examples)
     passes = 1 if together else len(read)
     shown = estimate_product(queries, examples) - estimate_product(queries) if prompt else 0
     return estimate_product(queries, read, passes=passes) + passes * shown
@@ -131,12 +134,11 @@ def _estimate(body: RouteBody, routes: Sequence[Route], queries: Sequence[str], 
 async def route(body: RouteBody, request: Request) -> Response:
     """Routes are described in words; a query is read once with all of them, as long as they fit one pass."""
     queries, routes = _queries(body), routes_of(body)
-    max_length = service_of(request).scorer.info.max_length
     decisions = await run_scored(
         request,
         lambda scorer: router_of(body, routes, scorer).route_many(queries, multi=bool(body.multi)),
         count=len(queries),
-        tokens=_estimate(body, routes, queries, max_length),
+        tokens=_estimate(body, routes, queries, service_of(request).scorer),
         model=body.model,
     )
     results = [

@@ -183,7 +183,7 @@ class InputEncoder:
         """Whether these labels are read in one pass beside a text of any length (without a prompt)."""
         room, side_room = self._room(labels, self._layout.frame(labels, "", examples))
         used = sum(map(self._layout.label_cost, labels))
-        fit = used <= room - room // 2 and room - used >= MIN_TEXT_TOKENS
+        fit = (len(labels) == 1 or used <= room - room // 2) and room - used >= MIN_TEXT_TOKENS
         return fit and sum(map(self._layout.side_cost, labels)) <= side_room and len(labels) <= self._max_labels(labels)
 
     def _room(self, labels: Sequence[str], frame: Frame) -> tuple[int, int]:

@@ -25,7 +25,7 @@ from gliclass_rerank.scoring.openai_wire import (
     read_listed,
     read_models,
 )
-from gliclass_rerank.types import Logits, ModelInfo, ScoreRequest, check_text
+from gliclass_rerank.types import Example, Logits, ModelInfo, ScoreRequest, check_text
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 IN_FLIGHT = 16  # questions under way at a time; servers batch what they get together
@@ -119,6 +119,10 @@ class OpenAIScorer(Reloadable):
             Logits.over_windows(np.array([[logits[one] for one in row]], np.float32), [(0, len(request.text))])
             for request, row in zip(requests, rows, strict=True)
         ]
+
+    def labels_share_pass(self, labels: Sequence[str], examples: Sequence[Example] = ()) -> bool:
+        """True: each label is a question of its own, so no other label moves it."""
+        return True
 
     def close(self) -> None:
         """Close the connections; nothing can be scored after that."""
