@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 from itertools import pairwise
+from types import FrameType
 
 import pytest
 from hard_sentences import ENGLISH, LISTS, OTHERS, parts
@@ -293,3 +295,20 @@ def test_removing_nothing_returns_the_text_and_removing_all_returns_nothing(text
 def test_what_is_left_of_marked_texts(text: str, left: str) -> None:
     found = split(text)
     assert remove_sentences(found, [one for one in found.sentences if "No" in text[one.start : one.end]]) == left
+
+
+@pytest.mark.parametrize("line", ["[\n", '{"a":\n', '["a",\n'])
+def test_what_stays_open_is_read_as_json_once(line: str) -> None:
+    """Each attempt reads to the end of the text, so one from every line would take its square."""
+    attempts = 0
+
+    def count(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal attempts
+        attempts += event == "call" and frame.f_code.co_name == "raw_decode"
+
+    sys.setprofile(count)
+    try:
+        split(line * 500)
+    finally:
+        sys.setprofile(None)
+    assert attempts == 1
