@@ -27,7 +27,7 @@ from gliclass_rerank_service import (
     estimate_tokens,
 )
 from gliclass_rerank_service.batching import TURNS_PER_BATCH, Submission, _FairQueue
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gliclass_rerank import (
@@ -262,6 +262,7 @@ def test_batches_keep_to_the_budget(asked: list[list[int]], budget: int) -> None
     comes=st.lists(st.integers(0, 5), min_size=5, max_size=5),
     budget=st.integers(1, 60),
 )
+@example(asked=[[1] * 200, [1] * 200], comes=[0] * 5, budget=40)  # turns alone, without overdrafts
 def test_nobody_gets_much_more_than_another_who_waits_too(
     asked: list[list[int]], comes: list[int], budget: int
 ) -> None:
