@@ -15,6 +15,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # as many workers as cores: more thread
 import pytest
 import torch
 from checkpoints import BY_NAME, CORPUS, Built, build_checkpoint
+from filelock import FileLock
 from hypothesis import settings
 from transformers.utils import logging as transformers_logging
 
@@ -60,16 +61,20 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 
 @pytest.fixture(scope="session")
 def exported(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """ONNX exports of tiny checkpoints by name and dtype, each made once a session."""
-    root, folders = tmp_path_factory.mktemp("exported"), dict[tuple[str, str], Path]()
+    """ONNX exports of tiny checkpoints by name and dtype, each made once, for all workers of a run."""
+    root = tmp_path_factory.getbasetemp()
+    root = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "exported"
+    root.mkdir(exist_ok=True)
 
     def get(name: str, dtype: str = "fp32") -> Path:
-        if (name, dtype) not in folders:
-            target = root / f"{name}-{dtype}"
-            calibration = [ScoreRequest(text, ("science", "a question", "politics and law")) for text in CORPUS]
-            export_checkpoint(tiny(name).folder, target, dtype=dtype, calibration=calibration)  # type: ignore[arg-type]
-            folders[name, dtype] = target
-        return folders[name, dtype]
+        target = root / f"{name}-{dtype}"
+        with FileLock(root / f"{target.name}.lock"):
+            if not target.is_dir():
+                calibration = [ScoreRequest(text, ("science", "a question", "politics and law")) for text in CORPUS]
+                made = root / f"{target.name}.partial"
+                export_checkpoint(tiny(name).folder, made, dtype=dtype, calibration=calibration)  # type: ignore[arg-type]
+                made.rename(target)
+        return target
 
     return get
 
