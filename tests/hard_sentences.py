@@ -56,6 +56,10 @@ It is 5 ft. 3 in. tall and weighs 120 lbs. ¦That is light.
 The law (Art. 5 para. 2) says so. ¦Art. 6 does not.
 Vitamin C. ¦Vitamin D. ¦Both help.
 Plan B. ¦Then we left.
+Install the app. ¦A dialog opens.
+Open the app. ¦I like it. ¦I paid the Gov. ¦He was in.
+Users love the app. ¦A 2023 survey found it.
+See App. B for details.
 The population was 1.5 million in 2020. ¦Today it is 1.6 million.
 I saw it at 3.30 p.m. ¦Nobody else did.
 Do you know Ms. Wu? ¦She works at Wu & Co. in Hong Kong.

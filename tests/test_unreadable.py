@@ -65,6 +65,8 @@ KNOWN = {
     "formula": "5 μm at 3 Ω",
     "punctuation": "— ... !",
     "an identifier": "X7K9Q2-ÄÖ",
+    "a key in a sentence": "The token is valid for an hour. Example: " + "a1B2" * 90,
+    "an address": "See https://example.com/page?token=" + "a1B2" * 40 + " for the rest of the text.",
     "Chinese": "北京是中华人民共和国的首都。",
 }
 

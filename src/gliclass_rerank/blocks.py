@@ -55,7 +55,9 @@ def plain_block(text: str, block: Block) -> str:
     """What is read of a block: code without its fences, a row's cells with the header's before them."""
     lines = text[block.start : block.end].splitlines()
     if block.kind == "code":
-        return "\n".join(line for line in lines if not FENCE.match(line)).strip()
+        opening = FENCE.match(lines[0])
+        closes = bool(opening) and len(lines) > 1 and _closes(lines[-1], opening["fence"] if opening else "")
+        return "\n".join(lines[bool(opening) : len(lines) - closes]).strip()
     header = _cells(text[slice(*block.header)].splitlines()[0]) if block.header else []
     cells = _cells(lines[0])
     names = [f"{name}: " if name else "" for name in header] + [""] * len(cells)
@@ -70,11 +72,16 @@ def _code(lines: Sequence[str], starts: Sequence[int], first: int) -> Iterator[B
     fence = opening["fence"]
     start, last = starts[first] + opening.start("fence"), len(lines) - 1
     for i in range(first + 1, len(lines)):
-        closing = lines[i].strip(" \t>\n")
-        if len(closing) >= len(fence) and set(closing) == {fence[0]}:
+        if _closes(lines[i], fence):
             last = i
             break
-    yield Block(start, starts[last] + len("".join(lines[last]).rstrip()), "code")
+    yield Block(start, starts[first] + len("".join(lines[first : last + 1]).rstrip()), "code")
+
+
+def _closes(line: str, fence: str) -> bool:
+    """Whether a line ends the fenced code that ``fence`` began."""
+    closing = line.strip(" \t>\n")
+    return len(closing) >= len(fence) and set(closing) == {fence[0]}
 
 
 def _json(text: str, line: str, start: int) -> tuple[list[Block], int]:
@@ -111,4 +118,7 @@ def _span(lines: Sequence[str], starts: Sequence[int], i: int) -> Span:
 
 
 def _cells(row: str) -> list[str]:
-    return [cell.strip() for cell in re.split(r"(?<!\\)\|", row.strip(" \t>").removeprefix("|").removesuffix("|"))]
+    return [
+        cell.strip().replace("\\|", "|")
+        for cell in re.split(r"(?<!\\)\|", row.strip(" \t>").removeprefix("|").removesuffix("|"))
+    ]

@@ -35,12 +35,14 @@ CITATION = rf"""[ \t\u00a0]{{0,3}}(?:
 
 ATTACHABLE = re.compile(r"(?:[^\W\d_]{3}|\d\d|[^\x00-\x7f]|[.,;:!?\])\"'”’»%>*_`])\Z")
 AFTER_A_WORD = re.compile(r"(?:[^\W\d_]{3}|[.,;:!?)\"'”’»])\Z")
+SUPERSCRIPT = "<¹²³⁴⁵⁶⁷⁸⁹"
+BEGINS_A_WORD = re.compile(r"[^\W_]|[/⁄]")  # ¹⁴C, ²⁄₃
 CALL = re.compile(r"\w\([^()]*\)\Z")
 NAME_AND_YEAR = re.compile(rf"\((?!.*(?:et al| and | & |,)).*\b{YEAR}\)")
 
 
 def is_citation(text: str, found: re.Match[str]) -> bool:
-    """Whether a match of `CITATION` cites, unlike an index "x[1]", an exponent "5<sup>2</sup>", or "(Cannes 2019)".
+    """Whether a match of `CITATION` cites, unlike "x[1]", "5<sup>2</sup>", "¹⁴C" or "(Cannes 2019)".
 
     A mark without white space before it follows a word of three letters or more, a number of two digits or more,
     punctuation, or another script. Superscript follows no number, which it would be an exponent of.
@@ -48,9 +50,11 @@ def is_citation(text: str, found: re.Match[str]) -> bool:
     mark = found[0].lstrip()
     if NAME_AND_YEAR.fullmatch(mark):
         return False
+    if mark[0] in SUPERSCRIPT and BEGINS_A_WORD.match(text, found.end()):
+        return False
     before = text[max(0, found.start() - 100) : found.start()]
     if not before or before[-1].isspace() or len(mark) < len(found[0]) or mark[0] in "(【":
         return True
-    if mark[0] in "<¹²³⁴⁵⁶⁷⁸⁹":
+    if mark[0] in SUPERSCRIPT:
         return bool(AFTER_A_WORD.search(before))
     return bool(ATTACHABLE.search(before)) and not CALL.search(before)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -21,6 +22,7 @@ MARKUP = rf"""
     |(?P<comment><!--(?:(?!<!--).)*?-->)
     |(?P<tag><(?P<slash>/?)(?P<name>[A-Za-z][A-Za-z0-9]*)(?:\s[^<>]{{0,1000}})?/?>)
     |(?P<entity>&(?:[A-Za-z]{{2,8}}|\#\d{{1,6}});)
+    |(?P<url>https?://[^\s<>()\[\]*"`]*[^\s<>()\[\]*"`_~.,;:!?])
     |(?P<emphasis>\*+|_+|~~)
     |(?P<border>\n[ \t]*\n|\n(?=[ \t>]{{0,12}}(?:[-*+•]|[0-9]+[.)]|\#{{1,6}})[ ]))
 """
@@ -45,7 +47,8 @@ class Mark:
 
     Attributes:
         start, end: half-open range of code points.
-        side: "opening" marks belong to the text after them, "closing" marks to the text before them.
+        side: "opening" marks belong to the text after them, "closing" marks to the text before them, and "content"
+            stands in the text itself: an entity, or the backslash of an escape.
         partner: start of the other mark of a pair, None for a mark that stands alone.
         reads: text that is read in its place.
         is_code: whether the text between the pair is code, in which nothing else is markup.
@@ -53,7 +56,7 @@ class Mark:
 
     start: int
     end: int
-    side: Literal["opening", "closing"] = "closing"
+    side: Literal["opening", "closing", "content"] = "closing"
     partner: int | None = None
     reads: str = ""
     is_code: bool = False
@@ -73,7 +76,8 @@ def plain_text(text: str) -> str:
     Emphasis, headings, bullets, links, images, HTML tags and citation marks are left out. What only looks like markup
     stays: "a * b", "snake_case", "x[1]", "5 < 6 > 3".
     """
-    return plain_part(text, 0, len(text), find_marks(text))
+    bullets = BULLETS.match(text)
+    return plain_part(text, bullets.end() if bullets else 0, len(text), find_marks(text))
 
 
 def plain_part(text: str, start: int, end: int, marks: Sequence[Mark]) -> str:
@@ -82,7 +86,6 @@ def plain_part(text: str, start: int, end: int, marks: Sequence[Mark]) -> str:
     An emphasised list number at its beginning, "**1. Paris** is big.", is left out, too.
     """
     plain = read(text, start, end, marks).text
-    plain = plain[BULLETS.match(plain).end() :]  # type: ignore[union-attr]
     place = bisect_left(marks, start, key=_start)
     is_marked = place < len(marks) and marks[place].start == start and marks[place].side == "opening"
     return (NUMBER.sub("", plain, count=1) if is_marked and NUMBER.match(plain) else plain).strip()
@@ -128,8 +131,8 @@ class _Finder:
     def __init__(self, text: str) -> None:
         self._text = text
         self._found: list[Mark] = []
-        self._open: list[tuple[str, Span]] = []  # emphasis and links, of one paragraph
-        self._tags: list[tuple[str, Span]] = []
+        self._open = _Stack()  # emphasis and links, of one paragraph
+        self._tags = _Stack()
 
     def take(self, token: re.Match[str]) -> None:
         span = start, end = token.span()
@@ -138,13 +141,14 @@ class _Finder:
                 width = len(token["ticks"])
                 self._pair((start, start + width), (end - width, end), is_code=True)
             case "escape":
-                self._found.append(Mark(start, start + 1))
+                self._found.append(Mark(start, start + 1, "content"))
             case "image" | "comment" | "citation":
                 self._found.append(Mark(start, end))
             case "entity":
-                self._found.append(Mark(start, end, reads=html.unescape(token[0])))
+                reads = html.unescape(token[0])
+                self._found.append(Mark(start, end, "content" if reads.strip() else "closing", reads=reads))
             case "link":
-                self._open.append(("[", span))
+                self._open.push("[", span)
             case "link_end":
                 self._close("[", span)
             case "emphasis":
@@ -160,33 +164,30 @@ class _Finder:
 
     def marks(self) -> list[Mark]:
         """All marks, in their order."""
-        return sorted([*self._found, *_unclosed(self._tags)], key=_start)
+        return sorted([*self._found, *_unclosed(self._tags.clear())], key=_start)
 
     def _take_emphasis(self, kind: str, span: Span) -> None:
         before, after = self._text[: span[0]][-1:], self._text[span[1] :][:1]
         closes = bool(before.strip()) and not _joins(after, kind)
         opens = bool(after.strip()) and not _joins(before, kind)
         if not (closes and self._close(kind, span)) and opens:
-            self._open.append((kind, span))
+            self._open.push(kind, span)
 
     def _close(self, kind: str, span: Span) -> bool:
         """Pair a span with the last open one of its kind, and forget those opened since; whether there is one."""
-        place = _last(self._open, kind)
-        if place is None:
-            return False
-        self._pair(self._open[place][1], span)
-        del self._open[place:]
-        return True
+        opening = self._open.pop(kind)
+        if opening is not None:
+            self._pair(opening[0], span)
+        return opening is not None
 
     def _take_tag(self, name: str, span: Span, *, is_end: bool) -> None:
         if name in VOID:
             self._found.append(Mark(*span, reads="\n" if name in BLOCK else ""))
         elif not is_end and name in BLOCK | INLINE:
-            self._tags.append((name, span))
-        elif is_end and (place := _last(self._tags, name)) is not None:
-            opening = self._tags[place][1]
-            self._found += _unclosed(self._tags[place + 1 :])
-            del self._tags[place:]
+            self._tags.push(name, span)
+        elif is_end and (last := self._tags.pop(name)) is not None:
+            opening, since = last
+            self._found += _unclosed(since)
             self._pair(opening, span, *self._tag_reads(name, self._text[opening[1] : span[0]]))
 
     def _tag_reads(self, name: str, inside: str) -> tuple[str, str]:
@@ -202,8 +203,33 @@ class _Finder:
         self._found.append(Mark(*closing, "closing", opening[0], second, is_code))
 
 
-def _last(opened: Sequence[tuple[str, Span]], kind: str) -> int | None:
-    return next((place for place in range(len(opened) - 1, -1, -1) if opened[place][0] == kind), None)
+class _Stack:
+    """What is open, by kind. A search ends at once where nothing of its kind is open, so that all are linear."""
+
+    def __init__(self) -> None:
+        self._items: list[tuple[str, Span]] = []
+        self._counts: Counter[str] = Counter()
+
+    def push(self, kind: str, span: Span) -> None:
+        self._items.append((kind, span))
+        self._counts[kind] += 1
+
+    def pop(self, kind: str) -> tuple[Span, list[tuple[str, Span]]] | None:
+        """Take the last of a kind, and all that was opened since: they can no longer be closed."""
+        if not self._counts[kind]:
+            return None
+        since: list[tuple[str, Span]] = []
+        while True:
+            found, span = self._items.pop()
+            self._counts[found] -= 1
+            if found == kind:
+                return span, since[::-1]
+            since.append((found, span))
+
+    def clear(self) -> list[tuple[str, Span]]:
+        """Take all."""
+        items, self._items, self._counts = self._items, [], Counter()
+        return items
 
 
 def _unclosed(tags: Sequence[tuple[str, Span]]) -> list[Mark]:

@@ -26,8 +26,7 @@ def remove_sentences(split: SplitText, removed: Collection[Sentence]) -> str:
     parts, position = [], 0
     for run in _runs(split.text, [*_without(sorted({*spans, *emptied}), kept)]):
         gaps = _gaps(split.text, run)
-        start, end = _gap_that_stays(split.text, gaps, starting, ending)
-        parts += [split.text[position : gaps[0][0]], split.text[start:end]]
+        parts += [split.text[position : gaps[0][0]], _gap_that_stays(split.text, gaps, starting, ending)]
         position = gaps[-1][1]
     return "".join([*parts, split.text[position:]])
 
@@ -101,12 +100,17 @@ def _gaps(text: str, run: Sequence[Span]) -> list[Span]:
     return list(zip(edges[::2], edges[1::2], strict=True))
 
 
-def _gap_that_stays(text: str, gaps: Sequence[Span], starting: Collection[int], ending: Collection[int]) -> Span:
+def _gap_that_stays(text: str, gaps: Sequence[Span], starting: Collection[int], ending: Collection[int]) -> str:
     at_start, at_end = gaps[0][0] == 0, gaps[-1][1] == len(text)
+    first, last = text[slice(*gaps[0])], text[slice(*gaps[-1])]
     if at_start and at_end:
-        return 0, 0
+        return ""
     if at_end or (gaps[-1][1] in ending and gaps[0][0] not in starting):
-        return gaps[-1]
-    if at_start or gaps[0][0] in starting:
-        return gaps[0]  # what follows begins the text, its item or its pair of marks, as the removed did
-    return max(gaps, key=lambda gap: (text.count("\n", *gap), gap[0] < gap[1]))
+        return last
+    if gaps[0][0] in starting:
+        return first  # what follows begins its item or its pair of marks, as the removed did
+    most = first if at_start else text[slice(*max(gaps, key=lambda gap: (text.count("\n", *gap), gap[0] < gap[1])))]
+    if "\n" not in last:
+        return most
+    # What follows keeps its own indentation, which says in which list it stands.
+    return most[: most.rfind("\n") + 1] + last[last.rfind("\n") + 1 :]

@@ -9,10 +9,11 @@ import sentencex
 
 BEFORE_NUMBER = re.compile(
     r"(?:^|[^\w.])(?:approx|ca|max|min|est|[Ee]qs?|[Ff]igs?|(?:[Ss]ub)?[Ss]ec(?:t|s)?|[Cc]h(?:ap)?|[Vv]ols?|Nos?|Nr|pp?|Arts?|[Pp]aras?"
-    r"|[Tt]ab|[Rr]efs?|[Aa]pp|Bd|Abb|Kap|(?:[A-Z]\w*)?[Ss]tr|[Pp]t|[Cc]irca)\.$"
+    r"|Tab|[Rr]efs?|App|Bd|Abb|Kap|(?:[A-Z]\w*)?[Ss]tr|[Pp]t|[Cc]irca)\.$"
 )
-NUMBER_FOLLOWS = re.compile(r"[(\[]?(?:[$€£]?\d|[IVX]+\b|[A-Z]?\d|[A-Z]\b)")
+NUMBER_FOLLOWS = re.compile(r"[(\[]?(?:[$€£]?\d|[A-Z]?\d|[IVX]{2,}\b|[B-HJ-Z]\b)")  # "I" and "A" begin sentences
 BEFORE_NAME = re.compile(r"(?:^|[^\w.])(?:Ms|Mrs?|Mx|Mme|Mlle|Dr|Prof|Ft|Mt|Gen|Lt|Col|Sgt|Capt|Maj|Rev|Gov|Sen)\.$")
+NO_NAME = re.compile(r"(?:He|She|It|They|We|I|You|The|A|An|This|That|These|Those|In|On|At|But|And)\b")
 INSIDE = re.compile(r"(?:\b(?:[^\W\d_aeiouyAEIOUY]{1,5}|oz|inkl|evtl|approx|ca|est|max|min|dept|[IVX]+)|\.\w+)\.$")
 DAYS = r"(?:Mon|Tues?|Wed|Thu(?:rs?)?|Fri|Sat|Sun)"
 MONTHS = r"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)"
@@ -57,7 +58,7 @@ def _goes_on(before: str, after: str) -> bool:
         return bool(re.search(r"[A-Za-z]\.$", before) and re.match(r"[A-Z]{2,}\b", after))
     return bool(
         (BEFORE_NUMBER.search(before) and NUMBER_FOLLOWS.match(after))
-        or (BEFORE_NAME.search(before) and after[:1].isupper())
+        or (BEFORE_NAME.search(before) and after[:1].isupper() and not NO_NAME.match(after))
         or (INSIDE.search(before) and after[:1].islower())
         or (DAY_OR_MONTH.search(before) and DATE_FOLLOWS.match(after))
         or (HOUR.search(before) and TIME_FOLLOWS.match(after))

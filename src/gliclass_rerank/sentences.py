@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from gliclass_rerank.blocks import Block, find_blocks, plain_block
-from gliclass_rerank.markup import BULLETS, Mark, find_marks, plain_part, plain_text, read
+from gliclass_rerank.markup import BULLETS, Mark, find_marks, plain_part, read
 from gliclass_rerank.sentence_ends import sentence_ends
 from gliclass_rerank.types import Span
 
@@ -51,7 +51,7 @@ class SplitText:
         """What a reader sees of a sentence: no markup, no citation marks."""
         if sentence.block:
             block = plain_block(self.text, sentence.block)
-            return block if sentence.block.kind == "code" else plain_text(block)
+            return block if sentence.block.kind == "code" else plain_part(block, 0, len(block), find_marks(block))
         return plain_part(self.text, sentence.start, sentence.end, self.marks)
 
     def is_heading(self, sentence: Sentence) -> bool:
