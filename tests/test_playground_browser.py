@@ -201,7 +201,7 @@ def test_what_cannot_be_read_is_said_in_a_box(page: Page, tmp_path: Path) -> Non
     page.upload(tmp_path / "picture.txt")
     page.press("Rerank")
     page.until(lambda: page.all(".gr-problem"))
-    assert page.texts(".gr-problem") == ["picture.txt: expected UTF-8, got byte 0x89 at 0"]
+    assert page.texts(".gr-problem") == ["picture.txt: expected UTF-8, got byte 0x89 at 0; convert it, or leave it out"]
     assert not page.all(".gr-ranking")
     assert not page.all("[data-testid=stException]")
 
