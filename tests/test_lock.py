@@ -11,6 +11,7 @@ import pytest
 
 pytest.importorskip("packaging")
 
+from environments import python_with
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -98,3 +99,14 @@ def test_who_develops_installs_from_the_lock() -> None:
     assert 'PIP_CONSTRAINT="$PWD/requirements.lock"' in (ROOT / ".ci" / "run").read_text("utf-8")
     packed = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["hatch"]["build"]["targets"]["sdist"]
     assert "requirements.lock" in packed["include"]
+
+
+def test_a_client_of_the_conformance_matrix_is_not_held_to_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clients need versions of their own, and .ci/run constrains pip by the lock."""
+    constraint = tmp_path / "constraint.txt"
+    constraint.write_text("pip<1\n")
+    monkeypatch.setenv("PIP_CONSTRAINT", str(constraint))
+    python = python_with(["pip>=2"], tmp_path / "client")
+    assert python.is_file()

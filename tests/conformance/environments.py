@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -59,6 +60,8 @@ def python_with(requirements: Sequence[str], home: Path) -> Path:
         subprocess.run([sys.executable, "-m", "venv", "--clear", home], check=True)
         if requirements:
             install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements]
-            subprocess.run([home / "bin" / "python", *install], check=True, stdin=subprocess.DEVNULL)
+            # The versions of a client are its own: a lock of ours that constrains pip would contradict them.
+            environment = {name: value for name, value in os.environ.items() if name != "PIP_CONSTRAINT"}
+            subprocess.run([home / "bin" / "python", *install], check=True, stdin=subprocess.DEVNULL, env=environment)
         made.write_text(wanted)
     return home / "bin" / "python"
