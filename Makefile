@@ -55,8 +55,8 @@ oldest:
 	build/oldest/bin/pip install --quiet torch==2.13.0
 	build/oldest/bin/pip install --quiet -e ".[export,train,llama-index,langchain]" $(OLDEST) hypothesis pytest pytest-timeout
 	build/oldest/bin/python --version && build/oldest/bin/pip list | grep -E $(SHOWN)
-	build/oldest/bin/pytest tests/test_llama_index.py tests/test_langchain.py tests/test_migration.py tests/test_contract.py \
-	  tests/test_parity.py tests/test_invariance.py tests/test_upstream.py tests/test_training.py
+	build/oldest/bin/pytest tests/integrations/test_llama_index.py tests/integrations/test_langchain.py tests/integrations/test_migration.py tests/laws/test_contract.py \
+	  tests/laws/test_parity.py tests/laws/test_invariance.py tests/models/test_upstream.py tests/training/test_training.py
 
 # The real clients against the real service; the README's table of them is made from this.
 conformance: install

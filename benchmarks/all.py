@@ -19,11 +19,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from eval_data import VARIABLE
 from rich.console import Console
-from toy_data import write_toy_data
 
-HERE = Path(__file__).parent
+from benchmarks.lib.eval_data import VARIABLE
+from benchmarks.lib.toy_data import write_toy_data
+
 # Collections are encoded as a whole: the small ones.
 FRAMEWORK_SETS = "chunking_eval,cisi,cookbook_docs,cranfield,medline1033,time_news,xquad_en_ir"
 
@@ -38,33 +38,44 @@ class Benchmark:
         writes_to: it takes ``--out`` in a quick run; else it writes nothing then.
     """
 
-    name: str
+    module: str
     full: tuple[str, ...] = ()
     quick: tuple[str, ...] = ()
     reads_data: bool = False
     encodes: bool = False
     writes_to: bool = True
 
+    @property
+    def name(self) -> str:
+        """The script's name, as `gliclass-rerank bench` takes it."""
+        return self.module.rpartition(".")[2]
+
 
 BENCHMARKS = (
-    Benchmark("throughput", (), ("--quick", "--passages", "4")),
-    Benchmark("throughput", ("--threads", "1", "--rounds", "3"), ("--quick", "--passages", "4", "--threads", "1")),
-    Benchmark("peers", (), ("--quick",)),
-    Benchmark("stages", (), ("--quick",)),
-    Benchmark("labels", (), ("--quick", "--rounds", "1")),
-    Benchmark("scale", ("--rounds", "2"), ("--quick",)),
-    Benchmark("gpu", (), ("--quick",)),  # without a GPU a toy in full as well, and nothing is written
-    Benchmark("int8", (), ("--passages", "1")),
-    Benchmark("prior_weight", (), ("--candidates", "1")),
-    Benchmark("retrieval", ("--queries", "10"), ("--queries", "2", "--no-dense"), reads_data=True, encodes=True),
-    Benchmark("fact_check", ("--records", "600"), ("--no-dense",), reads_data=True, encodes=True),
-    Benchmark("routing", ("--queries", "100"), ("--no-dense",), reads_data=True, encodes=True),
-    Benchmark("zero_shot", ("--texts", "200"), ("--no-dense",), reads_data=True, encodes=True),
-    Benchmark("route_examples", ("--queries", "40"), ("--no-dense", "--each", "1"), reads_data=True, encodes=True),
-    Benchmark("frameworks", ("--queries", "20", "--sets", FRAMEWORK_SETS), (), reads_data=True, encodes=True),
-    Benchmark("label_order", ("--queries", "60", "--routed", "5"), ("--routes", "6"), reads_data=True),
-    Benchmark("load", ("--seconds", "25"), ("--rates", "2", "--seconds", "8", "--no-write"), writes_to=False),
-    Benchmark("service", (), ("--quick",)),
+    Benchmark("speed.throughput", (), ("--quick", "--passages", "4")),
+    Benchmark(
+        "speed.throughput", ("--threads", "1", "--rounds", "3"), ("--quick", "--passages", "4", "--threads", "1")
+    ),
+    Benchmark("speed.peers", (), ("--quick",)),
+    Benchmark("speed.stages", (), ("--quick",)),
+    Benchmark("speed.labels", (), ("--quick", "--rounds", "1")),
+    Benchmark("speed.scale", ("--rounds", "2"), ("--quick",)),
+    Benchmark("gpu.gpu", (), ("--quick",)),  # without a GPU a toy in full as well, and nothing is written
+    Benchmark("speed.int8", (), ("--passages", "1")),
+    Benchmark("quality.prior_weight", (), ("--candidates", "1")),
+    Benchmark(
+        "quality.retrieval", ("--queries", "10"), ("--queries", "2", "--no-dense"), reads_data=True, encodes=True
+    ),
+    Benchmark("quality.fact_check", ("--records", "600"), ("--no-dense",), reads_data=True, encodes=True),
+    Benchmark("quality.routing", ("--queries", "100"), ("--no-dense",), reads_data=True, encodes=True),
+    Benchmark("quality.zero_shot", ("--texts", "200"), ("--no-dense",), reads_data=True, encodes=True),
+    Benchmark(
+        "quality.route_examples", ("--queries", "40"), ("--no-dense", "--each", "1"), reads_data=True, encodes=True
+    ),
+    Benchmark("quality.frameworks", ("--queries", "20", "--sets", FRAMEWORK_SETS), (), reads_data=True, encodes=True),
+    Benchmark("quality.label_order", ("--queries", "60", "--routed", "5"), ("--routes", "6"), reads_data=True),
+    Benchmark("service.load", ("--seconds", "25"), ("--rates", "2", "--seconds", "8", "--no-write"), writes_to=False),
+    Benchmark("service.overhead", (), ("--quick",)),
 )
 
 
@@ -86,7 +97,7 @@ def main() -> None:
             failed += [benchmark.name] if status else []
             console.rule(f"{benchmark.name}: {'failed' if status else 'done'}, {time.perf_counter() - start:.0f} s")
     if not options.quick:
-        subprocess.run([sys.executable, str(HERE / "tables.py"), "--write"], check=True)
+        subprocess.run([sys.executable, "-m", "benchmarks.lib.tables", "--write"], check=True)
     if left_out:
         console.print(f"left out: {', '.join(left_out)} (--skip, or no data: --data, {VARIABLE})")
     if failed:
@@ -109,7 +120,7 @@ def parse_options() -> argparse.Namespace:
 
 def command(benchmark: Benchmark, options: argparse.Namespace, work: Path) -> list[str]:
     """What runs a benchmark; quick results go to a folder that is thrown away."""
-    line = [sys.executable, str(HERE / f"{benchmark.name}.py")]
+    line = [sys.executable, "-m", f"benchmarks.{benchmark.module}"]
     line += benchmark.quick if options.quick else benchmark.full
     if benchmark.reads_data:
         line += ["--data", str(options.data)]

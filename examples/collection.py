@@ -22,7 +22,7 @@ from sentence_transformers import SentenceTransformer
 from gliclass_rerank.demo.collection import load_collection
 from gliclass_rerank.demo.evaluate import shown_to_model
 from gliclass_rerank.demo.questions import judge, load_questions
-from gliclass_rerank.metrics import ndcg_at
+from gliclass_rerank.metrics.ranking import ndcg_at
 
 FOLDER = Path(sys.argv[1]) if len(sys.argv) > 1 else None
 QRELS = ("qrels/test.tsv", "qrels.tsv", "qrels.test.tsv")

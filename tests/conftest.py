@@ -20,8 +20,8 @@ from hypothesis import settings
 from transformers.utils import logging as transformers_logging
 
 from gliclass_rerank import ScoreRequest
-from gliclass_rerank.scoring.export import export_checkpoint
-from gliclass_rerank.scoring.load import LoadedScorer, load_scorer
+from gliclass_rerank.export.onnx import export_checkpoint
+from gliclass_rerank.scorers.load import LoadedScorer, load_scorer
 
 # How long an example takes says more of what else the machine does than of the code.
 settings.register_profile("patient", parent=settings(), deadline=None)

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from gliclass_rerank import Reranker
-from gliclass_rerank.calibration import (
+from gliclass_rerank.calibration.calibrators import (
     Bin,
     expected_calibration_error,
     fit_calibrator,
@@ -29,7 +29,7 @@ from gliclass_rerank.calibration import (
     reliability,
 )
 from gliclass_rerank.demo.evaluate import CANDIDATES, prepare, shown_to_model
-from gliclass_rerank.scoring.load import locate
+from gliclass_rerank.scorers.load import locate
 
 HERE = Path(__file__).parent
 SCORES, IMAGES = HERE / "relevance.json", HERE.parent / "images"

@@ -4,7 +4,7 @@
 
 From the repository's root; needs the extras [train] and [service]. What it writes goes into FOLDER, "tickets" by
 default, which must not exist yet. With --results the figures also go into a dated file in that folder, beside the
-machine they were taken on; this imports benchmarks/machine.py (PYTHONPATH=benchmarks).
+machine they were taken on; this imports benchmarks/lib/machine.py (PYTHONPATH=.).
 """
 
 from __future__ import annotations
@@ -119,8 +119,8 @@ def wait_until_ready(client: httpx.Client) -> None:
 
 def save(folder: Path, results: Path, seconds: dict[str, float], answers: dict[str, Any]) -> None:
     """Write accuracy and F1 before and after, the seconds of each command and the service's answers."""
-    from machine import describe
-    from report import write
+    from benchmarks.lib.machine import describe
+    from benchmarks.lib.report import write
 
     found = {name: json.loads((folder / f"{name}.json").read_text("utf-8")) for name in ("before", "after")}
     report = describe() | {

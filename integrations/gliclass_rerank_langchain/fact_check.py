@@ -13,7 +13,7 @@ from langchain_core.runnables import RunnableConfig, RunnableSerializable, run_i
 from pydantic import AfterValidator, ConfigDict, Field
 
 from gliclass_rerank import FactChecker, FactReport, InputError
-from gliclass_rerank.claims import Verdict
+from gliclass_rerank.tasks.fact_check.claims import Verdict
 from gliclass_rerank.types import is_blank
 from gliclass_rerank_langchain.model import ModelOptions, each
 

@@ -11,8 +11,8 @@ from weakref import WeakValueDictionary
 from pydantic import BaseModel, Field, PlainValidator, model_validator
 
 from gliclass_rerank import GLiClassRerankError, OptionError, Scorer
-from gliclass_rerank.scoring.forks import PerProcess
-from gliclass_rerank.scoring.lazy import LazyScorer
+from gliclass_rerank.forks import PerProcess
+from gliclass_rerank.scorers.lazy import LazyScorer
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -16,7 +16,7 @@ from pydantic import SkipValidation
 from pydantic.json_schema import SkipJsonSchema
 
 from gliclass_rerank import InputError, Scorer
-from gliclass_rerank.scoring.lazy import LazyScorer
+from gliclass_rerank.scorers.lazy import LazyScorer
 from gliclass_rerank.types import is_blank
 
 dispatcher = get_dispatcher(__name__)

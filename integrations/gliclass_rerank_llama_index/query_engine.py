@@ -20,9 +20,9 @@ from llama_index.core.prompts.mixin import PromptMixinType
 from llama_index.core.schema import MetadataMode, QueryBundle
 
 from gliclass_rerank import FactChecker, FactReport, InputError, Scorer
-from gliclass_rerank.check import SUPPORTED, check_verdicts
-from gliclass_rerank.claims import Verdict
-from gliclass_rerank.scoring.lazy import LazyScorer
+from gliclass_rerank.scorers.lazy import LazyScorer
+from gliclass_rerank.tasks.fact_check.checker import SUPPORTED, check_verdicts
+from gliclass_rerank.tasks.fact_check.claims import Verdict
 from gliclass_rerank.types import check_choice, check_text, is_blank
 from gliclass_rerank_llama_index.evidence import check_by, has_text
 

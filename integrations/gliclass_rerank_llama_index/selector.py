@@ -11,7 +11,7 @@ from llama_index.core.schema import QueryBundle
 from llama_index.core.tools.types import ToolMetadata
 
 from gliclass_rerank import InputError, OptionError, Route, RouteDecision, Router, Scorer
-from gliclass_rerank.scoring.lazy import LazyScorer
+from gliclass_rerank.scorers.lazy import LazyScorer
 from gliclass_rerank.types import check_number
 
 

@@ -1,7 +1,7 @@
 """Reranking as a service: one model for many applications, over the wire formats that their clients speak already."""
 
 from gliclass_rerank_service.app import create_app
-from gliclass_rerank_service.batching import (
+from gliclass_rerank_service.queue import (
     BatchingScorer,
     BatchingStats,
     ClosedError,

@@ -16,8 +16,8 @@ import gliclass_rerank
 from gliclass_rerank import GLiClassRerankError, Scorer
 from gliclass_rerank_service.dialects import check, classify, jobs, logits, operations, rerank, route, score
 from gliclass_rerank_service.errors import error_response, response_of
-from gliclass_rerank_service.middleware import Guarded, Observed
-from gliclass_rerank_service.record import record_of
+from gliclass_rerank_service.observability.middleware import Guarded, Observed
+from gliclass_rerank_service.observability.request_stats import record_of
 from gliclass_rerank_service.service import Service, logger
 from gliclass_rerank_service.settings import Settings, read_settings
 

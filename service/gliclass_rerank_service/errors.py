@@ -27,7 +27,7 @@ from gliclass_rerank.errors import (
     ModelError,
     ServiceError,
 )
-from gliclass_rerank_service.batching import (
+from gliclass_rerank_service.queue import (
     ClosedError,
     DeadlineExceededError,
     OverloadedError,

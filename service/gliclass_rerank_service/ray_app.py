@@ -34,12 +34,12 @@ from ray.serve.config import AutoscalingConfig, HTTPOptions
 from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
 from gliclass_rerank import GLiClassRerankError, ModelInfo, ScoreRequest, ServiceError, load_scorer
-from gliclass_rerank.scoring.batching import chunked
-from gliclass_rerank.scoring.load import URL
+from gliclass_rerank.scorers.batch_plan import chunked
+from gliclass_rerank.scorers.load import URL
 from gliclass_rerank.types import FloatArray
 from gliclass_rerank_service.app import create_app
-from gliclass_rerank_service.batching import estimate_tokens
-from gliclass_rerank_service.logs import configure_logging
+from gliclass_rerank_service.observability.logs import configure_logging
+from gliclass_rerank_service.queue import estimate_tokens
 from gliclass_rerank_service.settings import Settings, read_settings
 
 REPLICAS, INGRESS = "scorer", "ingress"  # names of the deployments, and of their applications under `serve --ray`

@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING
 from starlette.requests import Request
 
 from gliclass_rerank import ModelInfo, Scorer, ScoreRequest
-from gliclass_rerank.scoring.forks import PerProcess
+from gliclass_rerank.forks import PerProcess
 from gliclass_rerank.types import FloatArray
-from gliclass_rerank_service.batching import BatchingScorer
 from gliclass_rerank_service.errors import NotFoundError, TooLargeError
-from gliclass_rerank_service.job_calls import JobCalls
-from gliclass_rerank_service.metrics import Metrics
+from gliclass_rerank_service.jobs.broker_calls import JobCalls
+from gliclass_rerank_service.observability.metrics import Metrics
+from gliclass_rerank_service.observability.tracing import Tracing, open_tracing
+from gliclass_rerank_service.queue import BatchingScorer
 from gliclass_rerank_service.settings import Settings, read_keys
-from gliclass_rerank_service.tracing import Tracing, open_tracing
 
 if TYPE_CHECKING:
-    from gliclass_rerank_service.jobs import Jobs
+    from gliclass_rerank_service.jobs.local import Jobs
 
 PREPARING_THREADS = 4  # they only build requests and read logits; nothing waits on them
 
@@ -87,7 +87,7 @@ class Service:
         Raises:
             MissingExtraError: a broker is set, and what talks to it is not installed.
         """
-        from gliclass_rerank_service.jobs import open_jobs
+        from gliclass_rerank_service.jobs.local import open_jobs
 
         with self._opening.get():
             if self._jobs is None:

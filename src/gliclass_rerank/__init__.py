@@ -1,7 +1,5 @@
 """Rerank passages with GLiClass: many labels against a text in one forward pass, offline from the first second."""
 
-from gliclass_rerank.check import ClaimVerdict, FactChecker, FactReport
-from gliclass_rerank.classify import Classification, Classifier, LabelScore
 from gliclass_rerank.errors import (
     CheckpointError,
     DeviceMemoryError,
@@ -20,10 +18,12 @@ from gliclass_rerank.errors import (
     UnreadableTextError,
     UnsupportedModelError,
 )
-from gliclass_rerank.rerank import Reranker
-from gliclass_rerank.route import Route, RouteDecision, Router
-from gliclass_rerank.route_fit import RouterReport
-from gliclass_rerank.scoring.load import load_scorer
+from gliclass_rerank.scorers.load import load_scorer
+from gliclass_rerank.tasks.classify import Classification, Classifier, LabelScore
+from gliclass_rerank.tasks.fact_check.checker import ClaimVerdict, FactChecker, FactReport
+from gliclass_rerank.tasks.rerank import Reranker
+from gliclass_rerank.tasks.routing.fit import RouterReport
+from gliclass_rerank.tasks.routing.router import Route, RouteDecision, Router
 from gliclass_rerank.types import Example, Logits, ModelInfo, Ranked, Scorer, ScoreRequest
 
 __version__ = "0.1.0"

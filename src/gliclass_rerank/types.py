@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from gliclass_rerank.errors import InputError, InvalidTextError, OptionError
 
 if TYPE_CHECKING:
-    from gliclass_rerank.calibration import Calibrator
+    from gliclass_rerank.calibration.calibrators import Calibrator
 
 Direction = Literal["passage-as-text", "passage-as-label"]
 LongText = Literal["window", "truncate", "error"]
@@ -186,7 +186,7 @@ class ModelInfo:
 class Scorer(Protocol):
     """Anything that scores labels against texts: a local model, a service, a test's fake.
 
-    One that knows its tokens may also have ``labels_share_pass``, see `gliclass_rerank.scored.labels_share_pass`.
+    One that knows its tokens may also have ``labels_share_pass``, see `gliclass_rerank.scoring.labels_share_pass`.
     """
 
     @property

@@ -11,7 +11,7 @@ from typing import Any
 from asked import DOCUMENTS, QUERY
 
 from gliclass_rerank import Ranked, Reranker
-from gliclass_rerank.sentences import split_sentences
+from gliclass_rerank.tasks.fact_check.sentences import split_sentences
 
 TOLERANCE = 1e-6
 BEGIN, END = "<!-- clients -->", "<!-- /clients -->"

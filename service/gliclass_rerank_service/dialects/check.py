@@ -10,8 +10,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gliclass_rerank import FactChecker, Scorer
-from gliclass_rerank.check import SUPPORTED
-from gliclass_rerank.claims import Verdict
+from gliclass_rerank.tasks.fact_check.checker import SUPPORTED
+from gliclass_rerank.tasks.fact_check.claims import Verdict
+from gliclass_rerank_service.admission import estimate_product
 from gliclass_rerank_service.dialects.common import (
     Body,
     Flag,
@@ -26,10 +27,9 @@ from gliclass_rerank_service.dialects.common import (
     usage_of,
 )
 from gliclass_rerank_service.errors import EmptyError
-from gliclass_rerank_service.record import record_of
-from gliclass_rerank_service.scored import run_scored
+from gliclass_rerank_service.observability.request_stats import record_of
 from gliclass_rerank_service.service import service_of
-from gliclass_rerank_service.sizes import estimate_product
+from gliclass_rerank_service.task_runner import run_scored
 
 router = scoring_router("check")
 EXAMPLE: JsonDict = {

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gliclass_rerank import Classification, Classifier, InputError, Scorer
+from gliclass_rerank_service.admission import BYTES, estimate_product, sizes_in
 from gliclass_rerank_service.dialects.common import (
     Body,
     Flag,
@@ -30,10 +31,9 @@ from gliclass_rerank_service.dialects.common import (
     usage_of,
 )
 from gliclass_rerank_service.errors import EmptyError
-from gliclass_rerank_service.record import record_of
-from gliclass_rerank_service.scored import run_scored
+from gliclass_rerank_service.observability.request_stats import record_of
 from gliclass_rerank_service.service import service_of
-from gliclass_rerank_service.sizes import BYTES, estimate_product, sizes_in
+from gliclass_rerank_service.task_runner import run_scored
 
 router = scoring_router("classify")
 AnyLabels = list[Any] | dict[str, Any]

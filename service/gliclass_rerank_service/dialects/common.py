@@ -13,7 +13,7 @@ from pydantic_core import from_json
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gliclass_rerank_service.record import RequestRecord, record_of
+from gliclass_rerank_service.observability.request_stats import RequestRecord, record_of
 
 T = TypeVar("T")
 Items = Annotated[list[T], Field(fail_fast=True)]

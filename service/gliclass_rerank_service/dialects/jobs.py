@@ -16,17 +16,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gliclass_rerank import InputError
+from gliclass_rerank_service.admission import estimate_product
 from gliclass_rerank_service.dialects.common import ErrorBody, Items, Reply, respond, scoring_router
 from gliclass_rerank_service.dialects.rerank import RerankBody, call_of
 from gliclass_rerank_service.dialects.score import PredictBody, PredictReply, predict
 from gliclass_rerank_service.errors import NotFoundError
-from gliclass_rerank_service.record import record_of
+from gliclass_rerank_service.observability.request_stats import record_of
 from gliclass_rerank_service.service import Service, service_of
-from gliclass_rerank_service.sizes import estimate_product
 
 if TYPE_CHECKING:
-    from gliclass_rerank_service.job_work import JobKind, JobStatus
-    from gliclass_rerank_service.jobs import Executor
+    from gliclass_rerank_service.jobs.local import Executor
+    from gliclass_rerank_service.jobs.run import JobKind, JobStatus
 
 T = TypeVar("T")
 router = scoring_router("jobs")
@@ -135,7 +135,7 @@ def _submitted(service: Service, kind: JobKind, payload: dict[str, JsonValue]) -
 
 
 def _status(service: Service, task_id: str) -> tuple[Executor, JobStatus]:
-    from gliclass_rerank_service.jobs import UnknownJobError
+    from gliclass_rerank_service.jobs.local import UnknownJobError
 
     try:
         return service.jobs.executor, service.jobs.status(task_id)

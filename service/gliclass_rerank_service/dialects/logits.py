@@ -13,9 +13,10 @@ from starlette.responses import Response
 
 import gliclass_rerank
 from gliclass_rerank import Example, Logits, ModelInfo, Scorer, ScoreRequest
-from gliclass_rerank.scored import labels_share_pass, score_requests
+from gliclass_rerank.scoring import labels_share_pass, score_requests
 from gliclass_rerank.types import FloatArray
 from gliclass_rerank.unreadable import naming, request_places
+from gliclass_rerank_service.admission import estimate_product
 from gliclass_rerank_service.dialects.common import (
     Items,
     Reply,
@@ -24,9 +25,8 @@ from gliclass_rerank_service.dialects.common import (
     scoring_router,
 )
 from gliclass_rerank_service.errors import EmptyError
-from gliclass_rerank_service.scored import run_scored
 from gliclass_rerank_service.service import service_of
-from gliclass_rerank_service.sizes import estimate_product
+from gliclass_rerank_service.task_runner import run_scored
 
 router = scoring_router("logits")
 info_router = APIRouter(tags=["operations"], responses=documented(401, 429, 503))
@@ -169,7 +169,7 @@ async def logits(body: LogitsBody, request: Request) -> Response:
 
 @router.post("/labels", responses={200: {"model": LabelsReply}}, summary="Whether labels share a pass")
 def labels(body: LabelsBody, request: Request) -> LabelsReply:
-    """A client's router asks this, as a local one asks its model; see `gliclass_rerank.scored.labels_share_pass`."""
+    """A client's router asks this, as a local one asks its model; see `gliclass_rerank.scoring.labels_share_pass`."""
     service = service_of(request)
     asked = ScoreBody(text="labels", labels=body.labels, examples=body.examples)
     service.check_tokens(asked.estimate())

@@ -27,6 +27,7 @@ from starlette.responses import Response
 from gliclass_rerank import InputError, Ranked, Reranker, Scorer
 from gliclass_rerank.types import LongText
 from gliclass_rerank.unreadable import Unreadable
+from gliclass_rerank_service.admission import estimate_product
 from gliclass_rerank_service.dialects.common import (
     Body,
     Count,
@@ -44,10 +45,9 @@ from gliclass_rerank_service.dialects.common import (
 )
 from gliclass_rerank_service.dialects.spans import RelevantSpan, SpanOptions, find_spans
 from gliclass_rerank_service.errors import EmptyError
-from gliclass_rerank_service.record import record_of
-from gliclass_rerank_service.scored import run_scored
+from gliclass_rerank_service.observability.request_stats import record_of
 from gliclass_rerank_service.service import service_of
-from gliclass_rerank_service.sizes import estimate_product
+from gliclass_rerank_service.task_runner import run_scored
 
 router = scoring_router("rerank")
 MOST_FIELDS = 32  # of a document, that are read

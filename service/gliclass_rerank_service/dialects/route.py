@@ -11,7 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gliclass_rerank import InputError, Route, Router, Scorer
-from gliclass_rerank.route_scores import fit_one_pass
+from gliclass_rerank.tasks.routing.scores import fit_one_pass
+from gliclass_rerank_service.admission import estimate_product
 from gliclass_rerank_service.dialects.common import (
     Body,
     Flag,
@@ -27,10 +28,9 @@ from gliclass_rerank_service.dialects.common import (
     usage_of,
 )
 from gliclass_rerank_service.errors import EmptyError
-from gliclass_rerank_service.record import record_of
-from gliclass_rerank_service.scored import run_scored
+from gliclass_rerank_service.observability.request_stats import record_of
 from gliclass_rerank_service.service import service_of
-from gliclass_rerank_service.sizes import estimate_product
+from gliclass_rerank_service.task_runner import run_scored
 
 router = scoring_router("route")
 MOST_CHARACTERS = 20_000  # of labels that are tokenised to estimate a request

@@ -12,10 +12,10 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from gliclass_rerank import Reranker
-from gliclass_rerank.sentences import split_sentences
+from gliclass_rerank.tasks.fact_check.sentences import split_sentences
 from gliclass_rerank.types import is_blank
+from gliclass_rerank_service.admission import estimate_product
 from gliclass_rerank_service.dialects.common import Count, Reply, Share
-from gliclass_rerank_service.sizes import estimate_product
 
 
 class SpanOptions(BaseModel):

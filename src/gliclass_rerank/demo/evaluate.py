@@ -13,8 +13,8 @@ from statistics import fmean
 from gliclass_rerank.demo.collection import Passage, load_collection
 from gliclass_rerank.demo.first_stage import Candidates, FirstStage
 from gliclass_rerank.demo.questions import Judged, Question, judge, load_questions
-from gliclass_rerank.metrics import ndcg_at, reciprocal_rank_at
-from gliclass_rerank.rerank import DEFAULT_PRIOR_WEIGHT, Reranker
+from gliclass_rerank.metrics.ranking import ndcg_at, reciprocal_rank_at
+from gliclass_rerank.tasks.rerank import DEFAULT_PRIOR_WEIGHT, Reranker
 from gliclass_rerank.types import ModelInfo, Ranked, Scorer
 
 CUTOFF = 10

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import streamlit as st
 
-from gliclass_rerank.check import ClaimVerdict, FactChecker, FactReport
 from gliclass_rerank.playground import examples
 from gliclass_rerank.playground.model import ModelKey, key_of, problems_shown
 from gliclass_rerank.playground.reading import read_passages
 from gliclass_rerank.playground.render import VERDICTS, claim_panel
+from gliclass_rerank.tasks.fact_check.checker import ClaimVerdict, FactChecker, FactReport
 from gliclass_rerank.types import Scorer
 
 HERE = Path(__file__).parent

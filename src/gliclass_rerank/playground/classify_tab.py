@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import streamlit as st
 
-from gliclass_rerank.classify import Classification, Classifier
-from gliclass_rerank.hierarchy import Labels, label_sets
 from gliclass_rerank.playground import examples
 from gliclass_rerank.playground.model import ModelKey, key_of, problems_shown
 from gliclass_rerank.playground.reading import read_labels
 from gliclass_rerank.playground.render import labels_table
+from gliclass_rerank.tasks.classify import Classification, Classifier
+from gliclass_rerank.tasks.nested_labels import Labels, label_sets
 from gliclass_rerank.types import Scorer
 
 SEVERAL, ONE = "Any number of labels", "Exactly one label"

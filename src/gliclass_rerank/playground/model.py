@@ -10,7 +10,7 @@ import streamlit as st
 
 from gliclass_rerank.errors import GLiClassRerankError
 from gliclass_rerank.playground.render import model_lines, problem
-from gliclass_rerank.scoring.load import Backend, LoadedScorer, load_scorer
+from gliclass_rerank.scorers.load import Backend, LoadedScorer, load_scorer
 from gliclass_rerank.types import ModelInfo
 
 ModelKey: TypeAlias = tuple[str, ...]

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Iterator
 
 from gliclass_rerank.errors import InputError
-from gliclass_rerank.hierarchy import DEEPEST, Labels
-from gliclass_rerank.passages import SourcedPassage, read_content
-from gliclass_rerank.route import Route
+from gliclass_rerank.passage_files import SourcedPassage, read_content
+from gliclass_rerank.tasks.nested_labels import DEEPEST, Labels
+from gliclass_rerank.tasks.routing.router import Route
 from gliclass_rerank.types import is_blank
 
 BLANK_LINE = re.compile(r"\n[^\S\n]*\n")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from html import escape
 
-from gliclass_rerank.check import ClaimVerdict
-from gliclass_rerank.passages import SourcedPassage
+from gliclass_rerank.passage_files import SourcedPassage
 from gliclass_rerank.playground.spans import excerpt
-from gliclass_rerank.route import RouteDecision
+from gliclass_rerank.tasks.fact_check.checker import ClaimVerdict
+from gliclass_rerank.tasks.routing.router import RouteDecision
 from gliclass_rerank.types import ModelInfo, Ranked, Span
 
 VERDICTS = {"supported": "supported", "refuted": "refuted", "not_enough_info": "not enough information"}

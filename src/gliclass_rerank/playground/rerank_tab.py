@@ -9,7 +9,7 @@ from gliclass_rerank.playground.model import ModelKey, key_of, problems_shown
 from gliclass_rerank.playground.reading import read_passages
 from gliclass_rerank.playground.render import ranking_table
 from gliclass_rerank.playground.spans import best_spans
-from gliclass_rerank.rerank import Reranker
+from gliclass_rerank.tasks.rerank import Reranker
 from gliclass_rerank.types import Ranked, Scorer, Span
 
 SHOWN = 50  # passages

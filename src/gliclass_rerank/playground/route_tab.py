@@ -8,7 +8,7 @@ from gliclass_rerank.playground import examples
 from gliclass_rerank.playground.model import ModelKey, key_of, problems_shown
 from gliclass_rerank.playground.reading import read_lines_of, read_routes
 from gliclass_rerank.playground.render import decision_block
-from gliclass_rerank.route import Route, RouteDecision, Router
+from gliclass_rerank.tasks.routing.router import Route, RouteDecision, Router
 from gliclass_rerank.types import Scorer
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gliclass_rerank.rerank import Reranker
-from gliclass_rerank.sentences import split_sentences
+from gliclass_rerank.tasks.fact_check.sentences import split_sentences
+from gliclass_rerank.tasks.rerank import Reranker
 from gliclass_rerank.types import Ranked, Span
 
 SHOWN_CHARACTERS = 700

@@ -21,11 +21,11 @@ from torch.nn.functional import cosine_similarity
 from transformers import AutoModel, PreTrainedModel
 
 from gliclass_rerank.errors import CheckpointError, UnsupportedModelError
-from gliclass_rerank.scoring.batch import pad, pad_mask
-from gliclass_rerank.scoring.batching import plan_batches
-from gliclass_rerank.scoring.checkpoint import Checkpoint
-from gliclass_rerank.scoring.encoding import Pass
-from gliclass_rerank.scoring.tokenizer import TextTokenizer
+from gliclass_rerank.models.checkpoint import Checkpoint
+from gliclass_rerank.models.encoding import Pass
+from gliclass_rerank.models.tokenizer import TextTokenizer
+from gliclass_rerank.scorers.batch_plan import plan_batches
+from gliclass_rerank.scorers.padded.arrays import pad, pad_mask
 
 TEACHER_TOKENS = 2048  # of one forward pass of the encoder
 

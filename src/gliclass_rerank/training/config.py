@@ -27,7 +27,7 @@ class Source(_Strict):
     """A file of records, and how much of each step's tokens are its.
 
     Attributes:
-        file: JSON lines (see `gliclass_rerank.training.records`), relative to the configuration.
+        file: JSON lines (see `gliclass_rerank.training.data.records`), relative to the configuration.
         weight: its share is this by the sum of all weights.
         max_length: tokens of a sequence; longer texts are cut. The run's ``max_length`` by default.
         anchor: weight of the distance to the run's ``anchor`` in the loss of its examples.

@@ -1,6 +1,6 @@
 """How good a model is on records: ranking, classification and fact-check, each by the measures of its field.
 
-Ties count against the model in rankings and among labels alike, see `gliclass_rerank.metrics`.
+Ties count against the model in rankings and among labels alike, see `gliclass_rerank.metrics.ranking`.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from gliclass_rerank.calibration import calibrated, expected_calibration_error, sigmoid
-from gliclass_rerank.claims import verdict_of
+from gliclass_rerank.calibration.calibrators import calibrated, expected_calibration_error, sigmoid
 from gliclass_rerank.errors import InputError
-from gliclass_rerank.metrics import ndcg_at, order_of, reciprocal_rank_at
-from gliclass_rerank.scored import score_requests
-from gliclass_rerank.training.examples import fact_request, ranking_requests
-from gliclass_rerank.training.metrics import (
+from gliclass_rerank.metrics.decisions import (
     ClassificationReport,
     auroc,
     balanced_accuracy,
     classification_report,
     confusion,
 )
-from gliclass_rerank.training.records import VERDICTS, FactRecord, LabelRecord, PoolRecord, RankingRecord, Record
+from gliclass_rerank.metrics.ranking import ndcg_at, order_of, reciprocal_rank_at
+from gliclass_rerank.scoring import score_requests
+from gliclass_rerank.tasks.fact_check.claims import verdict_of
+from gliclass_rerank.training.data.examples import fact_request, ranking_requests
+from gliclass_rerank.training.data.records import VERDICTS, FactRecord, LabelRecord, PoolRecord, RankingRecord, Record
 from gliclass_rerank.types import FloatArray, Scorer, ScoreRequest
 
 CUTOFF = 10

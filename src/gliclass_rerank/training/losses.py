@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax
 
-from gliclass_rerank.training.examples import TrainingExample
+from gliclass_rerank.training.data.examples import TrainingExample
 
 
 def example_loss(logits: Tensor, example: TrainingExample, *, bce: float, listwise: float) -> Tensor:

@@ -13,18 +13,18 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
 from gliclass_rerank.errors import InputError, OptionError
-from gliclass_rerank.scoring.adapter import ADAPTER_FILE, base_name, is_adapter, with_adapter
-from gliclass_rerank.scoring.checkpoint import (
+from gliclass_rerank.models.adapter import ADAPTER_FILE, base_name, is_adapter, with_adapter
+from gliclass_rerank.models.checkpoint import (
     CARD_FILE,
     Checkpoint,
     read_checkpoint,
     refuse_unsupported,
     refuse_used_folder,
 )
-from gliclass_rerank.scoring.load import locate
-from gliclass_rerank.scoring.torch import load_model
+from gliclass_rerank.scorers.load import locate
+from gliclass_rerank.scorers.torch import load_model
 from gliclass_rerank.training.config import Lora, TrainConfig
-from gliclass_rerank.training.start import new_checkpoint
+from gliclass_rerank.training.init_from_encoder import new_checkpoint
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 

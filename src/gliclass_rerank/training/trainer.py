@@ -23,22 +23,22 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from gliclass_rerank.errors import InputError, NonFiniteError
-from gliclass_rerank.scoring.batching import plan_batches
-from gliclass_rerank.scoring.checkpoint import Checkpoint, read_checkpoint
-from gliclass_rerank.scoring.encoding import InputEncoder, Pass
-from gliclass_rerank.scoring.forward import UniEncoderForward
-from gliclass_rerank.scoring.load import torch_device, usable_cores
-from gliclass_rerank.scoring.tokenizer import TextTokenizer
-from gliclass_rerank.scoring.torch import Network, TorchScorer, load_model
+from gliclass_rerank.models.checkpoint import Checkpoint, read_checkpoint
+from gliclass_rerank.models.encoding import InputEncoder, Pass
+from gliclass_rerank.models.tokenizer import TextTokenizer
+from gliclass_rerank.scorers.batch_plan import plan_batches
+from gliclass_rerank.scorers.load import torch_device, usable_cores
+from gliclass_rerank.scorers.padded.forward import UniEncoderForward
+from gliclass_rerank.scorers.torch import Network, TorchScorer, load_model
 from gliclass_rerank.training.anchor import Anchor
 from gliclass_rerank.training.config import Source, TrainConfig
+from gliclass_rerank.training.data.examples import ExampleMaker
+from gliclass_rerank.training.data.records import Record, read_records
 from gliclass_rerank.training.evaluate import evaluate
-from gliclass_rerank.training.examples import ExampleMaker
 from gliclass_rerank.training.losses import example_loss
 from gliclass_rerank.training.model import base_folder, pooled_by, save_trained, set_dropout, with_adapters
 from gliclass_rerank.training.plot import draw_losses
-from gliclass_rerank.training.records import Record, read_records
-from gliclass_rerank.training.stream import EncodedExample, RecordSource, Stream
+from gliclass_rerank.training.sampler import EncodedExample, RecordSource, Stream
 from gliclass_rerank.types import ModelInfo
 
 MAX_ATTENTION_BYTES = 4 << 30  # for attention that is written out; fused, it needs next to none

@@ -1,0 +1,1 @@
+"""Benchmarks; `gliclass-rerank bench NAME` runs one."""

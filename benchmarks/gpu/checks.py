@@ -1,0 +1,116 @@
+"""What has to hold on a GPU before its speed means anything: three checks of a model, as numbers and a verdict each."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gliclass import GLiClassModel
+from gliclass.pipeline import UniEncoderZeroShotClassificationPipeline
+
+from benchmarks.gpu.models import transformers_tokenizer
+from gliclass_rerank import ModelInfo, ScoreRequest
+from gliclass_rerank.models.checkpoint import read_checkpoint
+from gliclass_rerank.scorers.base import LocalScorer
+from gliclass_rerank.scorers.torch import TorchScorer
+from gliclass_rerank.types import FloatArray
+
+NARROW, PACKED = 5e-2, 1e-2  # absolute differences of logits that are allowed
+APART = 2 * NARROW  # logits of a well separated pair differ by more
+ABSURD = 10**9  # tokens of a pass
+SPARE = 64 * 1024**2  # bytes that are left when memory is made short: less than a large batch of any model takes
+
+Check = dict[str, Any]
+"""Numbers by name, and ``passed``: True, False, or None where it cannot be checked."""
+
+
+def upstream_logits(model: GLiClassModel, folder: Path, requests: Sequence[ScoreRequest]) -> list[FloatArray]:
+    """Upstream's logits of each request by itself, so that nothing is padded; float32, shape (labels,)."""
+    pipeline = UniEncoderZeroShotClassificationPipeline(
+        model, transformers_tokenizer(folder), device=model.device, progress_bar=False
+    )
+    rows = []
+    with torch.inference_mode():
+        for request in requests:
+            inputs = pipeline.prepare_inputs([request.text], list(request.labels), True)
+            logits = model(**inputs, max_num_classes=len(request.labels)).logits
+            rows.append(logits[0, : len(request.labels)].float().cpu().numpy())
+    return rows
+
+
+def against_upstream(scores: Sequence[FloatArray], reference: Sequence[FloatArray]) -> Check:
+    """Our logits in the narrow type against upstream's in fp32, and the order that both give."""
+    ours, theirs = np.concatenate(scores), np.concatenate(reference)
+    apart = theirs[:, None] - theirs[None, :] > APART
+    swapped = int((apart & (ours[:, None] <= ours[None, :])).sum())
+    largest = float(np.abs(ours - theirs).max())
+    return {
+        "largest_difference": largest,
+        "allowed": NARROW,
+        "spread": float(theirs.std()),  # of the logits themselves, to judge the difference by
+        "pairs_apart": int(apart.sum()),
+        "pairs_swapped": swapped,
+        "passed": largest <= NARROW and not swapped,
+    }
+
+
+def packed_against_padded(
+    model: GLiClassModel, folder: Path, scorer: TorchScorer, requests: Sequence[ScoreRequest]
+) -> Check:
+    """The same weights packed and padded: in fp32, which judges the packing, and in bf16, which tells of the kernels.
+
+    Two bf16 kernels round differently, and the more so the deeper the model; `against_upstream` bounds that.
+
+    Args:
+        model: upstream's in fp32, of which copies are made.
+        folder: its checkpoint.
+        scorer: of the checkpoint; the copies run where it runs.
+    """
+    checkpoint = read_checkpoint(folder)
+    found: Check = {"allowed": PACKED}
+    for dtype in ("fp32", "bf16"):
+        info = replace(scorer.info, dtype=dtype)
+
+        def copied(packed: bool, info: ModelInfo = info) -> TorchScorer:
+            return TorchScorer(checkpoint, info, max_batch_tokens=8192, model=copy.deepcopy(model), packed=packed)
+
+        # What is compiled already need not be compiled again.
+        packed = scorer if scorer.packed and scorer.info.dtype == dtype else copied(True)
+        padded = copied(False)
+        found[f"largest_difference_{dtype}"] = difference(packed.score(requests), padded.score(requests))
+    return found | {"passed": found["largest_difference_fp32"] <= PACKED}
+
+
+def out_of_memory(scorer: LocalScorer, requests: Sequence[ScoreRequest]) -> Check:
+    """All scores of an absurd budget while hardly any memory is left; on CUDA only."""
+    budget = scorer.max_batch_tokens
+    if not torch.cuda.is_available():
+        return {"passed": None}
+    expected = scorer.score(requests)
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    scorer.max_batch_tokens = ABSURD
+    try:
+        torch.cuda.set_per_process_memory_fraction(min(1.0, (torch.cuda.memory_reserved() + SPARE) / total))
+        largest = difference(scorer.score(requests), expected)
+        shrunk = scorer.max_batch_tokens
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+        scorer.max_batch_tokens = budget
+    found = {"largest_difference": largest, "allowed": PACKED, "asked_tokens": ABSURD, "budget_after": shrunk}
+    return found | {"passed": largest <= PACKED and shrunk < ABSURD}
+
+
+def difference(ours: Sequence[FloatArray], theirs: Sequence[FloatArray]) -> float:
+    assert [row.shape for row in ours] == [row.shape for row in theirs]
+    return max(float(np.abs(a - b).max()) for a, b in zip(ours, theirs, strict=True))
+
+
+def all_passed(checks: Mapping[str, Check]) -> bool:
+    return all(check["passed"] is not False for check in checks.values())

@@ -1,0 +1,319 @@
+"""What reranking adds to a first stage, on collections that the model never saw.
+
+    gliclass-rerank bench retrieval --data DATA/eval/retrieval [--sets scifact,cosqa] [--model mini --model FOLDER]
+    gliclass-rerank bench retrieval --data DATA/eval/retrieval --cross-encoder FOLDER --cache FOLDER
+
+BM25 finds the candidates of each query; every contestant orders exactly these: BM25 itself, all-MiniLM-L6-v2 by
+cosine, the two fused by reciprocal ranks, each model alone, each model with BM25's scores as its prior (the weight is
+its folder's own), and cross-encoders. Where a set brings candidates of its own, these take the place of BM25's, and
+BM25 only scores them. Seconds are those of the model: its ranking with a prior reads the same logits and has the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import ir_measures
+import numpy as np
+import torch
+from ir_measures import AP, RR, R, nDCG
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from benchmarks.lib.baselines import BM25, DENSE, STEMMER, SentenceEncoder
+from benchmarks.lib.eval_data import SEED, Collection, data_folder, read_collection, set_folders
+from benchmarks.lib.machine import cpu
+from benchmarks.lib.measures import permutation_p
+from benchmarks.lib.report import draw, evaluation_parser, header, load_models, table, write
+from benchmarks.quality.prior_weight import RememberingScorer
+from gliclass_rerank import MissingExtraError, Reranker, Scorer
+from gliclass_rerank.cli.output import print_table
+
+RRF_K = 60  # Cormack, Clarke and Büttcher 2009
+BM25_NAME, HYBRID = "BM25", "hybrid"
+FIRST_STAGES = (BM25_NAME, DENSE, HYBRID)
+CUTOFF = 10
+MAIN = f"ndcg@{CUTOFF}"
+MEAN = "mean"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A query and its candidates, in BM25's order.
+
+    Attributes:
+        candidates: positions in the collection.
+        passages: the candidates' texts.
+        bm25: float32 scores, shape (candidates,), the best first.
+        grades: of the query's judged passages, by position in the collection.
+    """
+
+    query: str
+    candidates: tuple[int, ...]
+    passages: tuple[str, ...]
+    bm25: NDArray[np.float32]
+    grades: Mapping[int, int]
+
+
+Order = Sequence[int]
+"""Positions among a case's candidates, the best first."""
+Contestant = Callable[[Case], Mapping[str, Order]]
+"""From a case to its orders, each under the name of what made it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one order reached on one set.
+
+    Attributes:
+        measures: one value a query, in [0, 1], by measure.
+        seconds: that a reranker took for all queries; None for a first stage.
+        passages: that were ranked.
+    """
+
+    measures: Mapping[str, list[float]]
+    seconds: float | None
+    passages: int
+
+
+Results = Mapping[str, Mapping[str, Outcome]]
+"""By contestant, then by set."""
+Row = dict[str, float | None]
+"""Numbers by what they measure."""
+
+
+def main() -> None:
+    options = parse_options()
+    folders = set_folders(data_folder(options.data), "eval/retrieval", options.sets)
+    torch.set_num_threads(options.threads)
+    models = load_models(options.model or ["mini"], options.threads)
+    rerankers = [by_model(name, scorer) for name, scorer in models.items()]
+    rerankers += [by_cross_encoder(folder) for folder in options.cross_encoder]
+    encoder = None if options.no_dense else SentenceEncoder(options.cache)
+    sets: dict[str, object] = {}
+    results: dict[str, dict[str, Outcome]] = {}
+    for folder in folders:
+        collection = read_collection(folder, options.queries)
+        cases = find_candidates(collection, options.depth)
+        sets[collection.name] = described(collection, options.depth)
+        first_stage = by_first_stage(cases, encoder, collection.name)
+        with progress(collection.name, len(cases) * len(rerankers)) as advance:
+            for contestant in (first_stage, *rerankers):
+                counted = None if contestant is first_stage else advance
+                for name, outcome in compete(contestant, cases, options.depth, counted).items():
+                    results.setdefault(name, {})[collection.name] = outcome
+    summary = {name: averages(outcomes) for name, outcomes in results.items()}
+    compared = comparisons(results)
+    show(summary, compared)
+    if options.no_write:
+        return
+    report = header(models) | {"threads": options.threads, "depth": options.depth, "seed": SEED}
+    report |= {"bm25": {"k1": 1.5, "b": 0.75, "stopwords": "en", "stemmer": STEMMER}, "sets": sets}
+    report |= {"results": summary, "compared": compared}
+    report[f"{MAIN} of each query"] = {
+        name: {of: [round(value, 4) for value in outcome.measures[MAIN]] for of, outcome in outcomes.items()}
+        for name, outcomes in results.items()
+    }
+    file = write(report, "retrieval", options.out)
+    title = f"up to {options.queries} queries a set, {options.depth} candidates, {cpu()}"
+    draw({name: column(row) for name, row in summary.items()}, "nDCG@10", title, file.with_suffix(".png"))
+
+
+def parse_options() -> argparse.Namespace:
+    parser = evaluation_parser(__doc__)
+    parser.add_argument("--queries", type=int, default=50, help="of each set, at most; 50 by default")
+    parser.add_argument("--depth", type=int, default=100, help="candidates of a query; 100 by default")
+    parser.add_argument("--cross-encoder", action="append", default=[], type=Path, help="folder; may be repeated")
+    return parser.parse_args()
+
+
+def described(collection: Collection, depth: int) -> dict[str, object]:
+    return {
+        "queries": len(collection.queries),
+        "of": collection.total,
+        "passages": len(collection.passages),
+        "candidates": "the set's own" if collection.reranking else f"BM25's first {depth}",
+    }
+
+
+def find_candidates(collection: Collection, depth: int) -> list[Case]:
+    """A case for each query: its judged passages in a reranking set, else the ``depth`` best of BM25."""
+    texts = [passage.shown for passage in collection.passages]
+    bm25 = BM25(texts)
+    cases = []
+    for query in collection.queries:
+        scores = bm25.scores(query.text)
+        pool = np.array(list(query.grades)) if collection.reranking else np.arange(len(texts))
+        found = pool[np.argsort(-scores[pool], kind="stable")][: None if collection.reranking else depth]
+        passages = tuple(texts[i] for i in found)
+        cases.append(Case(query.text, tuple(found.tolist()), passages, scores[found], query.grades))
+    return cases
+
+
+def by_first_stage(cases: Sequence[Case], encoder: SentenceEncoder | None, name: str) -> Contestant:
+    """BM25, and with an encoder the cosine and the fusion of both; ``name`` is the set's, for the cache."""
+    vectors = {}
+    if encoder:
+        texts = list(dict.fromkeys(text for case in cases for text in (case.query, *case.passages)))
+        vectors = dict(zip(texts, encoder.encode(texts, name), strict=True))
+
+    def orders(case: Case) -> dict[str, Order]:
+        by_bm25 = range(len(case.passages))
+        if not vectors:
+            return {BM25_NAME: by_bm25}
+        by_cosine = best_first(np.stack([vectors[text] for text in case.passages]) @ vectors[case.query])
+        hybrid = best_first(reciprocal_rank_fusion([by_bm25, by_cosine]))
+        return {BM25_NAME: by_bm25, DENSE: by_cosine, HYBRID: hybrid}
+
+    return orders
+
+
+def by_model(name: str, scorer: Scorer) -> Contestant:
+    """A model alone and with BM25's scores as its prior, from the same logits."""
+
+    def orders(case: Case) -> dict[str, Order]:
+        reranker = Reranker(RememberingScorer(scorer))
+        alone = reranker.rank(case.query, case.passages)
+        together = reranker.rank(case.query, case.passages, prior=case.bm25)
+        return {name: [hit.index for hit in alone], f"{name} + BM25": [hit.index for hit in together]}
+
+    return orders
+
+
+def by_cross_encoder(folder: Path) -> Contestant:
+    """A cross-encoder as sentence-transformers runs it, in batches of 32 and cut at its own length."""
+    try:
+        from sentence_transformers import CrossEncoder
+    except ImportError as error:
+        raise MissingExtraError("bench", "a cross-encoder (sentence-transformers)") from error
+    model = CrossEncoder(str(folder))
+
+    def orders(case: Case) -> dict[str, Order]:
+        scores = model.predict([(case.query, text) for text in case.passages], show_progress_bar=False)
+        return {folder.name: best_first(np.asarray(scores, np.float64).reshape(len(case.passages)))}
+
+    return orders
+
+
+def reciprocal_rank_fusion(orders: Sequence[Order], k: int = RRF_K) -> NDArray[np.float64]:
+    """Scores of positions 0, 1, ...: the sum over the orders of 1 / (k + rank), with ranks from 1."""
+    scores = np.zeros(len(orders[0]))
+    for order in orders:
+        scores[np.asarray(order)] += 1 / (k + np.arange(1, len(order) + 1))
+    return scores
+
+
+def best_first(scores: NDArray[np.floating[Any]]) -> list[int]:
+    """Positions by falling score; equal scores keep their order."""
+    positions: list[int] = np.argsort(-scores, kind="stable").tolist()
+    return positions
+
+
+def compete(
+    contestant: Contestant, cases: Sequence[Case], depth: int, advance: Callable[[], None] | None = None
+) -> dict[str, Outcome]:
+    """What each of a contestant's orders reaches; its seconds are only told where ``advance`` counts its queries."""
+    start = time.perf_counter()
+    orders = []
+    for case in cases:
+        orders.append(contestant(case))
+        if advance:
+            advance()
+    seconds = time.perf_counter() - start if advance else None
+    passages = sum(len(case.passages) for case in cases)
+    return {
+        name: Outcome(measure(cases, [order[name] for order in orders], depth), seconds, passages)
+        for name in (orders[0] if orders else ())
+    }
+
+
+def measure(cases: Sequence[Case], orders: Sequence[Order], depth: int) -> dict[str, list[float]]:
+    """Measures of each case's order as ir-measures defines them, in [0, 1]; whatever is graded above 0 is relevant."""
+    measures = {nDCG @ CUTOFF: MAIN, RR @ CUTOFF: f"mrr@{CUTOFF}", AP: "map", R @ depth: f"recall@{depth}"}
+    qrels = {str(i): {str(at): grade for at, grade in case.grades.items()} for i, case in enumerate(cases)}
+    run = {
+        str(i): {str(case.candidates[at]): float(-rank) for rank, at in enumerate(order)}
+        for i, (case, order) in enumerate(zip(cases, orders, strict=True))
+    }
+    values = {name: [0.0] * len(cases) for name in measures.values()}
+    for metric in ir_measures.iter_calc(list(measures), qrels, run):
+        values[measures[metric.measure]][int(metric.query_id)] = metric.value
+    return values
+
+
+@contextmanager
+def progress(name: str, total: int) -> Iterator[Callable[[], None]]:
+    """A bar on stderr; a call of what it gives advances it by one query."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(name, total=total)
+        yield lambda: bar.advance(task)
+
+
+def averages(outcomes: Mapping[str, Outcome]) -> dict[str, Row]:
+    """Means over each set's queries, and over the sets ("mean"); seconds are added up there."""
+    rows = {of: {name: fmean(values) for name, values in outcome.measures.items()} for of, outcome in outcomes.items()}
+    means = {name: fmean(row[name] for row in rows.values()) for name in next(iter(rows.values()))}
+    speeds = {of: speed([outcome]) for of, outcome in outcomes.items()} | {MEAN: speed(list(outcomes.values()))}
+    return {of: {**row, **speeds[of]} for of, row in {**rows, MEAN: means}.items()}
+
+
+def speed(outcomes: Sequence[Outcome]) -> Row:
+    """Seconds in all and passages a second; None for a first stage."""
+    seconds = sum(outcome.seconds or 0 for outcome in outcomes)
+    passages = sum(outcome.passages for outcome in outcomes)
+    return {"seconds": seconds or None, "passages/s": passages / seconds if seconds else None}
+
+
+def comparisons(results: Results) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
+    """For each reranker, first stage and set (and all queries, "pooled"): the mean difference of nDCG@10, and its p."""
+    return {
+        name: {
+            other: {of: difference([outcomes[of]], [results[other][of]]) for of in outcomes}
+            | {"pooled": difference(list(outcomes.values()), [results[other][of] for of in outcomes])}
+            for other in FIRST_STAGES
+            if other in results
+        }
+        for name, outcomes in results.items()
+        if name not in FIRST_STAGES
+    }
+
+
+def difference(own: Sequence[Outcome], other: Sequence[Outcome]) -> dict[str, float]:
+    values = np.subtract(*(np.concatenate([outcome.measures[MAIN] for outcome in side]) for side in (own, other)))
+    return {"difference": float(values.mean()), "p": permutation_p(values)}
+
+
+def column(rows: Mapping[str, Mapping[str, float | None]]) -> dict[str, float | None]:
+    return {name: row[MAIN] for name, row in rows.items()}
+
+
+def show(
+    summary: Mapping[str, Mapping[str, Mapping[str, float | None]]],
+    compared: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]],
+) -> None:
+    by_set = {name: [rows[name][MAIN] for rows in summary.values()] for name in next(iter(summary.values()))}
+    print_table(table("nDCG@10", list(summary), by_set))
+    means = {name: rows[MEAN] for name, rows in summary.items()}
+    measures = list(next(iter(means.values())))
+    print_table(
+        table("Mean over sets", measures, {name: [row[key] for key in measures] for name, row in means.items()})
+    )
+    pooled = {
+        f"{name} against {other}": [of["pooled"]["difference"], of["pooled"]["p"]]
+        for name, others in compared.items()
+        for other, of in others.items()
+    }
+    print_table(table("All queries", ["difference of nDCG@10", "p"], pooled, digits=4))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,334 @@
+"""What HTTP costs: latency added to the library's, throughput kept of it, and behaviour at ten times the capacity.
+
+    gliclass-rerank bench service [--model mini] [--seconds 60]
+    gliclass-rerank bench service --quick    # seconds instead of minutes, nothing written
+
+Three checks of one service, on a free port, against the library in this process with as many threads:
+
+- alone: p50 of a request with 20 passages, minus p50 of the same call in this process; they take turns.
+- busy: passages a second over HTTP by 64 callers that always have a request out, divided by those of `rank_many` on the
+  same texts; they take turns in rounds, and the ratio is the median of the rounds'.
+- overload: for ``--seconds`` requests arrive at ten times the rate that the 64 callers got answered, at even intervals
+  and whatever has been answered. There should be answers and refusals (429) only; an accepted request should wait not
+  much longer than with 64 callers, memory should stay, and afterwards answers should be what they were before.
+
+Passages are Python's documentation, questions the demo's; seeds are fixed. Needs the extra [bench].
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from statistics import median
+
+import httpx
+import numpy as np
+import psutil
+
+from benchmarks.lib.machine import RESULTS, cpu, describe
+from benchmarks.lib.report import table, write
+from benchmarks.service.local_service import Client, LocalService, local_service
+from benchmarks.service.traffic import Traffic
+from gliclass_rerank import Reranker, load_scorer
+from gliclass_rerank.cli.output import print_table
+from gliclass_rerank.scorers.load import usable_cores
+
+SEED = 7
+PASSAGES = 20  # of a request
+CALLERS = 64
+TIMES_CAPACITY = 10
+CONNECTIONS = 900  # during overload, below what a process may open; refusals free theirs at once
+PROBES = 10  # requests whose answers are compared
+
+Ask = tuple[str, list[str]]
+"""A query and its passages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """Milliseconds of one caller's requests; what HTTP adds is the difference of the medians."""
+
+    http: list[float]
+    in_process: list[float]
+    added: float
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """Passages a second in each round, the median of the rounds' ratios, and milliseconds of all requests over HTTP."""
+
+    http: list[float]
+    offline: list[float]
+    ratio: float
+    p99: float
+    milliseconds: list[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Overload:
+    """What came of too many requests.
+
+    Attributes:
+        offered: requests a second.
+        statuses: how many requests ended with each; "error" without an answer.
+        p99: of accepted requests, milliseconds; ``times_busy`` as often the p99 of the 64 callers.
+        rss_before, rss_after: of the service, megabytes.
+        same_answers: after it as before.
+        milliseconds: of each accepted request.
+    """
+
+    offered: float
+    statuses: dict[str, int]
+    p99: float
+    times_busy: float
+    rss_before: float
+    rss_after: float
+    same_answers: bool
+    milliseconds: list[float]
+
+
+def main() -> None:
+    options = parse_options()
+    scorer = load_scorer(options.model)
+    reranker = Reranker(scorer)
+    with local_service(options.model) as service:
+        alone = check_alone(service, reranker, options.requests)
+        busy = check_busy(service, reranker, options.rounds, options.busy_requests)
+        overload = check_overload(service, busy, options.seconds)
+    show(alone, busy, overload)
+    if not options.quick or options.out:
+        setting = {"passages of a request": PASSAGES, "callers": CALLERS, "seconds of overload": options.seconds}
+        results = {"alone": asdict(alone), "busy": asdict(busy), "overload": asdict(overload)}
+        file = write(describe(scorer.info) | setting | results, "service", options.out or RESULTS)
+        title = f"{scorer.info.name} {scorer.info.dtype}, {cpu()}, {usable_cores()} cores"
+        draw(alone, busy, overload, title, file.with_suffix(".png"))
+
+
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="mini")
+    parser.add_argument("--requests", type=int, help="of one caller, 100 by default")
+    parser.add_argument("--rounds", type=int, help="of the throughput, 5 by default")
+    parser.add_argument("--busy-requests", type=int, help="of the 64 callers in each round, 128 by default")
+    parser.add_argument("--seconds", type=float, help="of the overload, 60 by default")
+    parser.add_argument("--quick", action="store_true", help="little of all, and no files unless --out")
+    parser.add_argument("--out", type=Path, help="folder of the results")
+    options = parser.parse_args()
+    quick = {"requests": 5, "rounds": 1, "busy_requests": 16, "seconds": 0.5}
+    full = {"requests": 100, "rounds": 5, "busy_requests": 2 * CALLERS, "seconds": 60.0}
+    for name, value in (quick if options.quick else full).items():
+        setattr(options, name, getattr(options, name) or value)
+    return options
+
+
+def asks(count: int, seed: int = SEED) -> list[Ask]:
+    """So many questions, each with passages of its own."""
+    traffic = Traffic(seed)
+    return [(traffic.query(), traffic.passages(PASSAGES)) for _ in range(count)]
+
+
+def post(client: Client, ask: Ask) -> list[tuple[int, float]]:
+    """Ask the service for a ranking."""
+    status, answer = client.post("/v2/rerank", body_of(ask))
+    if status != 200:
+        raise SystemExit(f"expected 200, got {status}: {answer}")
+    return [(one["index"], one["relevance_score"]) for one in answer["results"]]
+
+
+def answers(service: LocalService, asked: Sequence[Ask]) -> list[list[tuple[int, float]]]:
+    """Ask by a new connection, since the service closes those that were idle for seconds."""
+    client = service.client()
+    rankings = [post(client, ask) for ask in asked]
+    client.close()
+    return rankings
+
+
+def body_of(ask: Ask) -> dict[str, object]:
+    return {"query": ask[0], "documents": ask[1]}
+
+
+def check_alone(service: LocalService, reranker: Reranker, count: int) -> Alone:
+    """One caller; who begins changes from request to request. Also checks that both say the same."""
+    client = service.client()
+    seconds: dict[str, list[float]] = {"http": [], "in_process": []}
+    for i, ask in enumerate(asks(count + 3)):
+        found = {}
+        for way in ("http", "in_process") if i % 2 else ("in_process", "http"):
+            started = time.perf_counter()
+            if way == "http":
+                found[way] = post(client, ask)
+            else:
+                found[way] = [(one.index, one.score) for one in reranker.rank(*ask)]
+            seconds[way].append(1000 * (time.perf_counter() - started))
+        if found["http"] != found["in_process"]:
+            raise SystemExit("the service ranks otherwise than the library")
+    client.close()
+    http, in_process = seconds["http"][3:], seconds["in_process"][3:]  # the first ones warm up
+    return Alone(http, in_process, median(http) - median(in_process))
+
+
+def check_busy(service: LocalService, reranker: Reranker, rounds: int, count: int) -> Busy:
+    """Many callers, against the library's own batch."""
+    asked = asks(count, SEED + 1)
+    speeds: dict[str, list[float]] = {"http": [], "offline": []}
+    times: list[float] = []
+    for i in range(rounds):
+        for way in ("http", "offline") if i % 2 else ("offline", "http"):
+            started = time.perf_counter()
+            if way == "http":
+                times += ask_at_once(service, asked)
+            else:
+                reranker.rank_many(asked)
+            speeds[way].append(count * PASSAGES / (time.perf_counter() - started))
+    ratio = median(http / offline for http, offline in zip(speeds["http"], speeds["offline"], strict=True))
+    return Busy(speeds["http"], speeds["offline"], ratio, percentile(times, 99), times)
+
+
+def ask_at_once(service: LocalService, asked: Sequence[Ask]) -> list[float]:
+    """Milliseconds of requests by callers that share them; each has one out at any time."""
+    shares = [list(islice(asked, i, None, CALLERS)) for i in range(CALLERS)]
+
+    def call(share: Sequence[Ask]) -> list[float]:
+        client, times = service.client(), []
+        for ask in share:
+            started = time.perf_counter()
+            post(client, ask)
+            times.append(1000 * (time.perf_counter() - started))
+        client.close()
+        return times
+
+    with ThreadPoolExecutor(CALLERS) as callers:
+        return [milliseconds for times in callers.map(call, shares) for milliseconds in times]
+
+
+def check_overload(service: LocalService, busy: Busy, seconds: float) -> Overload:
+    """Ten times as many requests as can be answered."""
+    offered = TIMES_CAPACITY * median(busy.http) / PASSAGES
+    probes = asks(PROBES, SEED + 2)
+    before, rss_before = answers(service, probes), rss(service)
+    outcomes = asyncio.run(flood(service.url, asks(CALLERS, SEED + 3), offered, seconds))
+    rss_after = rss(service)
+    after = answers(service, probes)
+    accepted = [taken for status, taken in outcomes if status == "200"]
+    p99 = percentile(accepted, 99)
+    return Overload(
+        offered=offered,
+        statuses=dict(Counter(status for status, _ in outcomes)),
+        p99=p99,
+        times_busy=p99 / busy.p99,
+        rss_before=rss_before,
+        rss_after=rss_after,
+        same_answers=before == after,
+        milliseconds=accepted,
+    )
+
+
+async def flood(url: str, asked: Sequence[Ask], rate: float, seconds: float) -> list[tuple[str, float]]:
+    """Send at even intervals, whatever has been answered; then wait for the rest. Status and milliseconds of each.
+
+    Each has a connection of its own: a pool's work grows with what waits in it, and takes the service's cores.
+    """
+    address = httpx.URL(url)
+    requests = [raw_request(address, body_of(ask)) for ask in asked]
+    room = asyncio.Semaphore(CONNECTIONS)
+
+    async def send(request: bytes) -> tuple[str, float]:
+        started = time.perf_counter()
+        async with room:
+            try:
+                status = await asyncio.wait_for(status_of(address, request), timeout=300)
+            except (OSError, asyncio.IncompleteReadError, TimeoutError):
+                status = "error"
+        return status, round(1000 * (time.perf_counter() - started), 1)
+
+    begun, sent = time.perf_counter(), list[asyncio.Task[tuple[str, float]]]()
+    while (passed := time.perf_counter() - begun) < seconds:
+        while len(sent) < passed * rate:
+            sent.append(asyncio.create_task(send(requests[len(sent) % len(requests)])))
+        await asyncio.sleep(1 / rate)
+    return await asyncio.gather(*sent)
+
+
+def raw_request(address: httpx.URL, body: dict[str, object]) -> bytes:
+    """A request as it goes over the wire; the service closes the connection after its answer."""
+    headers = {"Content-Type": "application/json", "Connection": "close"}
+    request = httpx.Request("POST", address.join("/v2/rerank"), json=body, headers=headers)
+    lines = [f"POST {request.url.path} HTTP/1.1", *(f"{name}: {value}" for name, value in request.headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode() + request.content
+
+
+async def status_of(address: httpx.URL, request: bytes) -> str:
+    """Send a request over a new connection and read all of the answer; its status."""
+    reader, writer = await asyncio.open_connection(address.host, address.port)
+    try:
+        writer.write(request)
+        await writer.drain()
+        status = (await reader.readuntil(b"\r\n")).split()[1].decode()
+        await reader.read()
+    finally:
+        writer.close()
+    return status
+
+
+def rss(service: LocalService) -> float:
+    """Resident megabytes of the service."""
+    return float(psutil.Process(service.pid).memory_info().rss / 1e6)
+
+
+def percentile(values: Sequence[float], which: float) -> float:
+    return float(np.percentile(values, which)) if values else float("nan")
+
+
+def show(alone: Alone, busy: Busy, overload: Overload) -> None:
+    rows: dict[str, Sequence[float | None]] = {
+        "alone: p50 over HTTP, ms": [median(alone.http)],
+        "alone: p50 in process, ms": [median(alone.in_process)],
+        "alone: what HTTP adds, ms": [alone.added],
+        f"{CALLERS} callers: passages/s over HTTP": [median(busy.http)],
+        f"{CALLERS} callers: passages/s of rank_many": [median(busy.offline)],
+        f"{CALLERS} callers: ratio, median of rounds": [busy.ratio],
+        f"{CALLERS} callers: p99, ms": [busy.p99],
+        "overload: requests/s offered": [overload.offered],
+        **{f"overload: answers with {status}": [count] for status, count in sorted(overload.statuses.items())},
+        "overload: p99 of the accepted, ms": [overload.p99],
+        f"overload: that by p99 of {CALLERS} callers": [overload.times_busy],
+        "overload: MB before": [overload.rss_before],
+        "overload: MB after": [overload.rss_after],
+        "overload: same answers after it (1: yes)": [overload.same_answers],
+    }
+    print_table(table(f"The service, {PASSAGES} passages a request", [""], rows, digits=2))
+
+
+def draw(alone: Alone, busy: Busy, overload: Overload, title: str, file: Path) -> None:
+    """How the times of requests are spread in each check."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    series = {
+        "alone, in process": alone.in_process,
+        "alone, over HTTP": alone.http,
+        f"{CALLERS} callers": busy.milliseconds,
+        f"accepted at {TIMES_CAPACITY} times the capacity": overload.milliseconds,
+    }
+    for name, times in series.items():
+        axes.plot(np.sort(times), np.linspace(0, 100, len(times)), label=name)
+    axes.set(xscale="log", xlabel="milliseconds", ylabel="% of requests answered by then")
+    axes.set_title(title, fontsize="medium", loc="left")
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(file, dpi=150)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()

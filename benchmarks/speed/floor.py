@@ -1,0 +1,184 @@
+"""The floor under a time: the operations that a model needs, and the rate of plain matrix products on this machine.
+
+An operation is a multiplication or an addition, so that a product of (m, k) and (k, n) has 2mkn. What is counted are
+the matrix products of the encoder for each sequence's own tokens, nothing for padding, embeddings, norms, activations,
+the head or Python: what no kernel can save. The peak is the best rate of a single product among the model's own shapes
+and a square one, on all threads at a time, in fp32 (torch and onnxruntime) and int8 (onnxruntime).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal
+
+import numpy as np
+import onnxruntime
+import torch
+from onnx import TensorProto, helper, numpy_helper
+
+from gliclass_rerank import ScoreRequest
+from gliclass_rerank.models.checkpoint import Checkpoint
+from gliclass_rerank.models.encoding import InputEncoder, Pass
+from gliclass_rerank.models.tokenizer import TextTokenizer
+
+Kind = Literal["fp32", "int8"]
+Shape = tuple[int, int, int]
+"""Rows, inner size and columns of a matrix product."""
+
+TOKENS = 512  # rows of a product: a batch of our ONNX scorer
+SQUARE = 1024
+SECONDS, TRIES = 0.2, 3  # of each measurement
+OPSET, IR_VERSION = 17, 8
+# Matrices of a feed-forward block that tokens go through; two unless it has a gate.
+FEED_FORWARD = {"modernbert": 3}
+
+
+def sequence_lengths(checkpoint: Checkpoint, requests: Sequence[ScoreRequest]) -> list[int]:
+    """Tokens of every pass that the requests need: labels, markers and text."""
+    return [len(item.ids) for item in passes_of(checkpoint, requests)]
+
+
+def read_lengths(checkpoint: Checkpoint, requests: Sequence[ScoreRequest]) -> list[int]:
+    """How many of them the head reads: those up to the separator, or all."""
+    if not checkpoint.reads_prompts_only:
+        return sequence_lengths(checkpoint, requests)
+    return [item.separator + 1 for item in passes_of(checkpoint, requests)]
+
+
+def passes_of(checkpoint: Checkpoint, requests: Sequence[ScoreRequest]) -> list[Pass]:
+    encoder = InputEncoder(checkpoint, TextTokenizer(checkpoint.tokenizer_file))
+    return [item for request in encoder.encode(requests) for item in request.passes]
+
+
+def unread(encoder: Mapping[str, Any], lengths: Sequence[int], read: Sequence[int]) -> int:
+    """Those of `operations` that a BERT can spare in its last layer where only the first ``read`` tokens are read.
+
+    Each other token spares its query, output and feed-forward block, and attention to all.
+    """
+    width, inner = int(encoder["hidden_size"]), int(encoder["intermediate_size"])
+    linear = 2 * width * width + 2 * width * inner
+    return sum(
+        2 * (tokens - wanted) * (linear + 2 * width * tokens) for tokens, wanted in zip(lengths, read, strict=True)
+    )
+
+
+def operations(encoder: Mapping[str, Any], lengths: Sequence[int]) -> int:
+    """Operations of an encoder's matrix products for sequences of these lengths.
+
+    A layer of width H with S tokens: queries, keys, values and output 4 S H², S H I for each matrix of its feed-forward
+    block of width I, and H for each pair of tokens that attend to each other and each product of `attention_products`.
+    All pairs do, S², but for those further apart than the window of a layer with local attention (`pairs_within`).
+
+    Args:
+        encoder: ``encoder_config`` of a checkpoint.
+        lengths: tokens of each sequence, without padding.
+    """
+    width, inner, layers = (int(encoder[key]) for key in ("hidden_size", "intermediate_size", "num_hidden_layers"))
+    matrices = FEED_FORWARD.get(encoder.get("model_type", ""), 2)
+    linear = layers * (4 * width * width + matrices * width * inner)
+    local = list(encoder.get("layer_types") or ()).count("sliding_attention")
+    window = int(encoder.get("local_attention") or 0) // 2
+    attention = attention_products(encoder) * width
+    multiplications = sum(
+        tokens * linear + attention * ((layers - local) * tokens * tokens + local * pairs_within(window, tokens))
+        for tokens in lengths
+    )
+    return 2 * multiplications
+
+
+def attention_products(encoder: Mapping[str, Any]) -> int:
+    """Products for a pair of tokens: its score, its part of the mixture, and DeBERTa's two scores of its distance."""
+    kinds = encoder.get("pos_att_type") or () if encoder.get("relative_attention") else ()
+    return 2 + len(kinds.split("|") if isinstance(kinds, str) else kinds)
+
+
+def pairs_within(window: int, tokens: int) -> int:
+    """Ordered pairs of tokens, each with itself too, at most ``window`` positions apart."""
+    reach = min(window, tokens - 1)
+    return tokens + 2 * reach * tokens - reach * (reach + 1)
+
+
+def peaks(encoder: Mapping[str, Any], threads: int) -> dict[Kind, dict[str, float]]:
+    """Operations a second of plain products on so many threads, by their shapes; the largest of a kind is its peak."""
+    shapes = model_shapes(encoder)
+    fp32 = {named(shape): max(torch_rate(shape, threads), onnx_rate(shape, threads, "fp32")) for shape in shapes}
+    return {"fp32": fp32, "int8": {named(shape): onnx_rate(shape, threads, "int8") for shape in shapes}}
+
+
+def model_shapes(encoder: Mapping[str, Any]) -> list[Shape]:
+    """Products of a layer for a batch of TOKENS, and a square one."""
+    width, inner = encoder["hidden_size"], encoder["intermediate_size"]
+    of_layer = [(TOKENS, width, width), (TOKENS, width, inner), (TOKENS, inner, width)]
+    return [*of_layer, (SQUARE, SQUARE, SQUARE)]
+
+
+def named(shape: Shape) -> str:
+    return "x".join(map(str, shape))
+
+
+def torch_rate(shape: Shape, threads: int) -> float:
+    """Operations a second of torch's fp32 product, all threads on one."""
+    rows, inner, columns = shape
+    left, right = torch.rand(rows, inner), torch.rand(inner, columns)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        return rate(lambda: torch.mm(left, right), shape, 1)
+    finally:
+        torch.set_num_threads(before)
+
+
+def onnx_rate(shape: Shape, threads: int, kind: Kind) -> float:
+    """Operations a second of onnxruntime's product with constant weights, a product of its own on each thread."""
+    rows, inner, _ = shape
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(product(shape, kind), options, providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(0)
+    left = rng.random((rows, inner), np.float32)
+    feed = {"left": left if kind == "fp32" else (255 * left).astype(np.uint8)}
+    return rate(lambda: session.run(None, feed), shape, threads)
+
+
+def product(shape: Shape, kind: Kind) -> bytes:
+    """A graph of one matrix product: fp32, or uint8 by int8 to int32, as dynamically quantised models have it."""
+    rows, inner, columns = shape
+    rng = np.random.default_rng(1)
+    weights = rng.standard_normal((inner, columns)).astype(np.float32)
+    if kind == "int8":
+        weights = np.clip(40 * weights, -127, 127).astype(np.int8)
+    given, result = (TensorProto.FLOAT, TensorProto.FLOAT) if kind == "fp32" else (TensorProto.UINT8, TensorProto.INT32)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul" if kind == "fp32" else "MatMulInteger", ["left", "right"], ["out"])],
+        "product",
+        [helper.make_tensor_value_info("left", given, [rows, inner])],
+        [helper.make_tensor_value_info("out", result, [rows, columns])],
+        [numpy_helper.from_array(weights, "right")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    serialized: bytes = model.SerializeToString()
+    return serialized
+
+
+def rate(run: Callable[[], object], shape: Shape, threads: int) -> float:
+    """Operations a second of the best of TRIES, each of SECONDS, with so many threads that run it at a time."""
+    run()
+    with ThreadPoolExecutor(threads) as pool:
+        return max(timed(run, threads, pool) for _ in range(TRIES)) * 2 * int(np.prod(shape))
+
+
+def timed(run: Callable[[], object], threads: int, pool: ThreadPoolExecutor) -> float:
+    """Runs a second of all threads together."""
+    start = time.perf_counter()
+
+    def loop(_: int) -> int:
+        count = 0
+        while time.perf_counter() - start < SECONDS:
+            run()
+            count += 1
+        return count
+
+    count = sum(pool.map(loop, range(threads)))
+    return count / (time.perf_counter() - start)

@@ -1,0 +1,1 @@
+"""Jobs: requests whose results are fetched later."""

@@ -1,0 +1,60 @@
+"""JobCalls: what is asked of a broker, while neither the event loop nor other requests wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
+
+from gliclass_rerank import ServiceError
+from gliclass_rerank.forks import PerProcess
+from gliclass_rerank_service.queue import DeadlineExceededError
+
+T = TypeVar("T")
+THREADS = 4
+MOST_CALLS = 64  # under way or waiting for a thread; far fewer than requests are held, so that the others find room
+
+
+class JobCalls:
+    """Runs calls that may block on threads of their own, few at a time. Its `run` belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self._threads = PerProcess(partial(ThreadPoolExecutor, THREADS, thread_name_prefix="gliclass-job-calls"))
+        self._lock = PerProcess(threading.Lock)
+        self._under_way = 0
+
+    async def run(self, call: Callable[[], T], *, seconds: float) -> T:
+        """Return what ``call`` returns, and raise what it raises, if it ends in so many seconds.
+
+        Raises:
+            ServiceError: too many calls have not ended.
+            DeadlineExceededError: the time is over. A call that has begun goes on, and a job that it submits may be
+                accepted.
+        """
+        with self._lock.get():
+            if self._under_way >= MOST_CALLS:
+                raise ServiceError(
+                    f"expected at most {MOST_CALLS} calls of the jobs' broker at a time, and there are as many; check "
+                    "that it answers, then try again"
+                )
+            self._under_way += 1
+        future = self._threads.get().submit(call)
+        future.add_done_callback(self._ended)
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(future), seconds)
+        except asyncio.TimeoutError:
+            raise DeadlineExceededError(
+                "expected an answer of the jobs' broker in the time that a request has, and there is none yet; check "
+                "that it answers, then try again"
+            ) from None
+
+    def close(self) -> None:
+        """Begin no more calls; those that have begun are not waited for."""
+        self._threads.get().shutdown(wait=False, cancel_futures=True)
+
+    def _ended(self, _: Future[T]) -> None:
+        with self._lock.get():
+            self._under_way -= 1

@@ -1,0 +1,265 @@
+"""Jobs: work that is answered later. Submitted for an id, by which its status is asked until the result expires.
+
+    GLiClassRerankError
+    └── UnknownJobError                                 no job of that id, or its result has expired
+
+Without a broker they run in this process (`LocalJobs`), and end with it. With one they run on workers and outlive every
+single process (`gliclass_rerank_service.jobs.celery`).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import threading
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol
+
+from pydantic import JsonValue
+
+from gliclass_rerank import Example, GLiClassRerankError, MissingExtraError, ModelInfo, Scorer, ScoreRequest
+from gliclass_rerank.models.encoding import chunk_sizes
+from gliclass_rerank.scorers.batch_plan import chunked
+from gliclass_rerank.scoring import labels_share_pass
+from gliclass_rerank.types import FloatArray
+from gliclass_rerank_service.errors import TooLargeError
+from gliclass_rerank_service.jobs.run import JobKind, JobStatus, attempt_job, checked_payload
+from gliclass_rerank_service.queue import ClosedError, OverloadedError
+from gliclass_rerank_service.settings import Settings
+
+Executor = Literal["in-process", "celery"]
+
+KEPT_PER_WAITING = 100  # results that are kept, for each job that may wait
+# A step of a job: large enough for full batches, small enough to find room in the queue beside other callers.
+STEP_REQUESTS = 64
+STEP_CHARACTERS = 60_000
+LONGEST_PAUSE = 1.0  # seconds before a step is tried again
+SHUT_DOWN = "the service was shut down before the job was done; submit it again"
+PROCESSING = JobStatus("processing")
+
+
+class UnknownJobError(GLiClassRerankError):
+    """There is no job of that id, or its result has expired."""
+
+    def __init__(self, task_id: str) -> None:
+        super().__init__(f"job {task_id!r:.60}: there is none; its result may have expired, submit it again")
+
+
+class Jobs(Protocol):
+    """Where jobs go. Safe to call from many threads; both calls may block for a while where a broker is involved."""
+
+    @property
+    def executor(self) -> Executor: ...
+
+    def submit(self, kind: JobKind, payload: Mapping[str, JsonValue]) -> str:
+        """Accept a job and return its id.
+
+        Raises:
+            InputError: a payload that is none.
+            OverloadedError: no more jobs can be taken now.
+            ClosedError: jobs are closed.
+            ServiceError: the broker cannot be reached; the job is not accepted.
+        """
+        ...
+
+    def status(self, task_id: str) -> JobStatus:
+        """Say how far a job is.
+
+        Raises:
+            UnknownJobError: no such job, or its result has expired.
+            ServiceError: the broker cannot be reached.
+        """
+        ...
+
+    def close(self) -> None:
+        """Accept nothing more, and let go of what is held."""
+        ...
+
+
+def open_jobs(settings: Settings, scorer: Scorer) -> Jobs:
+    """Jobs on the workers of ``settings.broker_url``, or in this process where there is none.
+
+    Args:
+        settings: ``broker_url``, ``result_url``, ``job_ttl_seconds``, ``job_visibility_seconds``, ``max_jobs``,
+            ``max_job_bytes``.
+        scorer: what jobs in this process are scored by; with a broker only its revision counts, for the cache.
+
+    Raises:
+        MissingExtraError: there is a broker, and Celery or redis is not installed.
+        OptionError: a URL that cannot be used.
+    """
+    if settings.broker_url is None:
+        return LocalJobs(
+            scorer,
+            max_jobs=settings.max_jobs,
+            max_bytes=settings.max_job_bytes,
+            ttl_seconds=settings.job_ttl_seconds,
+        )
+    if any(importlib.util.find_spec(part) is None for part in ("celery", "redis")):
+        raise MissingExtraError("jobs", "a broker for jobs")
+    from gliclass_rerank_service.jobs.celery import CeleryJobs
+
+    return CeleryJobs(settings, scorer.info)
+
+
+@dataclass(slots=True)
+class _Held:
+    """A job that is waited for, or whose result is."""
+
+    size: int  # bytes of the payload while it is processed, then of the result
+    status: JobStatus = PROCESSING  # without its result, which is kept as JSON
+    result: bytes = b"null"
+    expires: float | None = field(default=None)  # monotonic clock; None while it is processed
+
+
+class LocalJobs:
+    """Jobs in this process, one after the other: one alone keeps the scorer busy. They are lost when it ends.
+
+    Args:
+        scorer: what scores; large jobs are handed to it in steps, so that a `BatchingScorer` serves others in between.
+        max_jobs: how many may wait or run. A hundred times as many results are kept.
+        max_bytes: how much their payloads and the results may have together, as JSON. A job whose result finds no room
+            has failed.
+        ttl_seconds: how long a result is kept.
+    """
+
+    executor: Executor = "in-process"
+
+    def __init__(
+        self, scorer: Scorer, *, max_jobs: int = 100, max_bytes: int = 256 * 2**20, ttl_seconds: float = 3600.0
+    ) -> None:
+        self._closing = threading.Event()
+        self._scorer = _PatientScorer(scorer, self._closing)
+        self._max_jobs = max_jobs
+        self._max_bytes = max_bytes
+        self._ttl = ttl_seconds
+        self._lock = threading.Lock()
+        self._held: dict[str, _Held] = {}
+        self._unfinished = 0
+        self._bytes = 0  # of all that is held
+        self._last_seconds = 1.0  # that a job took; a guess before the first
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="gliclass-jobs")
+
+    def submit(self, kind: JobKind, payload: Mapping[str, JsonValue]) -> str:
+        """See `Jobs.submit`."""
+        checked = checked_payload(kind, payload)
+        size = len(_as_json(checked))
+        if size > self._max_bytes:
+            raise TooLargeError(f"expected a job of at most {self._max_bytes} bytes, got {size}; divide it")
+        task_id = uuid.uuid4().hex
+        with self._lock:
+            if self._closing.is_set():
+                raise ClosedError("the service is shutting down and accepts no jobs; send them elsewhere")
+            self._forget_expired()
+            self._check_room(size)
+            self._held[task_id] = _Held(size)
+            self._bytes += size
+            self._unfinished += 1
+            self._thread.submit(self._run, task_id, kind, checked)
+        return task_id
+
+    def status(self, task_id: str) -> JobStatus:
+        """See `Jobs.status`."""
+        with self._lock:
+            self._forget_expired()
+            if task_id not in self._held:
+                raise UnknownJobError(task_id)
+            held = self._held[task_id]
+            status, result = held.status, held.result
+        return JobStatus("done", json.loads(result)) if status.state == "done" else status
+
+    def close(self) -> None:
+        """Refuse new jobs, end the one that runs after its present step, and those that wait at once: they fail."""
+        with self._lock:
+            self._closing.set()
+        self._thread.shutdown(cancel_futures=True)
+        with self._lock:
+            for held in self._held.values():
+                if held.status.state == "processing":
+                    held.status = JobStatus("failed", error=SHUT_DOWN)
+
+    def _run(self, task_id: str, kind: JobKind, payload: Mapping[str, JsonValue]) -> None:
+        started = time.monotonic()
+        status = attempt_job(self._scorer, kind, payload)
+        result = _as_json(status.result)
+        ended = time.monotonic()
+        with self._lock:
+            self._forget_expired()
+            self._bytes -= self._held[task_id].size
+            if self._bytes + len(result) > self._max_bytes:
+                status = JobStatus("failed", error=_no_room(len(result), self._max_bytes - self._bytes))
+                result = b"null"
+            self._held[task_id] = _Held(len(result), replace(status, result=None), result, ended + self._ttl)
+            self._bytes += len(result)
+            self._unfinished -= 1
+            self._last_seconds = ended - started
+
+    def _check_room(self, size: int) -> None:
+        if self._unfinished >= self._max_jobs:
+            raise OverloadedError(
+                f"expected at most {self._max_jobs} jobs at a time, and there are as many; come again later",
+                self._last_seconds,
+            )
+        if len(self._held) >= KEPT_PER_WAITING * self._max_jobs:
+            raise OverloadedError(
+                f"results of {len(self._held)} jobs are still kept, and no more can be; come again when some expire",
+                self._until_one_expires(),
+            )
+        if self._bytes + size > self._max_bytes:
+            raise OverloadedError(
+                f"expected at most {self._max_bytes} bytes of jobs and results, and there would be "
+                f"{self._bytes + size}; come again when jobs have ended or results expire",
+                self._last_seconds if self._unfinished else self._until_one_expires(),
+            )
+
+    def _until_one_expires(self) -> float:
+        """Seconds until the first result expires; there is one."""
+        oldest = min(held.expires for held in self._held.values() if held.expires is not None)
+        return max(0.0, oldest - time.monotonic())
+
+    def _forget_expired(self) -> None:
+        now = time.monotonic()
+        for task_id in [task_id for task_id, held in self._held.items() if held.expires and held.expires <= now]:
+            self._bytes -= self._held.pop(task_id).size
+
+
+def _as_json(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode()
+
+
+def _no_room(size: int, room: int) -> str:
+    return f"its result has {size} bytes, and there is room for {room}; divide it, or submit it again later"
+
+
+class _PatientScorer:
+    """A `Scorer` that scores in steps, and waits where a step finds no room. Ends with `ClosedError` when told to."""
+
+    def __init__(self, scorer: Scorer, closing: threading.Event) -> None:
+        self._scorer = scorer
+        self._closing = closing
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._scorer.info
+
+    def labels_share_pass(self, labels: Sequence[str], examples: Sequence[Example] = ()) -> bool:
+        """See `gliclass_rerank.scoring.labels_share_pass`."""
+        return labels_share_pass(self._scorer, labels, examples)
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[FloatArray]:
+        scored: list[FloatArray] = []
+        for step in chunked(requests, chunk_sizes(requests), max_items=STEP_REQUESTS, max_size=STEP_CHARACTERS):
+            scored += self._step(step)
+        return scored
+
+    def _step(self, requests: Sequence[ScoreRequest]) -> Sequence[FloatArray]:
+        while not self._closing.is_set():
+            try:
+                return self._scorer.score(requests)
+            except OverloadedError as error:
+                self._closing.wait(min(error.retry_after, LONGEST_PAUSE))
+        raise ClosedError(SHUT_DOWN)

@@ -1,0 +1,93 @@
+"""Prometheus metrics: the names of text-embeddings-inference where they mean the same, and ours.
+
+``te_request_count``, ``_success`` and ``_failure`` only grow, and are gauges since the client library would put
+``_total`` behind the name of a counter. One registry an app, so that two apps in one process do not meet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from gliclass_rerank import ScoreRequest
+from gliclass_rerank_service.observability.request_stats import RequestRecord
+from gliclass_rerank_service.queue import estimate_tokens
+
+if TYPE_CHECKING:
+    from gliclass_rerank_service.service import Service
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60)
+SIZES = tuple(2**power for power in range(12))
+TOKENS = tuple(2**power for power in range(4, 18))
+
+
+class Metrics:
+    """What is counted of one app."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self._count = Gauge("te_request_count", "Requests to be scored.", ["method"], registry=registry)
+        self._success = Gauge("te_request_success", "Of these, answered.", ["method"], registry=registry)
+        self._failure = Gauge("te_request_failure", "Of all requests, refused or failed.", ["err"], registry=registry)
+        self._duration = Histogram(
+            "te_request_duration", "Seconds of an answered request.", buckets=SECONDS, registry=registry
+        )
+        self._queue = Histogram(
+            "te_request_queue_duration", "Seconds that it waited.", buckets=SECONDS, registry=registry
+        )
+        self._inference = Histogram(
+            "te_request_inference_duration", "Seconds of its batches.", buckets=SECONDS, registry=registry
+        )
+        self._batch_size = Histogram("te_batch_next_size", "Texts of a batch.", buckets=SIZES, registry=registry)
+        self._batch_tokens = Histogram(
+            "te_batch_next_tokens", "Estimated tokens of a batch.", buckets=TOKENS, registry=registry
+        )
+        self._queue_size = Gauge("te_queue_size", "Requests of which something waits.", registry=registry)
+        self._queue_tokens = Gauge("gliclass_rerank_queue_tokens", "Estimated tokens that wait.", registry=registry)
+        self._throughput = Gauge(
+            "gliclass_rerank_tokens_per_second", "Recent throughput of the model while it computes.", registry=registry
+        )
+        self._in_flight = Gauge("gliclass_rerank_in_flight", "Requests that are not answered yet.", registry=registry)
+        self._responses = Counter("gliclass_rerank_responses", "Responses.", ["route", "status"], registry=registry)
+        self._passages = Counter("gliclass_rerank_passages", "Texts scored.", registry=registry)
+        self._tokens = Counter("gliclass_rerank_tokens", "Estimated tokens scored.", registry=registry)
+        self._batch_seconds = Histogram(
+            "gliclass_rerank_batch_duration", "Seconds of a batch.", buckets=SECONDS, registry=registry
+        )
+
+    def watch(self, service: Service) -> None:
+        """Tell the queue and the requests of ``service`` from now on."""
+        scorer = service.scorer
+        self._in_flight.set_function(lambda: service.in_flight)
+        self._queue_size.set_function(lambda: scorer.stats().queue_submissions)
+        self._queue_tokens.set_function(lambda: scorer.stats().queue_tokens)
+        self._throughput.set_function(lambda: scorer.stats().tokens_per_second or 0.0)
+
+    def count_batch(self, requests: Sequence[ScoreRequest], seconds: float) -> None:
+        """Count one call of the model."""
+        tokens = sum(map(estimate_tokens, requests))
+        self._batch_size.observe(len(requests))
+        self._batch_tokens.observe(tokens)
+        self._batch_seconds.observe(seconds)
+        self._passages.inc(len(requests))
+        self._tokens.inc(tokens)
+
+    def count_request(self, record: RequestRecord, route: str, status: int) -> None:
+        """Count one response."""
+        self._responses.labels(route, str(status)).inc()
+        method = "single" if record.passages == 1 else "batch"
+        if record.passages:
+            self._count.labels(method).inc()
+        if record.failure:
+            self._failure.labels(record.failure.lower()).inc()
+        elif record.passages:
+            self._success.labels(method).inc()
+            self._duration.observe(record.seconds)
+            self._queue.observe(record.queue_seconds)
+            self._inference.observe(record.inference_seconds)
+
+    def text(self) -> bytes:
+        """All of it, as Prometheus reads it."""
+        return generate_latest(self.registry)

@@ -1,0 +1,169 @@
+"""Two layers around the app, plain ASGI since that costs a request least.
+
+`Observed` names, times, counts and logs each request and tells it in headers. `Guarded` refuses: without a key 401, at
+the end 503, too many 429, too large 413, too slowly sent 408.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import uuid
+from collections.abc import Mapping
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gliclass_rerank_service.errors import TYPES, error_response
+from gliclass_rerank_service.observability.request_stats import KEY, RequestRecord, record_of
+from gliclass_rerank_service.service import Service, logger
+
+OPEN_PATHS = frozenset({"/health", "/ping", "/ready", "/metrics"})
+LENGTH = re.compile(r"[0-9]{1,30}")
+REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
+
+
+class Observed:
+    """Names, times, counts and logs requests. What is logged and counted are numbers and routes, never texts."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app = app
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        scope[KEY] = record = RequestRecord(_request_id(headers.get("x-request-id")))
+        status: int | None = None
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                told = MutableHeaders(scope=message)
+                told.update(_told(record))
+                if self._service.draining:
+                    told["Connection"] = "close"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sending)
+        except Exception as error:
+            logger.error("unexpected error", exc_info=error, extra={"request_id": record.id})
+            record.failure = "Backend"
+            if status is None:
+                response = error_response(500, "an error of the service; its log has more", record.id)
+                await response(scope, receive, sending)
+        finally:
+            self._tell(scope, record, status or 499, headers)
+
+    def _tell(self, scope: Scope, record: RequestRecord, status: int, headers: Mapping[str, str]) -> None:
+        if scope["path"] in OPEN_PATHS:  # who watches the service is not among those it serves
+            return
+        route = getattr(scope.get("route"), "path", "unmatched")
+        if status >= 400 and record.failure is None:
+            record.failure = TYPES.get(status, "Backend")
+        self._service.metrics.count_request(record, route, status)
+        logger.info(
+            "request",
+            extra={
+                "request_id": record.id,
+                "method": scope["method"],
+                "route": route,
+                "status": status,
+                "passages": record.passages,
+                "tokens": record.tokens,
+                "queue_ms": round(record.queue_seconds * 1000, 2),
+                "inference_ms": round(record.inference_seconds * 1000, 2),
+                "total_ms": round(record.seconds * 1000, 2),
+            },
+        )
+        if self._service.tracing:
+            self._service.tracing.tell(record, scope["method"], route, status, headers)
+
+
+class Guarded:
+    """Refuses what must not come in. Open to all, and at all times: `OPEN_PATHS`."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app = app
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        if refusal := self._refusal(headers):
+            status, message, told = refusal
+            record_of(scope).failure = TYPES[status]
+            response = error_response(status, message, record_of(scope).id, headers=told)
+            await response(scope, receive, send)
+            return
+        self._service.in_flight += 1
+        try:
+            await self._app(scope, _bounded(receive, self._service, record_of(scope)), send)
+        finally:
+            self._service.in_flight -= 1
+
+    def _refusal(self, headers: Headers) -> tuple[int, str, dict[str, str]] | None:
+        """Status, message and headers of what is refused before it is read."""
+        settings = self._service.settings
+        if not self._service.admits(headers.get("authorization")):
+            return 401, "expected an API key as 'Authorization: Bearer KEY'", {"WWW-Authenticate": "Bearer"}
+        if self._service.draining:
+            return 503, "the service is ending; send the request elsewhere", {"Retry-After": "1"}
+        if self._service.in_flight >= settings.max_concurrent_requests:
+            return 429, f"{settings.max_concurrent_requests} requests are being answered", {"Retry-After": "1"}
+        announced = headers.get("content-length", "")
+        if LENGTH.fullmatch(announced) and int(announced) > settings.max_body_bytes:
+            return 413, _too_large(settings.max_body_bytes), {"Connection": "close"}
+        return None
+
+
+def _bounded(receive: Receive, service: Service, record: RequestRecord) -> Receive:
+    """``receive`` for a body that may be neither too large nor too slow; what the sender announced is not relied on."""
+    received, complete = 0, False
+
+    async def receiving() -> Message:
+        nonlocal received, complete
+        if complete:
+            return await receive()
+        limit = service.settings.timeout_seconds
+        try:
+            message = await asyncio.wait_for(receive(), limit - record.seconds)
+        except asyncio.TimeoutError:
+            raise HTTPException(408, f"the request was not sent within {limit:g} s", {"Connection": "close"}) from None
+        received += len(message.get("body", b""))
+        complete = not message.get("more_body", False)
+        if received > service.settings.max_body_bytes:
+            raise HTTPException(413, _too_large(service.settings.max_body_bytes), {"Connection": "close"})
+        return message
+
+    return receiving
+
+
+def _too_large(limit: int) -> str:
+    return f"expected a body of at most {limit} bytes, got more; divide the request"
+
+
+def _request_id(given: str | None) -> str:
+    return given if given and REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def _told(record: RequestRecord) -> dict[str, str]:
+    """Headers as text-embeddings-inference has them, times in milliseconds; tokens are estimated."""
+    told = {"x-request-id": record.id}
+    if record.passages:
+        total = str(round(record.seconds * 1000))
+        told |= {
+            "x-compute-time": total,
+            "x-total-time": total,
+            "x-compute-tokens": str(record.tokens),
+            "x-queue-time": str(round(record.queue_seconds * 1000)),
+            "x-inference-time": str(round(record.inference_seconds * 1000)),
+        }
+    return told

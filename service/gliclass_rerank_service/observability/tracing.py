@@ -1,0 +1,100 @@
+"""OpenTelemetry traces, off unless an endpoint is set: a span a request, with its queue and its inference below.
+
+Spans are made when a request has ended, from what was measured anyway, so that they cost nothing on its way. They
+carry counts and times, never texts.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from gliclass_rerank.errors import MissingExtraError
+from gliclass_rerank_service.observability.request_stats import RequestRecord
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+
+PARTS = ("opentelemetry", "opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
+NANOSECONDS = 1_000_000_000
+
+
+class Tracing:
+    """Sends a span a request.
+
+    Args:
+        provider: where spans go.
+    """
+
+    def __init__(self, provider: TracerProvider) -> None:
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        self._provider = provider
+        self._tracer = provider.get_tracer("gliclass_rerank.service")
+        self._propagator = TraceContextTextMapPropagator()
+
+    def tell(self, record: RequestRecord, method: str, route: str, status: int, headers: Mapping[str, str]) -> None:
+        """Send the spans of a request that has just ended; it goes on the caller's trace, if ``traceparent`` names one.
+
+        The queue is put before the inference; where a request was divided over batches, they really took turns.
+        """
+        from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
+
+        end = time.time_ns()
+        start = end - int(record.seconds * NANOSECONDS)
+        span = self._tracer.start_span(
+            f"{method} {route}",
+            context=self._propagator.extract(headers),
+            kind=SpanKind.SERVER,
+            start_time=start,
+            attributes={
+                "http.request.method": method,
+                "http.route": route,
+                "http.response.status_code": status,
+                "gliclass_rerank.request_id": record.id,
+                "gliclass_rerank.passage_files": record.passages,
+                "gliclass_rerank.tokens": record.tokens,
+            },
+        )
+        inside, position = set_span_in_context(span), start
+        for name, seconds in (("queue", record.queue_seconds), ("inference", record.inference_seconds)):
+            if record.passages:
+                child = self._tracer.start_span(name, context=inside, start_time=position)
+                position += int(seconds * NANOSECONDS)
+                child.end(min(position, end))
+        if status >= 500:
+            span.set_status(Status(StatusCode.ERROR))
+        span.end(end)
+
+    def close(self) -> None:
+        """Send what is left."""
+        self._provider.shutdown()
+
+
+def open_tracing(endpoint: str | None) -> Tracing | None:
+    """Traces to an OTLP endpoint over HTTP; None without one.
+
+    Raises:
+        MissingExtraError: OpenTelemetry is not installed.
+    """
+    if endpoint is None:
+        return None
+    if not all(_is_there(part) for part in PARTS):
+        raise MissingExtraError("otel", "sending traces")
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    provider = TracerProvider(resource=Resource.create({"service.name": "gliclass-rerank"}))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
+    return Tracing(provider)
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # a parent of it is not there
+        return False

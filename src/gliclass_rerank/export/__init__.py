@@ -1,0 +1,1 @@
+"""Export of checkpoints to ONNX, in fp32 or int8."""

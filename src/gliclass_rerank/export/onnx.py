@@ -1,0 +1,245 @@
+"""Checkpoint to ONNX: one graph over the same safetensors that torch reads, in fp32 or int8.
+
+The graph holds structure only. Its weights are external data that point into ``model.safetensors``, so a model
+folder carries its weights once, whichever backend reads them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import struct
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from safetensors.torch import save_file
+
+from gliclass_rerank.calibration.calibrators import CALIBRATION_FILE
+from gliclass_rerank.errors import InputError, OptionError, UnsupportedModelError
+from gliclass_rerank.export.graph import Graph
+from gliclass_rerank.export.quantize_graph import Activation, quantize_graph
+from gliclass_rerank.export.quantize_weights import FACTORS, INT8, SCALE, Tensors
+from gliclass_rerank.export.unsigned_weights import with_unsigned_weights
+from gliclass_rerank.models.checkpoint import CARD_FILE, Checkpoint, read_checkpoint, refuse_used_folder
+from gliclass_rerank.models.encoding import InputEncoder
+from gliclass_rerank.models.tokenizer import TextTokenizer
+from gliclass_rerank.scorers.padded.arrays import uni_encoder_inputs
+from gliclass_rerank.scorers.padded.forward import UniEncoderForward
+from gliclass_rerank.scorers.torch import load_model, read_stored, read_weights
+from gliclass_rerank.types import FloatArray, ScoreRequest
+
+WEIGHTS, GRAPH, UNSIGNED_GRAPH = "model.safetensors", "model.onnx", "model.u8u8.onnx"
+OPSET = 20  # the first in which GELU is one operator instead of five passes over the widest activations
+MIN_SHARED = 1024  # elements; what is smaller stays in the graph
+COPIED = ("config.json", "tokenizer.json", "tokenizer_config.json", CALIBRATION_FILE, "MODEL_CARD.md", "LICENSE")
+
+
+def export_checkpoint(
+    source: Path,
+    target: Path,
+    *,
+    dtype: Literal["int8", "fp32"] = "int8",
+    calibration: Sequence[ScoreRequest] = (),
+    name: str | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Write a model folder that both scorers load: configuration, tokenizer, cards, calibration, weights, graph.
+
+    Args:
+        source: a uni-encoder checkpoint folder.
+        target: the new folder; must not exist or be empty, so that nothing is overwritten by half.
+        dtype: precision of the matrix products. "int8" also stores the weights so.
+        calibration: typical requests, needed for "int8": they show how far each activation reaches. About
+            a hundred suffice. A source that is int8 already needs none: its weights are kept as they are.
+        name: what the model calls itself; the source's name by default.
+        on_progress: called with (calibration passes done, all of them).
+
+    Raises:
+        UnsupportedModelError: an architecture that has no graph; use the torch backend for it.
+        InputError, OptionError: a target in use, no calibration for int8, an unknown dtype.
+    """
+    checkpoint = read_checkpoint(source)
+    _refuse(checkpoint, target, dtype)
+    stored = read_stored(source)
+    kept = quantized_weights(stored)
+    if kept:
+        stored = read_weights(source)
+    elif dtype == "int8" and not calibration:
+        raise InputError("int8 needs calibration: some typical requests that show how far activations reach")
+    model = load_model(checkpoint).eval()
+    # What "sdpa" is traced to turns keys around in nine operators a layer, and builds the mask in each anew.
+    model.model.encoder_model.set_attn_implementation("eager")
+    graph = Graph(trace(UniEncoderForward(model), checkpoint))
+    if dtype == "int8":
+        matrices = {
+            key: value.float().numpy()
+            for key, value in stored.items()
+            if (key in kept if kept else ".encoder_model." in key)
+        }
+        seen = {} if kept else see_activations(graph, checkpoint, calibration, on_progress)
+        for key, parts in quantize_graph(graph, matrices, kept, seen, prompt_first=checkpoint.prompt_first).items():
+            stored.pop(key, None)
+            stored |= {key + part: torch.from_numpy(array) for part, array in parts.items()}
+    target.mkdir(parents=True, exist_ok=True)
+    save_file({key: tensor.contiguous() for key, tensor in stored.items()}, target / WEIGHTS, {"format": "pt"})
+    (target / WEIGHTS).chmod(0o644)
+    share_weights(graph, target / WEIGHTS)
+    onnx.save(graph.model, target / GRAPH)
+    if dtype == "int8":
+        onnx.save(with_unsigned_weights(graph.model), target / UNSIGNED_GRAPH)
+    for file in COPIED:
+        if (source / file).is_file():
+            shutil.copyfile(source / file, target / file)
+    card = replace(checkpoint.card, name=name or checkpoint.name, dtype=dtype)
+    (target / CARD_FILE).write_text(json.dumps(asdict(card), indent=2) + "\n", "utf-8")
+
+
+def quantized_weights(stored: Mapping[str, torch.Tensor]) -> dict[str, Tensors]:
+    """The int8 weights among stored tensors, if any, each with its scale and factors under INT8, SCALE and FACTORS."""
+    names = [key.removesuffix(INT8) for key in stored if key.endswith(INT8)]
+    return {
+        name: {part: stored[name + part].numpy() for part in (INT8, SCALE, FACTORS) if name + part in stored}
+        for name in names
+    }
+
+
+def _refuse(checkpoint: Checkpoint, target: Path, dtype: str) -> None:
+    if checkpoint.architecture != "uni-encoder" or checkpoint.config.get("use_lstm"):
+        kind = "use_lstm" if checkpoint.config.get("use_lstm") else checkpoint.architecture
+        raise UnsupportedModelError(f"{checkpoint.name}: no ONNX export of {kind}; run it with backend='torch'")
+    if dtype not in ("int8", "fp32"):
+        raise OptionError(f"dtype: expected 'int8' or 'fp32', got {dtype!r}")
+    refuse_used_folder(target)
+
+
+def trace(forward: UniEncoderForward, checkpoint: Checkpoint) -> onnx.ModelProto:
+    """Export a forward pass with every axis dynamic: batch, sequence and number of labels."""
+    vocabulary = forward.model.get_input_embeddings().num_embeddings
+    ids = torch.arange(48).reshape(2, 24) % vocabulary
+    mask = torch.ones_like(ids)
+    mask[1, 20:] = 0
+    spans = torch.tensor([[[1, 3], [3, 5], [5, 8]]] * 2)
+    inputs: list[torch.Tensor | None] = [ids, mask, spans, torch.tensor([8, 8])]
+    names = ["input_ids", "attention_mask", "label_spans", "separators"]
+    sequence = {0: "batch", 1: "sequence"}
+    shapes: list[dict[int, str] | None] = [sequence, sequence, {0: "batch", 1: "labels"}, {0: "batch"}]
+    if checkpoint.uses_segments:
+        inputs.append((torch.arange(24) > 8).long().expand(2, -1))
+        names.append("segment_ids")
+        shapes.append(sequence)
+    if checkpoint.reads_prompts_only:
+        inputs += [None] * (5 - len(inputs)) + [torch.arange(9)]
+        names.append("prompts")
+        shapes += [None] * (5 - len(shapes)) + [{0: "prompts"}]
+    # It says of each package that it could use which one is not there; none is needed for these models.
+    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            forward, tuple(inputs), dynamo=True, input_names=names, output_names=["logits"],
+            dynamic_shapes=tuple(shapes), opset_version=OPSET, verbose=False,
+        )  # fmt: skip
+    assert program is not None
+    proto: onnx.ModelProto = program.model_proto
+    return proto
+
+
+def see_activations(
+    graph: Graph,
+    checkpoint: Checkpoint,
+    calibration: Sequence[ScoreRequest],
+    on_progress: Callable[[int, int], None],
+) -> dict[str, Activation]:
+    """What enters the graph's weight products over ``calibration``.
+
+    The labels' rows of a pass weigh as much as its text's: they are few, and decide as much of the score.
+    """
+    names = graph.product_inputs()
+    session = onnxruntime.InferenceSession(graph.with_outputs(names).SerializeToString())
+    encoder = InputEncoder(checkpoint, TextTokenizer(checkpoint.tokenizer_file))
+    passes = [item for request in encoder.encode(calibration) for item in request.passes]
+    seen: dict[str, Activation] = {}
+    for done, item in enumerate(passes, 1):
+        feed = uni_encoder_inputs([item], 0, segments=checkpoint.uses_segments, prompts=graph.has_input("prompts"))
+        inside = (np.arange(len(item.ids)) <= item.separator) == checkpoint.prompt_first
+        weights = np.where(inside, 0.5 / max(inside.sum(), 1), 0.5 / max((~inside).sum(), 1)).astype(np.float32)
+        for name, values in zip(names, session.run(names, feed), strict=True):
+            rows = values.reshape(-1, values.shape[-1])
+            of_tokens = weights if len(rows) == len(weights) else np.full(len(rows), 1 / len(rows), np.float32)
+            one = Activation.of(rows, of_tokens)
+            seen[name] = seen[name] + one if name in seen else one
+        on_progress(done, len(passes))
+    return seen
+
+
+def share_weights(graph: Graph, weights: Path) -> None:
+    """Replace the graph's large constants by references into a safetensors file that holds the same values.
+
+    A constant may be stored there under another precision or transposed; the graph then casts and transposes,
+    which onnxruntime does once, when it loads the model.
+    """
+    entries = safetensors_entries(weights)
+    by_content: dict[bytes, tuple[str, bool]] = {}
+    for name, (kind, shape, offset, size) in entries.items():
+        array = _read(weights, kind, shape, offset, size)
+        if array is None or array.size < MIN_SHARED:
+            continue
+        by_content.setdefault(_content(array), (name, False))
+        if array.ndim == 2:
+            by_content.setdefault(_content(array.T), (name, True))
+    for constant in list(graph.constants.values()):
+        if constant.name in entries:  # written by quantize_graph under the stored name
+            graph.refer(constant.name, entries[constant.name], weights.name)
+            continue
+        array = numpy_helper.to_array(constant)
+        if array.size >= MIN_SHARED and (found := by_content.get(_content(array))):
+            graph.replace_by_stored(constant, found[0], entries[found[0]], weights.name, transposed=found[1])
+
+
+Entry = tuple[str, tuple[int, ...], int, int]
+"""Type name, shape, offset in the file and bytes of a stored tensor."""
+
+
+def safetensors_entries(file: Path) -> Mapping[str, Entry]:
+    """Where each tensor of a safetensors file lies: 8 bytes of header size, the header, then the data."""
+    with file.open("rb") as handle:
+        (size,) = struct.unpack("<Q", handle.read(8))
+        header = json.loads(handle.read(size))
+    header.pop("__metadata__", None)
+    return {
+        name: (
+            value["dtype"],
+            tuple(value["shape"]),
+            8 + size + value["data_offsets"][0],
+            value["data_offsets"][1] - value["data_offsets"][0],
+        )
+        for name, value in header.items()
+    }
+
+
+def _read(file: Path, kind: str, shape: tuple[int, ...], offset: int, size: int) -> FloatArray | None:
+    """A stored tensor as float32, or None if it is no floating point tensor."""
+    types = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+    if kind not in types:
+        return None
+    with file.open("rb") as handle:
+        handle.seek(offset)
+        values: NDArray[Any] = np.frombuffer(handle.read(size), dtype=np.dtype(types[kind])).reshape(shape)
+    if kind == "BF16":  # the upper half of a float32
+        values = (values.astype(np.uint32) << 16).view(np.float32)
+    floats: FloatArray = values.astype(np.float32)
+    return floats
+
+
+def _content(array: FloatArray) -> bytes:
+    return str(array.shape).encode() + np.ascontiguousarray(array, np.float32).tobytes()

@@ -1,0 +1,202 @@
+"""The rows (tokens) of activations in a graph: how they become int8, and how their products become floats again.
+
+onnxruntime's own dynamic quantisation takes one scale for a whole batch, so a score would depend on whatever
+else is in the batch. Here each row of an activation has a scale of its own: scores stay those of the single pair,
+and outliers of one token do not coarsen the others.
+
+The rows of labels, and the special tokens, get a second int8 term for what the first one rounds away. They are few,
+but a label is pooled from only a handful of them, so that rounding does not average out as it does over a text.
+What int8 costs is measured by benchmarks/speed/int8.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from gliclass_rerank.export.graph import Graph
+from gliclass_rerank.export.quantize_weights import INT8, LEVELS, SCALE, Tensors
+from gliclass_rerank.types import FloatArray
+
+MICROSOFT = "com.microsoft"
+SHIFTS = {"Gelu": 0.17}  # what an operator gives is no further below 0; shifted so, it is kept unsigned
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Names of what activations of one shape share in a graph.
+
+    Attributes:
+        all: a vector with a value for each row of the batch.
+        fine: the indices of the rows that get a second term.
+        shape: (batch, sequence, -1).
+    """
+
+    all: str
+    fine: str
+    shape: str
+
+
+TOKENS = Kind("rows", "fine.rows", "rows.shape")
+PROMPTS = Kind("prompt.rows", "prompt.rows", "prompt.shape")  # read by the head, every one of them (`last_layer`)
+
+
+class Rows:
+    """The rows of one activation.
+
+    Args:
+        source: its name in the graph; its shape is (batch, sequence, inputs).
+        factors: that even out its channels, float32, shape (inputs,).
+        kind: which rows it has.
+    """
+
+    def __init__(self, graph: Graph, source: str, factors: FloatArray, kind: Kind) -> None:
+        self.graph, self.source, self.factors, self.kind = graph, source, factors, kind
+        self.shift = SHIFTS.get(graph.operator(source), 0.0)
+        self.zero = 0 if self.shift else LEVELS + 1
+
+    def quantize(self) -> list[onnx.NodeProto]:
+        """Nodes from the activation to uint8, shape (rows, inputs), and a scale, shape (rows, 1)."""
+        graph, name = self.graph, self.source
+        levels = 2 * LEVELS + 1 if self.shift else LEVELS
+        flat = graph.constant(f"{name}.flat", np.array([-1, len(self.factors)]))
+        factors = graph.constant(f"{name}.factors", self.factors)
+        nodes = [helper.make_node("Reshape", [name, flat], [f"{name}.rows"])]
+        rows = f"{name}.rows"
+        if self.shift:
+            shift = graph.constant(f"{name}.shift", np.float32(self.shift))
+            nodes.append(helper.make_node("Add", [rows, shift], [f"{name}.shifted"]))
+            rows = f"{name}.shifted"
+        nodes.append(helper.make_node("Mul", [rows, factors], [f"{name}.even"]))
+        largest = f"{name}.even"
+        if not self.shift:
+            nodes.append(helper.make_node("Abs", [largest], [f"{name}.abs"]))
+            largest = f"{name}.abs"
+        last = graph.constant("int8.last_axis", np.array([1]))
+        step = graph.constant(f"int8.step{levels}", np.float32(1 / levels))
+        tiny = graph.constant("int8.tiny", np.float32(1e-12))
+        return nodes + [
+            helper.make_node("ReduceMax", [largest, last], [f"{name}.max"], keepdims=0),
+            helper.make_node("Mul", [f"{name}.max", step], [f"{name}.step"]),
+            helper.make_node("Max", [f"{name}.step", tiny], [f"{name}.scales"]),
+            helper.make_node("Unsqueeze", [f"{name}.scales", last], [f"{name}.scale"]),
+            _quantize(f"{name}.even", f"{name}.scales", _zeros(self.kind.all, self.zero), f"{name}.uint8"),
+            *self._quantize_rest(),
+        ]
+
+    def _quantize_rest(self) -> list[onnx.NodeProto]:
+        """Nodes from what rounding took from the fine rows to a second uint8 term; at most half a step is left."""
+        name, fine = self.source, f"{self.source}.fine"
+        finer = self.graph.constant("int8.finer", np.float32(0.5 / LEVELS))
+        last = self.graph.constant("int8.last_axis", np.array([1]))
+        return [
+            helper.make_node("Gather", [f"{name}.even", self.kind.fine], [f"{fine}.even"], axis=0),
+            helper.make_node("Gather", [f"{name}.scales", self.kind.fine], [f"{fine}.coarse_scales"], axis=0),
+            helper.make_node("Gather", [f"{name}.uint8", self.kind.fine], [f"{fine}.coarse"], axis=0),
+            helper.make_node(
+                "DequantizeLinear",
+                [f"{fine}.coarse", f"{fine}.coarse_scales", _zeros(self.kind.fine, self.zero)],
+                [f"{fine}.rounded"],
+                axis=0,
+            ),
+            helper.make_node("Sub", [f"{fine}.even", f"{fine}.rounded"], [f"{fine}.rest"]),
+            helper.make_node("Mul", [f"{fine}.coarse_scales", finer], [f"{fine}.scales"]),
+            helper.make_node("Unsqueeze", [f"{fine}.scales", last], [f"{fine}.scale"]),
+            _quantize(f"{fine}.rest", f"{fine}.scales", _zeros(self.kind.fine, LEVELS + 1), f"{fine}.uint8"),
+        ]
+
+    def multiply(self, weight: str, parts: Tensors, output: str) -> list[onnx.NodeProto]:
+        """Nodes from the quantised rows to the product with a weight, float32, shape (batch, sequence, outputs)."""
+        graph, name = self.graph, self.source
+        int8, scale = parts[INT8], parts[SCALE]
+        one = graph.constant("int8.one", np.float32(1))
+        matrix, columns = graph.constant(weight + INT8, int8), graph.constant(weight + SCALE, scale)
+        nodes = []
+        for term, zero, result in ((name, self.zero, "coarse"), (f"{name}.fine", LEVELS + 1, "fine")):
+            operands = [f"{term}.uint8", matrix, one, columns, graph.constant(f"int8.zero{zero}", np.uint8(zero))]
+            product = f"{output}.{result}"
+            nodes += [
+                helper.make_node("MatMulIntegerToFloat", operands, [f"{product}.unscaled"], domain=MICROSOFT),
+                helper.make_node("Mul", [f"{product}.unscaled", f"{term}.scale"], [product]),
+            ]
+        added = [f"{output}.coarse", f"{self.kind.fine}.places", f"{output}.fine"]
+        rows = f"{output}.rows"
+        nodes.append(helper.make_node("ScatterND", added, [rows], reduction="add"))
+        if self.shift:  # take the shift's own product away again
+            ones = (int8.astype(np.float32) * self.factors[:, None]).sum(axis=0) * scale
+            shift = graph.constant(f"{output}.unshift", np.float32(-self.shift) * ones)
+            nodes.append(helper.make_node("Add", [rows, shift], [f"{output}.unshifted"]))
+            rows = f"{output}.unshifted"
+        return [*nodes, helper.make_node("Reshape", [rows, self.kind.shape], [output])]
+
+
+def _quantize(rows: str, scales: str, zeros: str, output: str) -> onnx.NodeProto:
+    return helper.make_node("QuantizeLinear", [rows, scales, zeros], [output], axis=0)
+
+
+def _zeros(rows: str, zero: int) -> str:
+    """The name of the zero points of all rows or of the fine ones, uint8, shape (rows,)."""
+    return f"{rows}.zeros{zero}"
+
+
+def index_rows(graph: Graph, *, prompt_first: bool, prompts: bool) -> list[onnx.NodeProto]:
+    """Nodes of what all products share: which rows are fine (special tokens, labels), zero points, shapes.
+
+    Args:
+        prompt_first: labels stand before the text in a sequence, else behind it.
+        prompts: some activations are of prompts only.
+    """
+    zero, one = graph.constant("fine.zero", np.array(0)), graph.constant("fine.one", np.array(1))
+    minus_one, last = graph.constant("int8.minus_one", np.array([-1])), graph.constant("int8.last_axis", np.array([1]))
+    nodes = [
+        helper.make_node("Shape", ["input_ids"], ["fine.width"], start=1, end=2),
+        helper.make_node("Squeeze", ["fine.width"], ["fine.end"]),
+        helper.make_node("Range", [zero, "fine.end", one], ["fine.positions"]),
+        helper.make_node("ReduceSum", ["attention_mask", last], ["fine.lengths"], keepdims=1),
+        helper.make_node("Sub", ["fine.lengths", one], ["fine.final"]),
+    ]
+    if prompt_first:
+        nodes += [
+            helper.make_node("Unsqueeze", ["separators", last], ["fine.border"]),
+            helper.make_node("LessOrEqual", ["fine.positions", "fine.border"], ["fine.labels"]),
+            helper.make_node("Equal", ["fine.positions", "fine.final"], ["fine.special"]),
+        ]
+    else:
+        axes = graph.constant("fine.label_axes", np.array([1, 2]))
+        nodes += [
+            helper.make_node("ReduceMin", ["label_spans", axes], ["fine.first"], keepdims=0),
+            helper.make_node("Unsqueeze", ["fine.first", last], ["fine.border"]),
+            helper.make_node("GreaterOrEqual", ["fine.positions", "fine.border"], ["fine.labels"]),
+            helper.make_node("Equal", ["fine.positions", zero], ["fine.special"]),
+        ]
+    nodes += [
+        helper.make_node("Or", ["fine.labels", "fine.special"], ["fine.mask"]),
+        helper.make_node("Reshape", ["fine.mask", minus_one], ["fine.flat"]),
+        helper.make_node("NonZero", ["fine.flat"], ["fine.nonzero"]),
+        helper.make_node("Reshape", ["fine.nonzero", minus_one], [TOKENS.fine]),
+        helper.make_node("Shape", ["input_ids"], ["rows.leading"]),
+        helper.make_node("Concat", ["rows.leading", minus_one], [TOKENS.shape], axis=0),
+        helper.make_node("Reshape", ["input_ids", minus_one], [TOKENS.all]),
+    ]
+    rows = {TOKENS.all, TOKENS.fine}
+    if prompts:
+        nodes += [
+            helper.make_node("Shape", ["separators"], ["prompt.batch"]),
+            helper.make_node("Shape", ["prompts"], ["prompt.length"]),
+            helper.make_node("Concat", ["prompt.batch", "prompt.length", minus_one], [PROMPTS.shape], axis=0),
+            helper.make_node("Mul", ["prompt.batch", "prompt.length"], ["prompt.count"]),
+            helper.make_node("Squeeze", ["prompt.count"], ["prompt.end"]),
+            helper.make_node("Range", [zero, "prompt.end", one], [PROMPTS.all]),
+        ]
+        rows.add(PROMPTS.all)
+    for name in sorted(rows - {TOKENS.all}):
+        nodes.append(helper.make_node("Unsqueeze", [name, last], [f"{name}.places"]))
+    for name in sorted(rows):
+        nodes.append(helper.make_node("Shape", [name], [f"{name}.count"]))
+        for point in (0, LEVELS + 1):
+            fill = helper.make_tensor("zero", TensorProto.UINT8, [1], [point])
+            nodes.append(helper.make_node("ConstantOfShape", [f"{name}.count"], [_zeros(name, point)], value=fill))
+    return nodes

@@ -1,0 +1,201 @@
+"""Rewriting a graph's weights to int8: which product or look-up reads which weight, and how each is rounded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from gliclass_rerank.export.graph import Graph
+from gliclass_rerank.export.quantize_activations import MICROSOFT, PROMPTS, TOKENS, Rows, index_rows
+from gliclass_rerank.export.quantize_weights import (
+    FACTORS,
+    INT8,
+    SCALE,
+    Tensors,
+    quantize_columns,
+    quantize_rows,
+    smoothing,
+)
+from gliclass_rerank.types import FloatArray
+
+MIN_TABLE = 1024  # rows; smaller embedding tables stay as they are
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """What calibration has seen of one activation.
+
+    Attributes:
+        low, high: smallest and largest value of each channel, float32, shape (channels,).
+        gram: X.T @ X over its rows X, float64, shape (channels, channels).
+    """
+
+    low: FloatArray
+    high: FloatArray
+    gram: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, rows: FloatArray, weights: FloatArray) -> Activation:
+        """See some rows, shape (rows, channels), each with a weight in the gram matrix, shape (rows,)."""
+        gram = (rows * weights[:, None]).T @ rows
+        return cls(rows.min(axis=0), rows.max(axis=0), gram.astype(np.float64))
+
+    def __add__(self, other: Activation) -> Activation:
+        return Activation(np.minimum(self.low, other.low), np.maximum(self.high, other.high), self.gram + other.gram)
+
+
+Seen = Mapping[str, Activation]
+
+
+def quantize_graph(
+    graph: Graph, weights: Mapping[str, FloatArray], kept: Mapping[str, Tensors], seen: Seen, *, prompt_first: bool
+) -> dict[str, Tensors]:
+    """Rewrite the products and embedding look-ups that use ``weights`` to int8.
+
+    Args:
+        graph: changed in place.
+        weights: the checkpoint's matrices by name, float32, linear layers as (outputs, inputs); what is not
+            among them (the head, say) stays as it is.
+        kept: matrices already stored as int8 (see `gliclass_rerank.export.quantize_weights`); reused unchanged. Empty
+            for float checkpoints.
+        seen: what calibration saw of each product's input; nothing is needed where ``kept`` is given.
+        prompt_first: labels stand before the text in a sequence, else behind it.
+
+    Returns:
+        The parts of each weight that was quantised; in the weights file they replace it, under its name and theirs.
+    """
+    by_content = _unique_by_content(weights)
+    varying, of_prompts = graph.varying(), graph.behind({"prompts"})
+    found = [_Product(node, by_content.get(graph.array(node.input[1]).T.tobytes(), "")) for node in graph.products()]
+    products = [product for product in found if product.weight and product.source in varying]
+    tables = {node.output[0]: (node, name) for node, name in _lookups(graph, by_content)}
+    int8 = dict(kept) or {name: _quantized_table(weights[name]) for _, name in tables.values()}
+    if not kept:
+        int8 |= _rounded(graph, products, seen)
+    replacements: dict[str, list[onnx.NodeProto]] = {}
+    prepared: set[str] = set()
+    for product in products:
+        kind = PROMPTS if product.source in of_prompts else TOKENS
+        rows = Rows(graph, product.source, int8[product.weight][FACTORS], kind)
+        first = [] if rows.source in prepared else rows.quantize()
+        prepared.add(rows.source)
+        replacements[product.output] = [*first, *rows.multiply(product.weight, int8[product.weight], product.output)]
+    for product in found:
+        if product.weight in int8 and product.source not in varying:
+            replacements[product.output] = _multiplied_at_load(graph, product, int8[product.weight])
+    for output, (node, name) in tables.items():
+        replacements[output] = _looked_up(graph, node, name, int8[name])
+    graph.replace_nodes(replacements)
+    for node in reversed(index_rows(graph, prompt_first=prompt_first, prompts=graph.has_input("prompts"))):
+        graph.model.graph.node.insert(0, node)
+    graph.drop_unused()
+    graph.model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
+    return int8
+
+
+@dataclass(frozen=True, slots=True)
+class _Product:
+    """A product with a constant matrix, and the weight that this matrix is ("" where it is none of those given)."""
+
+    node: onnx.NodeProto
+    weight: str
+
+    @property
+    def source(self) -> str:
+        return str(self.node.input[0])
+
+    @property
+    def output(self) -> str:
+        return str(self.node.output[0])
+
+
+def _rounded(graph: Graph, products: Sequence[_Product], seen: Seen) -> dict[str, Tensors]:
+    """The weights of the products as int8."""
+    divisors = _divisors(graph, products, seen)
+    grams: dict[str, NDArray[np.float64]] = {}
+    for product in products:
+        grams[product.weight] = grams.get(product.weight, 0) + seen[product.source].gram
+    rounded: dict[str, Tensors] = {}
+    for product in products:
+        if product.weight in rounded:
+            continue
+        even = divisors[product.source]
+        matrix = graph.array(product.node.input[1]) * even[:, None]
+        int8, scale = quantize_columns(matrix, grams[product.weight] / np.outer(even, even))
+        rounded[product.weight] = {INT8: int8, SCALE: scale, FACTORS: 1 / even}
+    return rounded
+
+
+def _divisors(graph: Graph, products: Sequence[_Product], seen: Seen) -> dict[str, FloatArray]:
+    """Smoothing divisors of each activation; activations that share a weight share them, as do all its weights."""
+    group = {product.source: product.source for product in products}
+    for _ in products:  # join until nothing changes; a handful of rounds at most
+        for weight in {product.weight for product in products}:
+            linked = {group[product.source] for product in products if product.weight == weight}
+            group = {source: min(linked) if root in linked else root for source, root in group.items()}
+        if all(
+            group[one.source] == group[two.source] for one in products for two in products if one.weight == two.weight
+        ):
+            break
+    divisors = {}
+    for root in set(group.values()):
+        members = [product for product in products if group[product.source] == root]
+        inputs = [np.maximum(-seen[product.source].low, seen[product.source].high) for product in members]
+        columns = [np.abs(graph.array(product.node.input[1])).max(axis=1) for product in members]
+        divisors[root] = smoothing(np.max(inputs, axis=0), np.max(columns, axis=0))
+    return {source: divisors[root] for source, root in group.items()}
+
+
+def _lookups(graph: Graph, by_content: Mapping[bytes, str]) -> list[tuple[onnx.NodeProto, str]]:
+    """Look-ups in large tables of weights, with the name of each."""
+    nodes = [node for node in graph.model.graph.node if node.op_type == "Gather" and node.input[0] in graph.constants]
+    named = [(node, by_content.get(graph.array(node.input[0]).tobytes(), "")) for node in nodes]
+    return [(node, name) for node, name in named if name and graph.constants[node.input[0]].dims[0] > MIN_TABLE]
+
+
+def _looked_up(graph: Graph, node: onnx.NodeProto, name: str, parts: Tensors) -> list[onnx.NodeProto]:
+    """Nodes from token ids to the rows of an int8 table, float32."""
+    output = node.output[0]
+    rows, scales = (graph.constant(name + part, parts[part]) for part in (INT8, SCALE))
+    return [
+        helper.make_node("Gather", [rows, node.input[1]], [f"{output}.int8"], axis=0),
+        helper.make_node("Gather", [scales, node.input[1]], [f"{output}.scale"], axis=0),
+        helper.make_node("Cast", [f"{output}.int8"], [f"{output}.float"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", [f"{output}.float", f"{output}.scale"], [output]),
+    ]
+
+
+def _quantized_table(table: FloatArray) -> Tensors:
+    """An embedding table as `gliclass_rerank.export.quantize_weights` keeps it."""
+    int8, scale = quantize_rows(table)
+    return {INT8: int8, SCALE: scale}
+
+
+def _multiplied_at_load(graph: Graph, product: _Product, parts: Tensors) -> list[onnx.NodeProto]:
+    """Nodes for a product of two constants (DeBERTa's relative positions), of which onnxruntime keeps the result."""
+    weight, output = product.weight, product.output
+    int8, scale = (graph.constant(weight + part, parts[part]) for part in (INT8, SCALE))
+    factors = graph.constant(f"{weight}.rows", parts[FACTORS][:, None])
+    return [
+        helper.make_node("Cast", [int8], [f"{output}.float"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", [f"{output}.float", scale], [f"{output}.scaled"]),
+        helper.make_node("Mul", [f"{output}.scaled", factors], [f"{output}.matrix"]),
+        helper.make_node("MatMul", [product.source, f"{output}.matrix"], [output]),
+    ]
+
+
+def _unique_by_content(weights: Mapping[str, FloatArray]) -> dict[bytes, str]:
+    """Names of matrices by their bytes; two of the same content could not be told apart and are left out."""
+    names: dict[bytes, str] = {}
+    twice: set[bytes] = set()
+    for name, array in weights.items():
+        content = np.ascontiguousarray(array, np.float32).tobytes()
+        if content in names:
+            twice.add(content)
+        names[content] = name
+    return {content: name for content, name in names.items() if content not in twice}

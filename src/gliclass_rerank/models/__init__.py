@@ -1,0 +1,1 @@
+"""Checkpoints: what their files say, and how a text becomes token ids."""

@@ -1,0 +1,342 @@
+"""What a GLiClass checkpoint says of itself, read without torch; what we do not support is refused here, by name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from gliclass_rerank.calibration.calibrators import CALIBRATION_FILE
+from gliclass_rerank.errors import CheckpointError, InputError, OptionError, UnsupportedModelError
+from gliclass_rerank.types import Direction
+
+CARD_FILE = "gliclass_rerank.json"
+FINGERPRINTED = ("config.json", CARD_FILE, CALIBRATION_FILE)  # beside the weights
+UPSTREAM_MAX_LENGTH = 1024  # what upstream's pipeline reads at most, and what published checkpoints are used at
+
+ARCHITECTURES = (
+    "uni-encoder", "bi-encoder", "bi-encoder-fused", "encoder-decoder", "encoder-decoder-cls", "decoder-kv",
+)  # fmt: skip
+ENCODERS = (
+    "bert", "modernbert", "deberta-v2", "deberta", "roberta", "xlm-roberta", "camembert", "distilbert", "electra",
+    "mpnet", "albert",
+)  # fmt: skip
+ENCODER_HALVES = ("t5", "mt5", "umt5")  # encoder-decoders of which a uni-encoder takes the encoder
+ENCODER_DECODERS = ("t5", "mt5", "umt5", "bart", "mbart")
+DECODERS = ("qwen3", "qwen3_5_text", "embedding_gemma2")
+BACKBONES: Mapping[str, tuple[str, ...]] = {
+    "uni-encoder": (*ENCODERS, *ENCODER_HALVES),
+    "bi-encoder": ENCODERS,
+    "bi-encoder-fused": ENCODERS,
+    "encoder-decoder": ENCODER_DECODERS,
+    "encoder-decoder-cls": ENCODER_DECODERS,
+    "decoder-kv": DECODERS,
+}
+POOLINGS = ("first", "last", "avg", "max", "sum", "rms", "abs_max", "abs_avg", "pass")
+SCORERS = ("simple", "weighted-dot", "mlp", "hopfield", "cross-attn")
+# Backbones whose attention knows only distances: their max_position_embeddings is no limit.
+RELATIVE_POSITIONS = ("t5", "mt5", "umt5")
+# Positions of these start after the padding index, so the table holds two more rows than there are positions.
+OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert")
+
+REFUSED_FLAGS: Mapping[str, str] = {
+    "multimodal": "images and audio are not read",
+    "squeeze_layers": "gliclass 0.1.21 cannot run it itself (a layer attention for L layers is given L+1 states)",
+}
+# The arguments of upstream's GLiClassModelConfig (0.1.21) ...
+UPSTREAM_FLAGS = frozenset(
+    """architecture_type calibrator_beta_max calibrator_dropout calibrator_hidden_size calibrator_use_bias
+    class_token_index class_token_pooling contrastive_loss_coef dropout embed_class_token encoder_config
+    encoder_layer_id encoder_model example_token_index extract_text_features focal_loss_alpha focal_loss_gamma
+    focal_loss_reduction freeze_media_encoders hidden_size ignore_index initializer_range label_model_config
+    label_model_name layer_wise logit_scale_init_value max_labels_alloc max_num_classes multimodal
+    normalize_features pooling_strategy problem_type projector_hidden_act prompt_first recurrent_bptt_steps
+    recurrent_confidence_coef recurrent_confidence_margin recurrent_confidence_mode recurrent_halt_threshold
+    recurrent_improvement_coef recurrent_improvement_margin recurrent_inference recurrent_inference_max_steps
+    recurrent_min_steps recurrent_read_text recurrent_steps scorer_attn_dropout scorer_encoder_num_layers
+    scorer_full_sequence scorer_mlp_hidden_size scorer_num_heads scorer_type squeeze_layers text_token_index
+    use_calibrator use_embedding_projection use_lstm use_segment_embeddings vocab_size""".split()
+)
+# ... and what it and transformers write beside them, which changes no score.
+BYSTANDER_FLAGS = frozenset(
+    """_attn_implementation _attn_implementation_autoset _name_or_path architectures attn_implementation bos_token_id
+    chunk_size_feed_forward decoder_start_token_id dtype encoder_model_name eos_token_id finetuning_task id2label
+    is_composition is_decoder is_encoder_decoder label2id model_type num_labels output_attentions
+    output_hidden_states pad_token_id prefix return_dict sep_token_id sep_token_index tie_word_embeddings
+    tokenizer_class torch_dtype transformers_version use_cache use_return_dict""".split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What a model folder tells this package beyond upstream's configuration (``gliclass_rerank.json``).
+
+    Attributes:
+        name: how the model calls itself, or "".
+        direction: which of query and passage it was trained to read as its text.
+        prior_weight: log-odds that one standard deviation of a first-stage score is worth.
+        dtype: precision of the ONNX graph beside the weights, "int8" or "fp32".
+        max_labels: labels that it was trained to read in one pass; more are divided. None: as many as fit.
+    """
+
+    name: str = ""
+    direction: Direction = "passage-as-text"
+    prior_weight: float | None = None
+    dtype: str = "fp32"
+    max_labels: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint folder that was read and found supported. ``config`` is upstream's, as it stands in the file."""
+
+    folder: Path
+    name: str
+    revision: str
+    config: Mapping[str, Any]
+    card: Card
+    max_length: int
+    label_max_length: int
+
+    @property
+    def architecture(self) -> str:
+        return str(self.config.get("architecture_type", "uni-encoder"))
+
+    @property
+    def backbone(self) -> str:
+        return str(self.config["encoder_config"].get("model_type", "deberta-v2"))
+
+    @property
+    def prompt_first(self) -> bool:
+        return bool(self.config.get("prompt_first", False))
+
+    @property
+    def averages_labels(self) -> bool:
+        return bool(self.config.get("class_token_pooling", "first") == "average")
+
+    @property
+    def embeds_class_token(self) -> bool:
+        return bool(self.config.get("embed_class_token", True))
+
+    @property
+    def extracts_text(self) -> bool:
+        return bool(self.config.get("extract_text_features", False))
+
+    @property
+    def pooling(self) -> str:
+        return str(self.config.get("pooling_strategy", "first"))
+
+    @property
+    def reads_prompts_only(self) -> bool:
+        """Whether the head reads nothing behind <<SEP>> of a BERT's last layer, so that it need not be computed there.
+
+        Labels that are averaged up to the next one take in the whole text where it is not extracted, and what leads
+        to a text-first model's labels is the whole text: these read all positions.
+        """
+        config = self.config
+        return (
+            self.architecture == "uni-encoder"
+            and self.backbone == "bert"
+            and not config["encoder_config"].get("is_decoder", False)
+            and self.prompt_first
+            and self.pooling == "first"
+            and (self.extracts_text or not self.averages_labels)
+            and not config.get("use_lstm", False)
+            and config.get("encoder_layer_id", -1) == -1
+        )
+
+    @property
+    def uses_segments(self) -> bool:
+        return bool(self.config.get("use_segment_embeddings", False))
+
+    @property
+    def tokenizer_file(self) -> Path:
+        return self.folder / "tokenizer.json"
+
+    @property
+    def onnx_file(self) -> Path:
+        return self.graph_file("")
+
+    def graph_file(self, kernel: str) -> Path:
+        """The graph of a `ModelInfo.kernel`; all kernels read the same weights file."""
+        return self.folder / ("model.u8u8.onnx" if kernel == "u8u8" else "model.onnx")
+
+
+def read_checkpoint(
+    folder: Path, *, name: str | None = None, revision: str | None = None, max_length: int | None = None
+) -> Checkpoint:
+    """Read and judge a checkpoint folder.
+
+    Args:
+        name: how results call the model; the card's name or the folder's by default.
+        revision: a hub commit; a fingerprint of the files by default.
+        max_length: tokens of one pass; by default, and at most, what the model's positions allow
+            (1024 where they set no limit, as upstream).
+
+    Raises:
+        CheckpointError: no configuration or tokenizer, or a broken one.
+        UnsupportedModelError: a flag, value, architecture or backbone that we refuse.
+        OptionError: ``max_length`` beyond the model's positions.
+    """
+    config = _read_json(folder / "config.json", "a GLiClass checkpoint has a config.json")
+    if not (folder / "tokenizer.json").is_file():
+        raise CheckpointError(f"{folder}: no tokenizer.json; save the fast tokenizer of the model beside its weights")
+    if not isinstance(config.get("encoder_config"), dict):
+        raise CheckpointError(f"{folder}: config.json has no encoder_config, so this is no GLiClass checkpoint")
+    refuse_unsupported(config)
+    card = _read_card(folder)
+    positions = _positions(config["encoder_config"])
+    return Checkpoint(
+        folder=folder,
+        name=name or card.name or folder.name,
+        revision=revision or fingerprint(folder),
+        config=config,
+        card=card,
+        max_length=_capped(max_length, positions),
+        label_max_length=_positions(config.get("label_model_config") or {}) or UPSTREAM_MAX_LENGTH,
+    )
+
+
+def refuse_unsupported(config: Mapping[str, Any]) -> None:
+    """Raise `UnsupportedModelError` that names the first flag or value we do not support.
+
+    Unknown flags are refused unless they are switched off (false, null or 0): a flag that we do not know may
+    change every score. Remote code is refused before upstream, which would run it, sees the configuration.
+    """
+    if remote := _find_key(config, "auto_map"):
+        raise UnsupportedModelError(f"config.json asks for remote code (auto_map: {remote!r:.60}), which is never run")
+    if config.get("model_type", "GLiClass") != "GLiClass":
+        raise UnsupportedModelError(f"model_type {config['model_type']!r}: expected 'GLiClass'")
+    for flag, value in config.items():
+        if flag not in UPSTREAM_FLAGS | BYSTANDER_FLAGS and value:
+            raise UnsupportedModelError(
+                f"config.json: unknown flag {flag}={value!r:.60}; it may change scores, so this version refuses it"
+            )
+    architecture = _one_of(config, "architecture_type", ARCHITECTURES, "uni-encoder")
+    _one_of(config["encoder_config"], "model_type", BACKBONES[architecture], "deberta-v2")
+    if architecture.startswith("bi-encoder"):
+        if not isinstance(config.get("label_model_config"), dict):
+            raise UnsupportedModelError(f"{architecture} without label_model_config")
+        _one_of(config["label_model_config"], "model_type", ENCODERS, "deberta-v2")
+    _one_of(config, "class_token_pooling", ("first", "average"), "first")
+    if architecture == "decoder-kv":
+        if not isinstance(config.get("sep_token_index"), int):
+            raise UnsupportedModelError("decoder-kv without sep_token_index")
+    else:
+        _refuse_unsupported_head(config, architecture)
+    for flag, why in REFUSED_FLAGS.items():
+        if config.get(flag):
+            raise UnsupportedModelError(f"config.json: {flag}=true is not supported: {why}")
+
+
+def _refuse_unsupported_head(config: Mapping[str, Any], architecture: str) -> None:
+    pooling = _one_of(config, "pooling_strategy", POOLINGS, "first")
+    scorer = _one_of(config, "scorer_type", SCORERS, "simple")
+    if (pooling == "pass") != (scorer == "cross-attn"):
+        raise UnsupportedModelError(
+            f"pooling_strategy={pooling!r} with scorer_type={scorer!r}: 'pass' and 'cross-attn' need each other"
+        )
+    if scorer == "cross-attn" and architecture.startswith(("bi-encoder", "encoder-decoder-cls")):
+        raise UnsupportedModelError(f"scorer_type='cross-attn' in a {architecture}: it has no text tokens to attend to")
+    if scorer == "cross-attn" and config.get("use_calibrator"):
+        raise UnsupportedModelError("use_calibrator with scorer_type='cross-attn': it needs one vector a text")
+    unused_slots = architecture.startswith("encoder-decoder") or config.get("max_labels_alloc", "dynamic") != "dynamic"
+    if scorer == "hopfield" and unused_slots:
+        raise UnsupportedModelError("scorer_type='hopfield' with a fixed number of labels: unused ones change scores")
+    hidden = config["encoder_config"].get("hidden_size") or config["encoder_config"].get("d_model")
+    if config.get("hidden_size") not in (None, hidden) and (config.get("use_lstm") or scorer != "simple"):
+        raise UnsupportedModelError(f"scorer_type={scorer!r} or use_lstm with a hidden_size other than the encoder's")
+    if config.get("use_lstm") and architecture != "uni-encoder":
+        raise UnsupportedModelError(f"use_lstm in a {architecture}")
+
+
+def _one_of(config: Mapping[str, Any], flag: str, supported: tuple[str, ...], default: str) -> str:
+    value = config.get(flag, default)
+    if value not in supported:
+        raise UnsupportedModelError(f"{flag}={value!r} is not supported; supported are {', '.join(supported)}")
+    return str(value)
+
+
+def _find_key(value: object, key: str) -> object:
+    if isinstance(value, Mapping):
+        return value.get(key) or next(filter(None, (_find_key(item, key) for item in value.values())), None)
+    return None
+
+
+def _positions(encoder: Mapping[str, Any]) -> int | None:
+    """Tokens that a backbone can read at all, or None where its positions are relative."""
+    kind = encoder.get("model_type", "deberta-v2")
+    biased = encoder.get("position_biased_input", True)  # DeBERTa: absolute positions only if so
+    if kind in RELATIVE_POSITIONS or (kind in ("deberta-v2", "deberta") and not biased):
+        return None
+    text = encoder.get("text_config")
+    positions = (text if isinstance(text, Mapping) else encoder).get("max_position_embeddings")
+    if not isinstance(positions, int):
+        return None
+    return positions - 2 if kind in OFFSET_POSITIONS else positions
+
+
+def _capped(max_length: int | None, positions: int | None) -> int:
+    if max_length is None:
+        return min(UPSTREAM_MAX_LENGTH, positions or UPSTREAM_MAX_LENGTH)
+    if max_length < 8 or (positions is not None and max_length > positions):
+        limit = f"8 to {positions}" if positions else "at least 8"
+        raise OptionError(f"max_length: expected {limit} tokens for this model, got {max_length}")
+    return max_length
+
+
+def _read_json(path: Path, missing: str) -> dict[str, Any]:
+    if not path.is_file():
+        raise CheckpointError(f"{path.parent}: {missing}, and this folder has none")
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path}: not readable as JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path}: expected a JSON object, got {type(value).__name__}")
+    return value
+
+
+def _read_card(folder: Path) -> Card:
+    if not (folder / CARD_FILE).is_file():
+        return Card()
+    values = _read_json(folder / CARD_FILE, "")
+    if values.get("direction", "passage-as-text") not in get_args(Direction):
+        raise CheckpointError(f"{folder / CARD_FILE}: direction {values['direction']!r} is none of {Direction}")
+    most = values.get("max_labels")
+    if most is not None and (not isinstance(most, int) or most < 1):
+        raise CheckpointError(f"{folder / CARD_FILE}: max_labels: expected a positive number or null, got {most!r}")
+    return Card(**{key: value for key, value in values.items() if key in Card.__slots__})
+
+
+def fingerprint(*folders: Path) -> str:
+    """Twelve hex digits that change with the configuration, the weights or the calibration.
+
+    Files beyond 64 MB are sampled: their size and 64 blocks spread over them, weights do not change in one place.
+    """
+    digest = hashlib.sha256()
+    files = [
+        path
+        for folder in folders
+        for path in [*sorted(folder.glob("*.safetensors")), *(folder / name for name in FINGERPRINTED)]
+    ]
+    for path in files:
+        if not path.is_file():
+            continue
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}".encode())
+        with path.open("rb") as file:
+            step = max(1 << 20, size // 64)
+            for offset in range(0, size, step):
+                file.seek(offset)
+                digest.update(file.read(1 << 20))
+    return digest.hexdigest()[:12]
+
+
+def refuse_used_folder(target: Path) -> None:
+    """Raise `InputError` where a new checkpoint would land among other files."""
+    if target.exists() and any(target.iterdir()):
+        raise InputError(f"{target}: expected a new or empty folder, it has files in it; choose another or empty it")

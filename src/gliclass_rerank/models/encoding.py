@@ -1,0 +1,279 @@
+"""Requests to passes: token ids of one forward pass each, with every text read whole or its cut announced."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gliclass_rerank.errors import LabelTooLongError, TextTooLongError, UnreadableTextError
+from gliclass_rerank.models.checkpoint import Checkpoint
+from gliclass_rerank.models.template import TO_THE_END, Frame, Layout
+from gliclass_rerank.models.tokenizer import TextTokenizer
+from gliclass_rerank.models.vocabulary import Ids
+from gliclass_rerank.types import Example, Logits, ScoreRequest, Span
+
+MIN_TEXT_TOKENS = 16  # room that labels must leave for the text
+NOTHING_LEFT = "the model's tokenizer leaves nothing of it"
+MAX_OVERLAP = 64  # tokens that neighbouring windows share, so that no statement is only ever seen cut
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One sequence for the model.
+
+    Attributes:
+        ids: int32, shape (tokens,).
+        label_spans: int32, shape (labels, 2): where each label's embedding is pooled from, in ``ids`` or ``side``.
+        separator: position of <<SEP>> in ``ids``; 0 where the labels stand elsewhere.
+        side: int32, the label sequence of an encoder-decoder, else empty.
+        labels: the labels' texts, for architectures that encode them apart.
+        has_examples: examples stand in the sequence.
+    """
+
+    ids: Ids
+    label_spans: NDArray[np.int32]
+    separator: int
+    side: Ids
+    labels: tuple[str, ...]
+    has_examples: bool
+
+    @property
+    def cost(self) -> int:
+        """Tokens that the model reads."""
+        return len(self.ids) + len(self.side)
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedRequest:
+    """The passes of one request: every window of the text with every group of labels, windows outermost."""
+
+    passes: tuple[Pass, ...]
+    spans: tuple[Span, ...]
+    truncated: bool
+    unread_text: bool = False
+    unread_labels: tuple[int, ...] = ()
+
+    def assemble(self, logits: Sequence[NDArray[np.float32]]) -> Logits:
+        """Put the passes' logits, float32 of shape (labels of its group,) each, together again."""
+        groups = len(self.passes) // len(self.spans)
+        rows = [np.concatenate(logits[start : start + groups]) for start in range(0, len(logits), groups)]
+        return Logits.over_windows(
+            np.stack(rows),
+            self.spans,
+            truncated=self.truncated,
+            unread_text=self.unread_text,
+            unread_labels=self.unread_labels,
+        )
+
+
+class InputEncoder:
+    """Encodes requests for one checkpoint. Safe to use from many threads.
+
+    Args:
+        checkpoint: whose layout is encoded.
+        tokenizer: of the texts.
+        label_tokenizer: that of a label encoder, where labels are read by one.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, tokenizer: TextTokenizer, label_tokenizer: TextTokenizer | None = None
+    ) -> None:
+        self._checkpoint = checkpoint
+        self._tokenizer = tokenizer
+        self._label_tokenizer = label_tokenizer or tokenizer
+        self._layout = Layout(checkpoint, tokenizer)
+
+    def encode(self, requests: Sequence[ScoreRequest]) -> list[EncodedRequest]:
+        """Tokenise and frame requests; texts are tokenised together, on all cores.
+
+        Raises:
+            UnreadableTextError: a text or label of which nothing is left after tokenising.
+            LabelTooLongError: a label, or prompt and examples, that leave no room for the text.
+            TextTooLongError: a text that does not fit, where the request asks for that error.
+        """
+        cache: dict[tuple[object, ...], Frame] = {}  # requests of one call mostly share their labels
+        unread: dict[tuple[str, ...], tuple[int, ...]] = {}
+        frames = []
+        for request in requests:
+            key = (request.labels, request.prompt, request.examples)
+            if key not in cache:
+                cache[key] = self._frame(request)
+                unread[request.labels] = self._unread(request.labels)
+            frames.append(cache[key])
+        texts: list[Ids] = [np.empty(0, np.int32)] * len(requests)
+        for first in (True, False):
+            chosen = [i for i, frame in enumerate(frames) if frame.first == first]
+            strings = [f"{frames[i].lead}{requests[i].text}{frames[i].trail}" for i in chosen]
+            for i, ids in zip(chosen, self._tokenizer.batch(strings, first=first), strict=True):
+                texts[i] = ids
+        return [self._flagged(*item, unread[item[0].labels]) for item in zip(requests, frames, texts, strict=True)]
+
+    def _flagged(
+        self, request: ScoreRequest, frame: Frame, text: Ids, unread_labels: tuple[int, ...]
+    ) -> EncodedRequest:
+        """Encode a request, and say what of it the vocabulary does not know."""
+        encoded = self._encode(request, frame, text)
+        if not frame.lead and not frame.trail:
+            reads = self._tokenizer.reads(request.text, text)
+        else:  # a prompt that is known must not hide a text that is not
+            reads = self._tokenizer.knows(text) or self._tokenizer.reads(
+                request.text, self._tokenizer.ids(request.text)
+            )
+        if reads and not unread_labels:
+            return encoded
+        return replace(encoded, unread_text=not reads, unread_labels=unread_labels)
+
+    def _unread(self, labels: Sequence[str]) -> tuple[int, ...]:
+        """Positions of the labels that the vocabulary does not know."""
+        return tuple(i for i, label in enumerate(labels) if not self._label_tokenizer.reads_label(label))
+
+    def _frame(self, request: ScoreRequest) -> Frame:
+        for label in request.labels:
+            if not self._label_tokenizer.ids_of_label(label):
+                raise UnreadableTextError("label", label, NOTHING_LEFT)
+        return self._layout.frame(request.labels, request.prompt, request.examples)
+
+    def _encode(self, request: ScoreRequest, frame: Frame, text: Ids) -> EncodedRequest:
+        prompt = frame.lead + frame.trail
+        if not len(text) or (prompt and len(text) <= len(self._tokenizer.ids(prompt, first=frame.first))):
+            self._parts(request.text, frame, text)  # raises if the tokens are all the prompt's
+        limit = self._checkpoint.max_length
+        fits = len(frame.before) + len(text) + len(frame.after) <= limit
+        if fits and len(frame.side) <= limit and len(request.labels) <= self._max_labels(request.labels):
+            whole = self._pass(request, frame, frame.before, text, frame.after, request.labels)
+            return EncodedRequest((whole,), ((0, len(request.text)),), truncated=False)
+        return self._encode_windows(request, frame, text)
+
+    def _encode_windows(self, request: ScoreRequest, frame: Frame, text: Ids) -> EncodedRequest:
+        lead, body, trail, offsets = self._parts(request.text, frame, text)
+        room, side_room = self._room(request.labels, frame)
+        groups, size = self._fit_labels(request.labels, room - len(lead) - len(trail), side_room, len(body))
+        bounds = window_bounds(len(body), size, min(MAX_OVERLAP, size // 4))
+        if request.long_text == "error" and len(bounds) > 1:
+            raise TextTooLongError(
+                f"text {request.text[:40]!r} has {len(body)} tokens, and {size} fit beside its labels; "
+                'shorten it, or ask for long_text="window"'
+            )
+        truncated = request.long_text == "truncate" and len(bounds) > 1
+        if truncated:
+            bounds = [(0, size)]
+        frames = [self._layout.frame(group, request.prompt, request.examples) for group in groups]
+        passes = [
+            self._pass(request, part, [*part.before, *lead], body[start:end], [*trail, *part.after], group)
+            for start, end in bounds
+            for part, group in zip(frames, groups, strict=True)
+        ]
+        spans = [(int(offsets[start, 0]), int(offsets[end - 1, 1])) for start, end in bounds]
+        return EncodedRequest(tuple(passes), tuple(spans), truncated)
+
+    def _parts(self, text: str, frame: Frame, ids: Ids) -> tuple[list[int], Ids, list[int], NDArray[np.int64]]:
+        """Split jointly tokenised lead, text and trail; a token across a border belongs to the text."""
+        offsets = self._tokenizer.offsets(f"{frame.lead}{text}{frame.trail}", first=frame.first) - len(frame.lead)
+        inside = (offsets[:, 1] > 0) & (offsets[:, 0] < len(text))
+        if not inside.any():
+            raise UnreadableTextError("text", text, NOTHING_LEFT)
+        start, end = int(inside.argmax()), len(ids) - int(inside[::-1].argmax())
+        return ids[:start].tolist(), ids[start:end], ids[end:].tolist(), offsets[start:end].clip(0, len(text))
+
+    def labels_share_pass(self, labels: Sequence[str], examples: Sequence[Example] = ()) -> bool:
+        """Whether these labels are read in one pass beside a text of any length (without a prompt)."""
+        room, side_room = self._room(labels, self._layout.frame(labels, "", examples))
+        used = sum(map(self._layout.label_cost, labels))
+        fit = (len(labels) == 1 or used <= room - room // 2) and room - used >= MIN_TEXT_TOKENS
+        return fit and sum(map(self._layout.side_cost, labels)) <= side_room and len(labels) <= self._max_labels(labels)
+
+    def _room(self, labels: Sequence[str], frame: Frame) -> tuple[int, int]:
+        """Tokens that are left for text and labels, and for labels in a sequence of their own."""
+        fixed = len(frame.before) + len(frame.after) - sum(map(self._layout.label_cost, labels))
+        fixed_side = len(frame.side) - sum(map(self._layout.side_cost, labels))
+        return self._checkpoint.max_length - fixed, self._checkpoint.max_length - fixed_side
+
+    def _fit_labels(
+        self, labels: Sequence[str], room: int, side_room: int, text_tokens: int
+    ) -> tuple[list[tuple[str, ...]], int]:
+        """Divide ``room`` tokens between labels and text: groups of labels, and the size of a window.
+
+        Labels may take half of the room, or what a short text leaves, and ``side_room`` of a sequence of their own.
+        More labels than that, or than the model was trained with, are scored in several passes over the same windows.
+        """
+        costs = [self._layout.label_cost(label) for label in labels]
+        side_costs = [self._layout.side_cost(label) for label in labels]
+        count = self._max_labels(labels)
+        label_room = room - min(text_tokens, room // 2)
+        longest = max(costs)
+        if room - longest < MIN_TEXT_TOKENS:
+            culprit = labels[costs.index(longest)]
+            raise LabelTooLongError(
+                _too_long(f"label {culprit[:40]!r} (with prompt and examples)", longest, room - MIN_TEXT_TOKENS)
+            )
+        if (longest_side := max(side_costs)) > side_room:
+            culprit = labels[side_costs.index(longest_side)]
+            raise LabelTooLongError(_too_long(f"label {culprit[:40]!r} (with the prompt)", longest_side, side_room))
+        groups: list[tuple[str, ...]] = []
+        group: list[str] = []
+        used = used_side = largest = 0
+        for label, cost, side_cost in zip(labels, costs, side_costs, strict=True):
+            is_full = used + cost > label_room or used_side + side_cost > side_room or len(group) == count
+            if group and is_full:
+                groups.append(tuple(group))
+                group, used, used_side = [], 0, 0
+            group.append(label)
+            used += cost
+            used_side += side_cost
+            largest = max(largest, used)
+        return [*groups, tuple(group)], room - largest
+
+    def _max_labels(self, labels: Sequence[str]) -> int:
+        """Labels of one pass: as many as the model was trained with at most, groups of like size."""
+        most = self._checkpoint.card.max_labels or len(labels)
+        return math.ceil(len(labels) / math.ceil(len(labels) / most))
+
+    def _pass(
+        self, request: ScoreRequest, frame: Frame, before: list[int], text: Ids, after: list[int], labels: Sequence[str]
+    ) -> Pass:
+        ids = np.concatenate([np.array(before, np.int32), text, np.array(after, np.int32)])
+        # A prompt stands between the frame and the text, so "after" starts that much later.
+        shift = len(ids) - len(frame.after) if frame.labels_in == "after" else 0
+        end = len(frame.side) if frame.labels_in == "side" else len(ids)
+        spans = [(start + shift, end if stop == TO_THE_END else stop + shift) for start, stop in frame.spans]
+        separated = frame.separator is not None and frame.labels_in in ("before", "after")
+        return Pass(
+            ids=ids,
+            label_spans=np.array(spans, np.int32).reshape(-1, 2),
+            separator=shift + (frame.separator or 0) if separated else 0,
+            side=np.array(frame.side, np.int32),
+            labels=tuple(labels),
+            has_examples=bool(request.examples),
+        )
+
+
+def window_bounds(tokens: int, size: int, overlap: int) -> list[tuple[int, int]]:
+    """Cover ``tokens`` tokens with as few windows of at most ``size`` as overlap by ``overlap`` or more.
+
+    The windows are spread evenly, so that the last one is not a remnant without context.
+
+    Returns:
+        Half-open ranges in order; their union is ``range(tokens)``.
+    """
+    if tokens <= size:
+        return [(0, tokens)]
+    count = 1 + -(-(tokens - size) // (size - overlap))
+    starts = np.linspace(0, tokens - size, count).round().astype(int).tolist()
+    return [(start, start + size) for start in starts]
+
+
+def chunk_sizes(requests: Sequence[ScoreRequest]) -> Iterator[int]:
+    """Characters that each request makes the encoder hold."""
+    for request in requests:
+        texts = [request.text, request.prompt, *request.labels]
+        for example in request.examples:
+            texts += [example.text, *example.labels]
+        yield sum(map(len, texts))
+
+
+def _too_long(what: str, tokens: int, limit: int) -> str:
+    return f"{what}: {tokens} tokens, and at most {max(limit, 0)} fit this model; labels are never cut, shorten it"

@@ -1,0 +1,1 @@
+"""Scorers: each runs a model, or calls a server that does."""

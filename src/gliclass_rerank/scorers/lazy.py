@@ -1,0 +1,57 @@
+"""LazyScorer: a model that is loaded when it is first used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from threading import Lock
+
+from gliclass_rerank.copies import Shared
+from gliclass_rerank.errors import OptionError
+from gliclass_rerank.forks import PerProcess
+from gliclass_rerank.scorers.load import load_scorer
+from gliclass_rerank.scoring import labels_share_pass
+from gliclass_rerank.types import Example, FloatArray, ModelInfo, Scorer, ScoreRequest
+
+
+class LazyScorer(Shared):
+    """A `Scorer` that loads its model on first use, once, whichever thread comes first.
+
+    Copies, deep ones too, share the model. A pickle holds the model's name, or the scorer that was passed.
+
+    Args:
+        model: what `load_scorer` takes: "mini", a folder, a hub id, a service's URL.
+        scorer: the model, where it is loaded already; its name then counts.
+
+    Attributes:
+        model: the name.
+
+    Raises:
+        OptionError: the scorer is none.
+    """
+
+    def __init__(self, model: str, scorer: Scorer | None = None) -> None:
+        if scorer is not None and not callable(getattr(scorer, "score", None)):
+            raise OptionError(f"scorer: expected one, as load_scorer gives, got {scorer!r:.60}; a name goes to model=")
+        self.model = model if scorer is None else scorer.info.name
+        self._given = self._scorer = scorer
+        self._lock = PerProcess(Lock)
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._loaded().info
+
+    def score(self, requests: Sequence[ScoreRequest]) -> Sequence[FloatArray]:
+        return self._loaded().score(requests)
+
+    def labels_share_pass(self, labels: Sequence[str], examples: Sequence[Example] = ()) -> bool:
+        """See `scored.labels_share_pass`."""
+        return labels_share_pass(self._loaded(), labels, examples)
+
+    def _loaded(self) -> Scorer:
+        with self._lock.get():
+            if self._scorer is None:
+                self._scorer = load_scorer(self.model)
+            return self._scorer
+
+    def __reduce__(self) -> tuple[type[LazyScorer], tuple[str, Scorer | None]]:
+        return LazyScorer, (self.model, self._given)

@@ -1,0 +1,291 @@
+"""load_scorer: from a name to a scorer. The only place where backend, device and dtype are resolved."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+
+from gliclass_rerank.calibration.calibrators import read_calibration
+from gliclass_rerank.copies import Origin
+from gliclass_rerank.errors import MissingExtraError, ModelNotFoundError, OptionError, UnsupportedModelError
+from gliclass_rerank.models.adapter import base_name, is_adapter, with_adapter
+from gliclass_rerank.models.checkpoint import Checkpoint, fingerprint, read_checkpoint
+from gliclass_rerank.models.upstream import refuse_breaks
+from gliclass_rerank.scorers.base import LocalScorer
+from gliclass_rerank.types import ModelInfo, check_choice
+
+if TYPE_CHECKING:
+    import torch
+
+    from gliclass_rerank.scorers.remote.openai import OpenAIScorer
+    from gliclass_rerank.scorers.remote.service import HttpScorer
+
+LoadedScorer: TypeAlias = "LocalScorer | HttpScorer | OpenAIScorer"
+"""What `load_scorer` gives: a `Scorer` whose results are `Logits`."""
+
+Backend = Literal["auto", "onnx", "torch"]
+Dtype = Literal["auto", "int8", "fp32", "bf16", "fp16"]
+
+BUNDLED = ("mini",)
+URL = re.compile(r"(openai\+)?https?://", re.IGNORECASE)
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+HUB_FILES = ("*.json", "*.safetensors", "*.onnx")
+TORCH_PARTS = ("torch", "transformers", "gliclass")
+TIMEOUT = 60.0  # seconds
+CHOSEN = "a running service has chosen this itself; leave it out beside a URL"
+# Measured: on a CPU small batches stay in its caches. A GPU wants large ones, and CUDA tells how large may be.
+BATCH_TOKENS = {"onnx": 512, "cpu": 1024, "gpu": 32768}
+
+
+def load_scorer(
+    source: str | Path | None = None,
+    /,
+    *,
+    model: str | Path | None = None,
+    backend: Backend = "auto",
+    device: str = "auto",
+    dtype: Dtype = "auto",
+    max_batch_tokens: int | None = None,
+    max_length: int | None = None,
+    threads: int | None = None,
+    revision: str | None = None,
+    api_key: str | None = None,
+    timeout: float = TIMEOUT,
+) -> LoadedScorer:
+    """Load a model and check that it scores, or connect to a service that has one.
+
+    Args:
+        source: "mini" (bundled, offline, the default), a checkpoint folder, a hub id
+            ("knowledgator/gliclass-edge-v3.0"), the URL of a running service ("http://host:8000"), or that of an
+            OpenAI-compatible server ("openai+http://host:8001/v1"), which is asked about each label: see
+            `OpenAIScorer`. A folder may also hold a LoRA adapter, which is merged into its base. Only a hub id ever
+            causes a download; ``HF_HUB_OFFLINE=1`` confines it to what is cached.
+        model: beside the URL of an OpenAI-compatible server the name of a model there, which may stand behind the URL
+            instead, after "#"; neither is needed where it has one model. Without a source, another word for it.
+        backend: "onnx" (CPU, no torch needed) or "torch"; "auto" takes ONNX where the folder has a graph of
+            the wanted dtype and no GPU was asked for.
+        device: "cpu", "cuda", "cuda:1", "mps"; "auto" takes a GPU for the torch backend if there is one.
+        dtype: "auto" is the graph's own for ONNX; for torch fp32 on a CPU, bf16 (else fp16) on a GPU.
+        max_batch_tokens: budget of one forward pass, padding included. By default a measured one on a CPU, and on
+            CUDA what fits into its free memory: see `gliclass_rerank.scorers.packed.memory`.
+        max_length: tokens of one pass, labels included; by default what the model's positions allow, 1024 at most.
+        threads: batches that the ONNX backend runs at a time, or torch's threads; by default the usable cores. Of an
+            OpenAI-compatible server, questions under way at a time; 16 by default.
+        revision: branch, tag or commit of a hub id.
+        api_key: key of a service; by default the environment's ``GLICLASS_RERANK_API_KEY``, and of an
+            OpenAI-compatible server its ``OPENAI_API_KEY``.
+        timeout: seconds in which a service has to answer, see `HttpScorer`. It has resolved all other options itself:
+            they are refused beside a URL, as these two are without one.
+
+    Raises:
+        ModelNotFoundError: no such model, or not in the cache while offline.
+        CheckpointError, UnsupportedModelError, NonFiniteError: a folder that is no usable checkpoint, or one that the
+            installed versions of gliclass, transformers, torch or onnxruntime cannot run.
+        DeviceMemoryError: not even one pass of it fits into the device's memory.
+        MissingExtraError: the torch backend, or httpx for a service, is needed and not installed.
+        ServiceError: the service cannot be reached, refuses the key, or is none of ours (nor OpenAI-compatible).
+        OptionError: an option's value is impossible, alone or for this model.
+    """
+    if source is None:
+        source, model = "mini" if model is None else model, None
+    if isinstance(source, str) and URL.match(source):
+        for_models = {"backend": backend, "device": device, "dtype": dtype, "max_batch_tokens": max_batch_tokens}
+        for_models |= {"max_length": max_length, "revision": revision}
+        _refuse(for_models, CHOSEN)
+        return _connect(source, model, threads, api_key, timeout)
+    for_services = {"model": model, "api_key": api_key, "timeout": None if timeout == TIMEOUT else timeout}
+    _refuse(for_services, f"only for a service, and {str(source)!r} is no URL; leave it out")
+    check_choice(backend, get_args(Backend), "backend")
+    check_choice(dtype, get_args(Dtype), "dtype")
+    for value, what in ((max_batch_tokens, "max_batch_tokens"), (threads, "threads")):
+        if value is not None and value < 1:
+            raise OptionError(f"{what}: expected a positive number, got {value}")
+    folder, name, commit = locate(str(source), revision=revision)
+    options = {"backend": backend, "device": device, "dtype": dtype, "max_batch_tokens": max_batch_tokens}
+    options |= {"max_length": max_length, "threads": threads, "revision": commit or revision}
+    origin = Origin(load_scorer, name or str(folder.absolute()), options)
+    adapter = folder if is_adapter(folder) else None
+    if adapter:
+        if backend == "onnx":
+            raise UnsupportedModelError(
+                f"{adapter}: an adapter runs on the torch backend; merge and export it for ONNX"
+            )
+        base = locate(base_name(adapter))[0]
+        folder, name, commit = base, name or adapter.name, fingerprint(base, adapter)
+        backend = "torch"
+    checkpoint = read_checkpoint(folder, name=name, revision=commit, max_length=max_length)
+    if _chosen_backend(checkpoint, backend, device, dtype) == "onnx":
+        scorer = _load_onnx(checkpoint, max_batch_tokens, threads or usable_cores())
+    else:
+        with refuse_breaks(checkpoint, "torch"):  # importing the packages can fail too
+            scorer = _load_torch(checkpoint, device, dtype, max_batch_tokens, threads, adapter)
+    scorer.check()
+    scorer.origin = origin
+    return scorer
+
+
+def _connect(
+    url: str, model: str | Path | None, threads: int | None, api_key: str | None, timeout: float
+) -> HttpScorer | OpenAIScorer:
+    """Connect to a service of ours; to an OpenAI-compatible server, where "openai+" stands before the URL."""
+    if url.lower().startswith("openai+"):
+        from gliclass_rerank.scorers.remote.openai import IN_FLIGHT, OpenAIScorer
+
+        name = None if model is None else str(model)
+        in_flight = IN_FLIGHT if threads is None else threads
+        return OpenAIScorer(url[len("openai+") :], model=name, api_key=api_key, timeout=timeout, in_flight=in_flight)
+    from gliclass_rerank.scorers.remote.service import HttpScorer
+
+    _refuse({"model": model, "threads": threads}, CHOSEN)
+    return HttpScorer(url, api_key=api_key, timeout=timeout)
+
+
+def _refuse(options: Mapping[str, object], why: str) -> None:
+    """Raise `OptionError` for an option that is not left at its default. Its value is not shown: it may be a key."""
+    for name, value in options.items():
+        if value not in (None, "auto"):
+            raise OptionError(f"{name}: {why}")
+
+
+def locate(model: str, *, revision: str | None = None) -> tuple[Path, str | None, str | None]:
+    """Find a model: its folder, and its name and revision where these are not for the folder to tell.
+
+    Raises:
+        ModelNotFoundError: nothing of that name.
+    """
+    if model in BUNDLED:
+        return Path(str(resources.files("gliclass_rerank") / "bundled" / model)), model, None
+    if model.strip() and Path(model).is_dir():
+        return Path(model), None, None
+    if HUB_ID.fullmatch(model) and not Path(model).exists():
+        folder = _download(model, revision)
+        return folder, model, folder.name
+    raise ModelNotFoundError(
+        f"model {model!r}: expected {', '.join(map(repr, BUNDLED))}, an existing folder, a hub id (owner/name), "
+        "or where a service is meant its URL"
+    )
+
+
+def _download(model: str, revision: str | None) -> Path:
+    # Imported here: it is only needed for hub ids, and takes half a second.
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(model, revision=revision, allow_patterns=list(HUB_FILES)))
+    except LocalEntryNotFoundError as error:
+        raise ModelNotFoundError(
+            f"model {model!r} is not in the local cache and the hub cannot be reached (offline, or HF_HUB_OFFLINE "
+            'is set); download it once where there is a network, or use the bundled "mini"'
+        ) from error
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise ModelNotFoundError(f"model {model!r}: the hub does not give it: {error}") from error
+
+
+def _chosen_backend(checkpoint: Checkpoint, backend: Backend, device: str, dtype: Dtype) -> str:
+    on_cpu = device in ("auto", "cpu")
+    has_graph = checkpoint.onnx_file.is_file()
+    fits = dtype in ("auto", checkpoint.card.dtype)
+    if backend == "auto":
+        return "onnx" if has_graph and on_cpu and fits else "torch"
+    if backend == "onnx":
+        if not has_graph:
+            raise UnsupportedModelError(
+                f"{checkpoint.name}: backend 'onnx' needs model.onnx in {checkpoint.folder}; "
+                "make it with: gliclass-rerank export"
+            )
+        if not on_cpu:
+            raise OptionError(f"device: the onnx backend runs on 'cpu', got {device!r}")
+        if not fits:
+            raise OptionError(f"dtype: this graph is {checkpoint.card.dtype}, got {dtype!r}; export one, or use torch")
+    return backend
+
+
+def usable_cores() -> int:
+    """Cores that this process may use, which can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _load_onnx(checkpoint: Checkpoint, max_batch_tokens: int | None, threads: int) -> LocalScorer:
+    from gliclass_rerank.scorers.onnx import OnnxScorer
+    from gliclass_rerank.scorers.onnx_kernels import exact_kernel  # both import onnxruntime
+
+    info = _info(checkpoint, "onnx", "cpu", checkpoint.card.dtype)
+    if info.dtype == "int8":
+        info = replace(info, kernel=exact_kernel())
+    return OnnxScorer(checkpoint, info, max_batch_tokens=max_batch_tokens or BATCH_TOKENS["onnx"], threads=threads)
+
+
+def _load_torch(
+    checkpoint: Checkpoint,
+    device: str,
+    dtype: Dtype,
+    max_batch_tokens: int | None,
+    threads: int | None,
+    adapter: Path | None,
+) -> LocalScorer:
+    if any(importlib.util.find_spec(part) is None for part in TORCH_PARTS):
+        raise MissingExtraError("torch", f"{checkpoint.name} on the torch backend")
+    import torch
+
+    from gliclass_rerank.scorers.torch import TorchScorer, load_model
+
+    if dtype == "int8":
+        raise OptionError("dtype: the torch backend computes in 'fp32', 'bf16' or 'fp16', got 'int8'")
+    place = torch_device(device)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if dtype == "auto":
+        wide = place.type == "cpu"
+        dtype = "fp32" if wide else "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp16"
+    budget = max_batch_tokens or BATCH_TOKENS["cpu" if place.type == "cpu" else "gpu"]
+    model = with_adapter(load_model(checkpoint), adapter) if adapter else None
+    info = _info(checkpoint, "torch", str(place), dtype)
+    if adapter:  # what was fitted to the base's scores does not hold for the adapter's
+        info = replace(info, prior_weight=None, calibration=read_calibration(adapter))
+    scorer = TorchScorer(checkpoint, info, max_batch_tokens=budget, model=model)
+    scorer.warm_up()
+    if place.type == "cuda" and max_batch_tokens is None:
+        from gliclass_rerank.scorers.packed.memory import CudaMemory, fit_to_memory
+
+        fit_to_memory(scorer, CudaMemory(place))
+    return scorer
+
+
+def torch_device(device: str) -> torch.device:
+    """Resolve "auto" (a GPU if there is one) and refuse what cannot be used here.
+
+    Raises:
+        OptionError: no such device, or none that works.
+    """
+    import torch
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:
+        raise OptionError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from error
+    return place
+
+
+def _info(checkpoint: Checkpoint, backend: str, device: str, dtype: str) -> ModelInfo:
+    return ModelInfo(
+        name=checkpoint.name,
+        revision=checkpoint.revision,
+        architecture=checkpoint.architecture,
+        backend=backend,
+        device=device,
+        dtype=dtype,
+        max_length=checkpoint.max_length,
+        direction=checkpoint.card.direction,
+        prior_weight=checkpoint.card.prior_weight,
+        calibration=read_calibration(checkpoint.folder),
+    )

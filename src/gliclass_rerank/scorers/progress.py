@@ -1,0 +1,80 @@
+"""ProgressScorer: any scorer, with a bar on stderr once scoring takes a while."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from gliclass_rerank.models.encoding import chunk_sizes
+from gliclass_rerank.scorers.batch_plan import chunked
+from gliclass_rerank.scoring import labels_share_pass
+from gliclass_rerank.types import Example, FloatArray, ModelInfo, Scorer, ScoreRequest
+
+PATIENCE = 2.0  # seconds before a bar appears
+# A step of the bar: a second or two on a laptop, and enough at a time to sort by length.
+STEP_REQUESTS = 256
+STEP_CHARACTERS = 60_000
+
+
+class ProgressScorer:
+    """A `Scorer` that hands requests on in steps and shows how far it is.
+
+    Args:
+        scorer: what scores.
+        console: where the bar appears; on one that is no terminal, a line says that work has begun.
+        task: what the bar is called.
+    """
+
+    def __init__(self, scorer: Scorer, console: Console, task: str = "scoring") -> None:
+        self._scorer = scorer
+        self._console = console
+        self._task = task
+
+    @property
+    def info(self) -> ModelInfo:
+        """What the scorer inside says of itself."""
+        return self._scorer.info
+
+    def labels_share_pass(self, labels: Sequence[str], examples: Sequence[Example] = ()) -> bool:
+        """See `scored.labels_share_pass`."""
+        return labels_share_pass(self._scorer, labels, examples)
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[FloatArray]:
+        """Score as the scorer inside does; see `Scorer.score`."""
+        scored: list[FloatArray] = []
+        start = time.perf_counter()
+        with _Bar(self._console, self._task, len(requests)) as bar:
+            for step in chunked(requests, chunk_sizes(requests), max_items=STEP_REQUESTS, max_size=STEP_CHARACTERS):
+                scored += self._scorer.score(step)
+                bar.advance(len(scored), time.perf_counter() - start)
+        return scored
+
+
+class _Bar:
+    """A progress bar that stays away from short work."""
+
+    def __init__(self, console: Console, task: str, total: int) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=console, transient=True)
+        self._bar = self._progress.add_task(task, total=total)
+        self._announcement = f"{task} {total:,} passages ..."
+        self._shown = False
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def advance(self, done: int, seconds: float) -> None:
+        self._progress.update(self._bar, completed=done)
+        if self._shown or seconds < PATIENCE or self._progress.finished:
+            return
+        self._shown = True
+        if self._progress.console.is_terminal:
+            self._progress.start()
+        else:
+            self._progress.console.print(self._announcement)

@@ -1,0 +1,223 @@
+"""What all scorers over HTTP share: an address, a key, patience with a busy server, and its refusals in words."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import random
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from functools import partial
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from gliclass_rerank.errors import InputError, LabelTooLongError, MissingExtraError, OptionError, ServiceError
+from gliclass_rerank.forks import PerProcess
+from gliclass_rerank.types import check_number
+
+if TYPE_CHECKING:
+    import httpx
+
+MAX_ATTEMPTS = 8
+FIRST_WAIT, LONGEST_WAIT = 0.1, 5.0  # seconds between attempts, where the server names none
+CONNECT_SECONDS = 5.0  # for a connection to be made; a server far away takes a fraction of a second
+RETRIED = (429, 503)
+REFUSED_INPUT = (400, 413, 422)
+REFUSED_KEY = (401, 403)
+
+
+class Connection:
+    """Connections to one server. Safe to use from many threads and in forked processes.
+
+    A question is sent again when the server is overloaded (429), not ready (503) or does not answer: at most 8 times,
+    with growing and jittered pauses, never shorter than its ``Retry-After``. A server that has never answered and takes
+    no connection is an error at once. The environment's proxies are used as httpx does.
+
+    Args:
+        url: "http://host:port" or "https://host:port"; a path is kept, as a prefix.
+        expected: what has to answer there, for messages ("a gliclass-rerank service at this URL").
+        key_variable: the environment's variable that holds the key by default.
+        api_key: sent as a bearer token; empty for none.
+        timeout: seconds in which a question has to be answered, pauses and further attempts included, > 0.
+        in_flight: how many questions are under way at a time, if the caller bounds them.
+        transport: how requests travel, by default over the network.
+        clock, sleep: the time in seconds, and how to wait for some.
+
+    Raises:
+        MissingExtraError: httpx is not installed.
+        OptionError: a URL that names no server, a key that cannot be sent, or an impossible timeout.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        expected: str,
+        key_variable: str,
+        api_key: str | None,
+        timeout: float,
+        in_flight: int | None = None,
+        transport: httpx.BaseTransport | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.url = _checked_url(url)
+        self._expected, self._key_variable = expected, key_variable
+        self._timeout = check_number(timeout, "timeout", low=0.001)
+        if importlib.util.find_spec("httpx") is None:
+            raise MissingExtraError("http", f"the service {self.url} as a scorer")
+        import httpx  # here, because only those who use a server have it
+
+        key = os.environ.get(key_variable) if api_key is None else api_key
+        headers = {"content-type": "application/json"}
+        if key:
+            headers["authorization"] = f"Bearer {_checked_key(key, key_variable)}"
+        limits = httpx.Limits(max_connections=in_flight or 100, max_keepalive_connections=in_flight or 20)
+        make = partial(httpx.Client, base_url=_address(self.url), headers=headers, limits=limits, transport=transport)
+        self._client = PerProcess(make)
+        self._clock, self._sleep = clock, sleep
+        self._met = False  # it has answered once
+
+    def send(self, method: str, path: str, body: bytes = b"") -> httpx.Response:
+        """Send until there is an answer other than "later"; the last such answer counts when patience is over.
+
+        Raises:
+            ServiceError: nobody answers in time, or the answer cannot be read.
+        """
+        import httpx
+
+        deadline = self._clock() + self._timeout
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            answer, failure = None, None
+            try:
+                answer = self._ask(method, path, body, deadline)
+                if answer.status_code not in RETRIED:
+                    return answer
+            except httpx.TransportError as error:
+                failure = error
+                if not self._met and isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+                    break
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
+                raise ServiceError(f"{self.url} gives an answer that cannot be read ({_said(error)})") from error
+            pause = max(_backoff(attempt), _retry_after(answer))
+            if attempt == MAX_ATTEMPTS or self._clock() + pause > deadline:
+                break
+            self._sleep(pause)
+        if answer is not None:
+            return answer
+        raise ServiceError(
+            f"{self.url} does not answer ({_said(failure)}; attempt {attempt}, at most {self._timeout:g} s): check "
+            "that the service runs and can be reached, wait until it has started, or raise timeout="
+        ) from failure
+
+    def _ask(self, method: str, path: str, body: bytes, deadline: float) -> httpx.Response:
+        """Send once and read the whole answer before the deadline. httpx's own timeouts are for one read each."""
+        import httpx
+
+        left = max(0.001, deadline - self._clock())
+        timeout = httpx.Timeout(left, connect=min(left, CONNECT_SECONDS))
+        parts: list[bytes] = []
+        with self._client.get().stream(method, path, content=body, timeout=timeout) as answer:
+            self._met = True
+            # Read by the transport when the body begins.
+            answer.request.extensions["timeout"]["read"] = max(0.001, deadline - self._clock())
+            for part in answer.iter_raw():
+                if self._clock() > deadline:
+                    raise httpx.ReadTimeout("the answer comes too slowly", request=answer.request)
+                parts.append(part)
+        return httpx.Response(answer.status_code, headers=answer.headers, content=b"".join(parts))
+
+    def refusal(self, answer: httpx.Response, where: str = "") -> InputError | ServiceError:
+        """The error that an answer other than 200 is; ``where`` says what was refused."""
+        status, told = answer.status_code, message_of(answer)
+        if status in REFUSED_INPUT:
+            kind = LabelTooLongError if b'"LabelTooLong"' in answer.content else InputError
+            return kind(f"{self.url} refuses this{where}: {told}")
+        if status in REFUSED_KEY:
+            advice = f"expected an API key that it knows; pass api_key=, or set {self._key_variable}"
+        elif status in RETRIED:
+            advice = "it is overloaded or not ready; try again later, send less at a time, or raise timeout="
+        elif 300 <= status < 400:
+            advice = f"pass the URL that it redirects to, {answer.headers.get('location', '')!r:.200}"
+        elif status == 404:
+            advice = f"expected {self._expected}"
+        else:
+            advice = "see the service's log"
+        return ServiceError(f"{self.url} answers {status}, {told}{where}: {advice}", status)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.get().close()
+
+
+def message_of(answer: httpx.Response) -> str:
+    """What a server says of an error, in a line: ours in "message", OpenAI's in "error", FastAPI's in "detail"."""
+    with suppress(ValueError):
+        body = json.loads(answer.content)
+        for key in ("message", "error", "detail"):
+            said = body.get(key) if isinstance(body, dict) else None
+            said = said.get("message") if isinstance(said, dict) else said
+            if isinstance(said, str):
+                return " ".join(said.split())[:1000]
+    return answer.reason_phrase or "without a message"
+
+
+def _checked_url(url: str) -> str:
+    """The URL without a trailing slash, if it names a server and says nothing else."""
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018  # raises where it is no number
+        valid = parts.scheme.lower() in ("http", "https") and parts.hostname and not parts.query + parts.fragment
+    except ValueError:
+        valid = False
+    if not valid or "@" in parts.netloc or any(c.isspace() for c in url):
+        raise OptionError(  # not shown: there may be a password in it
+            "url: expected http://host:port or https://host:port, perhaps with a path, and no user, password, query or "
+            "fragment; a key goes to api_key="
+        )
+    return url.rstrip("/")
+
+
+def _address(url: str) -> httpx.URL:
+    """The URL as httpx reads it, which is stricter about the names of hosts."""
+    import httpx
+
+    try:
+        address = httpx.URL(url)
+        address.host  # noqa: B018  # raises where it is no name in its alphabet
+    except (httpx.InvalidURL, ValueError) as error:
+        raise OptionError(
+            f"url: expected http://host:port or https://host:port, got one that is no URL: {error}"
+        ) from None
+    return address
+
+
+def _said(error: Exception | None) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _checked_key(key: str, variable: str) -> str:
+    if not (key.isascii() and key.isprintable()) or key != key.strip():
+        raise OptionError(f"api_key (or {variable}): expected printable ASCII without spaces around it")
+    return key
+
+
+def _backoff(attempt: int) -> float:
+    """Seconds before the next attempt, at random, so that clients who failed together do not come back together."""
+    longest = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** (attempt - 1))
+    return random.uniform(longest / 2, longest)
+
+
+def _retry_after(answer: httpx.Response | None) -> float:
+    """Seconds that the service asks to wait, by a number or a date; 0 if it does not."""
+    value = "" if answer is None else answer.headers.get("retry-after", "")
+    if value.strip().isdecimal():
+        return float(value)
+    with suppress(ValueError, TypeError):
+        date = parsedate_to_datetime(value)
+        return (date.replace(tzinfo=date.tzinfo or timezone.utc) - datetime.now(timezone.utc)).total_seconds()
+    return 0.0

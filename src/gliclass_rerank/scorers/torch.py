@@ -1,0 +1,379 @@
+"""TorchScorer: every GLiClass architecture, on a CPU or a GPU."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import torch
+from gliclass import GLiClassModel, GLiClassModelConfig
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import CONFIG_MAPPING
+from transformers.utils import logging as transformers_logging
+
+from gliclass_rerank.errors import CheckpointError, LabelTooLongError, ModelError, NonFiniteError
+from gliclass_rerank.export.quantize_weights import FACTORS, INT8, SCALE
+from gliclass_rerank.forks import PerProcess
+from gliclass_rerank.models.checkpoint import Checkpoint
+from gliclass_rerank.models.encoding import InputEncoder, Pass
+from gliclass_rerank.models.tokenizer import TextTokenizer
+from gliclass_rerank.models.upstream import refuse_breaks
+from gliclass_rerank.scorers.base import LocalScorer, Waiting
+from gliclass_rerank.scorers.packed.model import PackedHead, PackedUniEncoder, packs
+from gliclass_rerank.scorers.padded.arrays import Padded, label_spans, pad, pad_mask, text_inputs, uni_encoder_inputs
+from gliclass_rerank.scorers.padded.forward import (
+    BiEncoderForward,
+    DecoderForward,
+    EncoderDecoderForward,
+    UniEncoderForward,
+)
+from gliclass_rerank.types import FloatArray, ModelInfo
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+CACHED_LABELS = 16384  # label embeddings kept by a bi-encoder
+# What is said of a full device by libraries that take memory beside torch's allocator, for handles and kernels.
+FULL = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+
+
+class TorchScorer(LocalScorer):
+    """Runs a checkpoint with upstream's modules, our encoding and batching around them.
+
+    Args:
+        checkpoint, info: as read and resolved by `load_scorer`.
+        max_batch_tokens: budget of one forward pass, padding included.
+        model: the checkpoint's model if it is in memory already, in training or with an adapter; it stays as it is
+            if it is where ``info`` says.
+        packed: run batches without padding, see `gliclass_rerank.scorers.packed.model`; by default on CUDA in half
+            precision, where the architecture can. A batch then costs its own tokens.
+
+    Raises:
+        UnsupportedModelError: ``packed`` is asked for, and the model cannot be.
+    """
+
+    _out_of_memory = (torch.cuda.OutOfMemoryError,)
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        info: ModelInfo,
+        *,
+        max_batch_tokens: int,
+        model: GLiClassModel | None = None,
+        packed: bool | None = None,
+    ) -> None:
+        super().__init__(checkpoint, info, max_batch_tokens=max_batch_tokens)
+        model = model or load_model(checkpoint)
+        device, dtype = torch.device(info.device), DTYPES[info.dtype]
+        self._pads = not packs(model, device, dtype, packed)
+        # Before the weights are rounded: the head of a packed model is fp32.
+        head = None if self._pads else PackedHead(model).to(device)
+        model = cast_weights(model.to(device), dtype).eval()
+        self._network = Network(checkpoint, model)
+        if self._network.label_tokenizer:
+            self._encoder = InputEncoder(checkpoint, self._tokenizer, self._network.label_tokenizer)
+        self._packed = PackedUniEncoder(model, head, max_length=checkpoint.max_length) if head else None
+        self._label_embeddings: OrderedDict[str, Tensor] = OrderedDict()
+        self._label_lock = PerProcess(Lock)
+        self._entered = PerProcess(partial(_enter, os.getpid(), info))
+
+    @property
+    def packed(self) -> bool:
+        """Whether batches run without padding."""
+        return self._packed is not None
+
+    def warm_up(self) -> None:
+        """Compile and capture what service will run, so that no request waits for it. Does nothing on a CPU."""
+        if self._packed is not None:
+            with torch.inference_mode():
+                self._packed.warm_up()
+
+    def _run(self, batch: Sequence[Pass]) -> FloatArray:
+        return self._launch(batch)()
+
+    def _launch(self, batch: Sequence[Pass]) -> Waiting:
+        self._entered.get()
+        try:
+            return self._enqueue(batch)
+        except RuntimeError as error:
+            if isinstance(error, torch.cuda.OutOfMemoryError) or not any(sign in str(error) for sign in FULL):
+                raise
+            torch.cuda.empty_cache()  # torch's allocator does so before it gives up; these cannot
+            raise torch.cuda.OutOfMemoryError(str(error)) from None
+
+    def _enqueue(self, batch: Sequence[Pass]) -> Waiting:
+        with torch.inference_mode():
+            logits = (self._packed(self._packed.pack(batch)) if self._packed else self._padded(batch)).float()
+            if logits.device.type != "cuda":
+                done: FloatArray = logits.cpu().numpy()
+                return lambda: done
+            host = torch.empty(logits.shape, pin_memory=True)
+            host.copy_(logits, non_blocking=True)
+            copied = torch.cuda.current_stream(logits.device).record_event()
+
+        def wait() -> FloatArray:
+            copied.synchronize()
+            return host.numpy().copy()  # so that pinned memory is free again
+
+        return wait
+
+    def _padded(self, batch: Sequence[Pass]) -> Tensor:
+        logits: Tensor = self._network(batch, self._embed_labels)
+        return logits
+
+    def _embed_labels(self, labels: Sequence[str]) -> Tensor:
+        """Embed labels, shape (labels, D), each once for as long as it stays in the cache."""
+        with self._label_lock.get():
+            missing = [label for label in dict.fromkeys(labels) if label not in self._label_embeddings]
+            known = {label: self._label_embeddings[label] for label in labels if label not in missing}
+        for label in missing:
+            known[label] = self._network.embed_label(label)
+        with self._label_lock.get():
+            for label in dict.fromkeys(labels):
+                self._label_embeddings[label] = known[label]
+                self._label_embeddings.move_to_end(label)
+            while len(self._label_embeddings) > CACHED_LABELS:
+                self._label_embeddings.popitem(last=False)
+        return torch.stack([known[label] for label in labels])
+
+
+def _enter(loaded_by: int, info: ModelInfo) -> None:
+    """Make torch safe to use in this process, where it may be a fork of the one that loaded the model.
+
+    Raises:
+        ModelError: it is, and the model is on a GPU.
+    """
+    if os.getpid() == loaded_by:
+        return
+    if info.device != "cpu":
+        raise ModelError(
+            f"{info.name}: {info.device!r} cannot be used in a forked process; start processes by 'spawn', or load the "
+            "model in each"
+        )
+    torch.set_num_threads(1)  # OpenMP waits for ever for threads that only the parent has
+
+
+class Network(nn.Module):
+    """A model that reads passes: what inference and training have in common.
+
+    Args:
+        checkpoint: where the model came from.
+        model: upstream's model, on its device and in its dtype.
+        all_states: call the encoder for all states of its last layer, for hooks on it; by default only what is read.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, model: GLiClassModel, *, all_states: bool = False) -> None:
+        super().__init__()
+        self.read = forward_of(model)
+        self._prompts_only = checkpoint.reads_prompts_only and not all_states
+        self._checkpoint = checkpoint
+        self._device = next(model.parameters()).device
+        self._pad_id = int(model.config.pad_token_id or 0)
+        reads_labels_apart = isinstance(self.read, BiEncoderForward)
+        self.label_tokenizer = TextTokenizer(label_tokenizer_file(checkpoint)) if reads_labels_apart else None
+
+    def forward(self, batch: Sequence[Pass], embed_labels: Callable[[Sequence[str]], Tensor] | None = None) -> Tensor:
+        """Return logits, shape (passes, labels). Where passes differ in labels, the surplus columns mean nothing.
+
+        Args:
+            batch: at least one pass; of a bi-encoder or decoder, all with as many labels.
+            embed_labels: label texts to embeddings, shape (labels, D), for a bi-encoder; embeds them anew by default.
+        """
+        tensors = {name: torch.from_numpy(array).to(self._device) for name, array in self._arrays(batch).items()}
+        if isinstance(self.read, BiEncoderForward):
+            embed = embed_labels or (lambda labels: torch.stack([self.embed_label(label) for label in labels]))
+            tensors["labels"] = torch.stack([embed(item.labels) for item in batch])
+        logits: Tensor = self.read(**tensors)
+        return logits
+
+    def _arrays(self, batch: Sequence[Pass]) -> dict[str, Padded]:
+        if isinstance(self.read, UniEncoderForward):
+            segments = self._checkpoint.uses_segments
+            return uni_encoder_inputs(batch, self._pad_id, segments=segments, prompts=self._prompts_only)
+        arrays = text_inputs(batch, self._pad_id)
+        if isinstance(self.read, EncoderDecoderForward):
+            side = [item.side for item in batch]
+            arrays |= {"side_ids": pad(side, self._pad_id), "side_mask": pad_mask(side)}
+        if isinstance(self.read, EncoderDecoderForward | BiEncoderForward):
+            arrays["label_spans"] = label_spans(batch)
+        return arrays
+
+    def embed_label(self, label: str) -> Tensor:
+        """Embed one label by a bi-encoder's label encoder, shape (D,).
+
+        Raises:
+            LabelTooLongError: more tokens than it reads.
+        """
+        assert isinstance(self.read, BiEncoderForward)
+        assert self.label_tokenizer is not None
+        tokenizer, limit = self.label_tokenizer, self._checkpoint.label_max_length
+        ids = [*tokenizer.prefix, *tokenizer.ids(label, first=True).tolist(), *tokenizer.suffix]
+        if len(ids) > limit:
+            raise LabelTooLongError(
+                f"label {label[:40]!r}: {len(ids)} tokens, and the label encoder reads at most {limit}; "
+                "labels are never cut, shorten it"
+            )
+        tensor = torch.tensor([ids], device=self._device)
+        embedding: Tensor = self.read.embed_labels(tensor, torch.ones_like(tensor))[0]
+        return embedding
+
+
+def forward_of(model: GLiClassModel) -> nn.Module:
+    """The forward pass of a model's architecture."""
+    architecture = model.config.architecture_type
+    if architecture == "uni-encoder":
+        return UniEncoderForward(model)
+    if architecture.startswith("bi-encoder"):
+        return BiEncoderForward(model)
+    return DecoderForward(model) if architecture == "decoder-kv" else EncoderDecoderForward(model)
+
+
+def cast_weights(model: GLiClassModel, dtype: torch.dtype) -> GLiClassModel:
+    """Round a model's weights to a dtype, in place, and leave what it computes once, as it is.
+
+    `Module.to` would round the frequencies of rotary embeddings as well, and a position of some hundreds times the
+    error of a bf16 frequency points anywhere.
+    """
+    for parameter in model.parameters():
+        if parameter.is_floating_point() and parameter.dtype != dtype:
+            parameter.data = parameter.data.to(dtype)
+    return model
+
+
+def load_model(checkpoint: Checkpoint) -> GLiClassModel:
+    """Build upstream's model in fp32 from safetensors, whole or int8, and nothing else.
+
+    Raises:
+        CheckpointError: no safetensors, or weights missing in them or of another shape.
+        NonFiniteError: NaN or infinite weights.
+        UnsupportedModelError: the installed gliclass, transformers and torch cannot build it.
+    """
+    state = _with_tied_embeddings(read_weights(checkpoint.folder))
+    for name, tensor in state.items():
+        if not torch.isfinite(tensor).all():
+            raise NonFiniteError(f"{checkpoint.folder}: weight {name} is NaN or infinite; the checkpoint is broken")
+    with refuse_breaks(checkpoint, "torch"), _quiet_transformers():  # its reports are raised below
+        if checkpoint.backbone not in CONFIG_MAPPING:  # upstream would ask the hub for it, and run code from there
+            raise LookupError(f"transformers has no {checkpoint.backbone!r}")
+        config = GLiClassModelConfig.from_dict(dict(checkpoint.config))
+        # Upstream looks for an adapter beside its encoder, under a name relative to wherever the process runs.
+        config.encoder_model_name = str(checkpoint.folder / "no-encoder-beside")
+        model, report = GLiClassModel.from_pretrained(
+            None,
+            config=config,
+            state_dict=state,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+        _refuse_other_weights(checkpoint, report)
+    loaded: GLiClassModel = model
+    return loaded
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Show neither progress bars nor warnings of transformers."""
+    progress, verbosity = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if progress:
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def _refuse_other_weights(checkpoint: Checkpoint, report: Mapping[str, Any]) -> None:
+    """Raise `CheckpointError` where transformers' loading report says that weights and configuration differ."""
+    for name, found, expected in sorted(report["mismatched_keys"]):
+        raise CheckpointError(
+            f"{checkpoint.folder}: weight {name} has shape {tuple(found)}, expected {tuple(expected)}; "
+            "these weights belong to another configuration"
+        )
+    if missing := sorted(report["missing_keys"]):
+        raise CheckpointError(
+            f"{checkpoint.folder}: {len(missing)} weights are missing, the first is {missing[0]}; "
+            "these weights belong to another configuration"
+        )
+
+
+def read_stored(folder: Path) -> dict[str, Tensor]:
+    """Read a folder's safetensors as they are stored.
+
+    Raises:
+        CheckpointError: there are none, or they cannot be read.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        found = ", ".join(path.name for path in sorted(folder.glob("*.bin"))) or "no weights"
+        raise CheckpointError(f"{folder}: expected model.safetensors, found {found}; pickled weights are never read")
+    state: dict[str, Tensor] = {}
+    for file in files:
+        try:
+            state |= load_file(file)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{file}: not readable as safetensors: {error}") from error
+    return state
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """Read a folder's safetensors as fp32 tensors; int8 matrices are multiplied out. Raises as `read_stored`."""
+    return {
+        name: tensor.float() if tensor.is_floating_point() else tensor
+        for name, tensor in _multiplied_out(read_stored(folder)).items()
+    }
+
+
+def _multiplied_out(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Undo `gliclass_rerank.export.quantize_weights`: names ending in INT8 and their scales become one fp32 weight."""
+    plain = {name: tensor for name, tensor in state.items() if not name.endswith((INT8, SCALE, FACTORS))}
+    for name in [name for name in state if name.endswith(INT8)]:
+        stem = name.removesuffix(INT8)
+        weight = state[name].float() * state[stem + SCALE].float()
+        if stem + FACTORS in state:  # a matrix, stored as (inputs, outputs) and smoothed by its inputs
+            weight = (weight * state[stem + FACTORS].float()[:, None]).T
+        plain[stem] = weight.contiguous()
+    return plain
+
+
+def _with_tied_embeddings(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Repeat a T5's or BART's embeddings under all their names; saved once, transformers 5 draws the others anew."""
+    for name in list(state):
+        stem, found, _ = name.partition("shared.weight")
+        if found:
+            halves = [half for half in ("encoder", "decoder") if any(key.startswith(f"{stem}{half}.") for key in state)]
+            for half in halves:
+                state.setdefault(f"{stem}{half}.embed_tokens.weight", state[name])
+    return state
+
+
+def label_tokenizer_file(checkpoint: Checkpoint) -> Path:
+    """The tokenizer of a bi-encoder's label encoder, which upstream does not save with the model.
+
+    It is looked for in the folder (``label_tokenizer/tokenizer.json``), then where the configuration says the
+    label encoder came from, if that is a folder; a label encoder of the same origin as the text encoder shares
+    its tokenizer.
+
+    Raises:
+        CheckpointError: it is in none of these places.
+    """
+    config = checkpoint.config
+    name = config.get("label_model_name")
+    places = [checkpoint.folder / "label_tokenizer" / "tokenizer.json"]
+    if name:
+        places.append(Path(name) / "tokenizer.json")
+        if name == config.get("encoder_model_name"):
+            places.append(checkpoint.tokenizer_file)
+    for place in places:
+        if place.is_file():
+            return place
+    raise CheckpointError(f"{checkpoint.folder}: no tokenizer for the label encoder {name!r}; save it as {places[0]}")

@@ -1,1 +1,0 @@
-"""The scoring core: checkpoints, encoding, batching, and the scorers that run a model."""

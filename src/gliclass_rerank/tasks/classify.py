@@ -1,0 +1,347 @@
+"""Classifier: texts and labels in, the labels that hold out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gliclass_rerank.calibration.calibrators import Calibrator, calibrated, sigmoid
+from gliclass_rerank.errors import InputError, OptionError
+from gliclass_rerank.scorers.load import load_scorer
+from gliclass_rerank.scoring import score_requests
+from gliclass_rerank.tasks.nested_labels import Labels, LabelSet, ScoreTree, check_count, is_list, label_sets
+from gliclass_rerank.types import (
+    Example,
+    FloatArray,
+    Logits,
+    LongText,
+    Scorer,
+    ScoreRequest,
+    Span,
+    check_choice,
+    check_number,
+    check_text,
+)
+from gliclass_rerank.unreadable import Places, Unreadable, naming, readable
+
+Aggregate = Literal["max", "mean", "first"]
+Threshold: TypeAlias = "float | Mapping[str, float]"
+AnyExample: TypeAlias = "Example | Mapping[str, Any]"
+Examples: TypeAlias = "Sequence[AnyExample] | Sequence[Sequence[AnyExample] | None]"
+DEFAULT_THRESHOLD = 0.5  # for labels that a mapping of thresholds leaves out
+
+
+@dataclass(frozen=True, slots=True)
+class LabelScore:
+    """One label of a classification.
+
+    Attributes:
+        label: its name; the levels of a nested label are joined, "sentiment.positive".
+        score: in [0, 1].
+        index: its position in the caller's labels, nested ones counted from the top down.
+        window: code points of the window that speaks most for it, in a text read in several, else None.
+    """
+
+    label: str
+    score: float
+    index: int
+    window: Span | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """What holds for one text.
+
+    Attributes:
+        labels: best first, equal ones in the order given. Multi-label: those that reach their threshold, perhaps none.
+            Single-label: the best one, or the best ``top_k``.
+        scores: of all labels, in [0, 1], in the order given; duplicates keep their places.
+        truncated: the end of the text was not read (``long_text="truncate"`` or ``aggregate="first"``).
+        tree: all scores in the nesting of the labels, where it was asked for (``hierarchical=True``), else None.
+        readable: the model's vocabulary knows words of the text and of every label; else scores say nothing.
+    """
+
+    labels: tuple[LabelScore, ...]
+    scores: tuple[float, ...]
+    truncated: bool = False
+    tree: ScoreTree | None = field(default=None, hash=False)
+    readable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """What `Classifier.classify` was asked for, checked once for all texts of a call."""
+
+    multi_label: bool
+    threshold: Threshold
+    top_k: int | None
+    hierarchical: bool
+    aggregate: Aggregate
+    long_text: LongText
+    unreadable: Unreadable
+
+    def __post_init__(self) -> None:
+        for name in ("multi_label", "hierarchical"):
+            if not isinstance(getattr(self, name), bool):
+                raise OptionError(f"{name}: expected True or False, got {getattr(self, name)!r:.60}")
+        top_k = self.top_k
+        if top_k is not None and (not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1):
+            raise OptionError(f"top_k: expected a positive number or None, got {top_k!r:.60}")
+        check_choice(self.aggregate, get_args(Aggregate), "aggregate")
+        check_choice(self.long_text, get_args(LongText), "long_text")
+        check_choice(self.unreadable, get_args(Unreadable), "unreadable")
+        if isinstance(self.threshold, Mapping):
+            for name, value in self.threshold.items():
+                check_number(value, f"threshold of {name!r:.60}", low=0, high=1)
+        else:
+            check_number(self.threshold, "threshold", low=0, high=1)
+
+    @property
+    def reading(self) -> LongText:
+        """What the scorer does with a long text: all but its first window need not be read if only that counts."""
+        return "truncate" if self.aggregate == "first" and self.long_text == "window" else self.long_text
+
+    def check_labels(self, sets: Sequence[LabelSet]) -> None:
+        """Raise `InputError` unless the labels of all texts, together, are such as the options speak of."""
+        distinct = {id(labels): labels for labels in sets}.values()  # mostly all texts share one set
+        for labels in distinct if self.hierarchical else ():
+            if not labels.nested:
+                raise OptionError(
+                    f"hierarchical: expected nested labels, such as {{'tone': ['calm', 'angry']}}, "
+                    f"got flat {labels.where}; nest them, or leave the option out"
+                )
+            labels.check_unique()
+        if isinstance(self.threshold, Mapping):
+            known = {name for labels in distinct for name in labels.names}
+            for name in self.threshold:
+                if name not in known:
+                    raise OptionError(
+                        f"threshold: {name!r:.60} is none of the labels; a nested one is named by its path, "
+                        f"{sets[0].names[0]!r:.60} for instance"
+                    )
+
+    def threshold_of(self, name: str) -> float:
+        return self.threshold.get(name, DEFAULT_THRESHOLD) if isinstance(self.threshold, Mapping) else self.threshold
+
+
+class Classifier:
+    """Tells which labels hold for a text.
+
+    Multi-label, a score is the sigmoid of the log-odds that the model's calibrator for the task "labels" makes of the
+    logit, or of the logit itself where it has none. Single-label, scores are the softmax of the raw logits.
+
+    Args:
+        scorer: a `Scorer`, or what `load_scorer` takes ("mini", a folder, a hub id).
+        separator: stands between the levels of a nested label in what the model reads: "sentiment.positive".
+    """
+
+    def __init__(self, scorer: Scorer | str | Path = "mini", *, separator: str = ".") -> None:
+        self.scorer: Scorer = load_scorer(scorer) if isinstance(scorer, str | Path) else scorer
+        self._separator = check_text(separator, "separator", may_be_empty=True)
+
+    @overload
+    def classify(  # type: ignore[overload-overlap]  # a string is a sequence of strings, and means one text
+        self,
+        text_or_texts: str,
+        labels: Labels | Sequence[Labels],
+        *,
+        multi_label: bool = ...,
+        threshold: Threshold = ...,
+        prompt: str | Sequence[str | None] | None = ...,
+        examples: Examples | None = ...,
+        rac: Examples | None = ...,
+        top_k: int | None = ...,
+        hierarchical: bool = ...,
+        aggregate: Aggregate = ...,
+        long_text: LongText = ...,
+        unreadable: Unreadable = ...,
+    ) -> Classification: ...
+
+    @overload
+    def classify(
+        self,
+        text_or_texts: Sequence[str],
+        labels: Labels | Sequence[Labels],
+        *,
+        multi_label: bool = ...,
+        threshold: Threshold = ...,
+        prompt: str | Sequence[str | None] | None = ...,
+        examples: Examples | None = ...,
+        rac: Examples | None = ...,
+        top_k: int | None = ...,
+        hierarchical: bool = ...,
+        aggregate: Aggregate = ...,
+        long_text: LongText = ...,
+        unreadable: Unreadable = ...,
+    ) -> list[Classification]: ...
+
+    def classify(
+        self,
+        text_or_texts: str | Sequence[str],
+        labels: Labels | Sequence[Labels],
+        *,
+        multi_label: bool = True,
+        threshold: Threshold = DEFAULT_THRESHOLD,
+        prompt: str | Sequence[str | None] | None = None,
+        examples: Examples | None = None,
+        rac: Examples | None = None,
+        top_k: int | None = None,
+        hierarchical: bool = False,
+        aggregate: Aggregate = "max",
+        long_text: LongText = "window",
+        unreadable: Unreadable = "flag",
+    ) -> Classification | list[Classification]:
+        """Score all labels against each text, and say which hold.
+
+        Args:
+            text_or_texts: one text, or several, which are scored as one batch and do not influence each other.
+            labels: for all texts a sequence, or nested: ``{"sentiment": ["positive", "negative"]}``, of any depth; or
+                a sequence of such, one a text.
+            multi_label: any number of labels may hold; if False, exactly one does.
+            threshold: what a score must reach to hold, in [0, 1]; or one a label by its name, for nested ones
+                ``{"sentiment.positive": 0.7}``, 0.5 for those left out. Only multi-label.
+            prompt: a task description put in front of the text, or one a text (None or "" for a text without).
+            examples: solved examples that the model is shown beside each text: `Example`, or a mapping with "text" and
+                "labels" (or "true_labels"); or a sequence of such, or None, a text.
+            rac: examples retrieved for each text, a sequence a text; for one text, the examples themselves will do.
+                They are shown after ``examples`` and in the same form; upstream's "all_labels" are taken and not shown.
+            top_k: how many labels to return at most; all that hold by default, single-label the best one.
+            hierarchical: also put all scores into the nesting of the labels, `Classification.tree`.
+            aggregate: how the windows of a long text become one logit a label: "max" (somewhere in the text), "mean"
+                (throughout), "first" (the beginning; the rest is not read, and the result says so).
+            long_text: "window" reads a text that does not fit in overlapping windows, "truncate" reads its beginning,
+                "error" raises.
+            unreadable: what to do about a text or label of which the model's vocabulary knows (almost) nothing: "flag"
+                says so in the result, `Classification.readable`, "error" raises `UnreadableTextError`.
+
+        Returns:
+            One `Classification` for one text, a list for a sequence, in its order.
+
+        Raises:
+            InputError: no text or label, an empty one, characters that no tokenizer reads, a text or label that does
+                not fit, prompts, examples or labels for another number of texts; the message names which.
+            OptionError: an option with an impossible value, or that does not go with the labels.
+            NonFiniteError: the model gives NaN.
+        """
+        options = _Options(multi_label, threshold, top_k, hierarchical, aggregate, long_text, unreadable)
+        texts = _texts(text_or_texts)
+        sets = label_sets(labels, len(texts), self._separator)
+        options.check_labels(sets)
+        prompts = _prompts(prompt, len(texts))
+        shown = _examples(examples, len(texts), "examples")
+        retrieved = _retrieved(rac, len(texts))
+        requests = [
+            ScoreRequest(text, own.names, prompt=before, examples=(*always, *found), long_text=options.reading)
+            for text, own, before, always, found in zip(texts, sets, prompts, shown, retrieved, strict=True)
+        ]
+        calibrator = self.scorer.info.calibration.get("labels") if multi_label else None
+        with naming(lambda: _places(texts, sets)):
+            rows = score_requests(self.scorer, requests, unreadable=unreadable)
+        results = [_classification(own, logits, options, calibrator) for own, logits in zip(sets, rows, strict=True)]
+        return results[0] if isinstance(text_or_texts, str) else results
+
+
+def _texts(text_or_texts: object) -> tuple[str, ...]:
+    if isinstance(text_or_texts, str):
+        return (check_text(text_or_texts, "text"),)
+    if not is_list(text_or_texts):
+        raise InputError(f"text: expected a string or a sequence of strings, got {type(text_or_texts).__name__}")
+    if not text_or_texts:
+        raise InputError("texts: expected at least one, got none")
+    return tuple(check_text(text, f"text {i}") for i, text in enumerate(text_or_texts))
+
+
+def _places(texts: Sequence[str], sets: Sequence[LabelSet]) -> Places:
+    yield from ((f"text {i}" if len(texts) > 1 else "text", text) for i, text in enumerate(texts))
+    yield from ((f"label {i}", name) for labels in sets for i, name in enumerate(labels.names))
+
+
+def _prompts(prompt: object, count: int) -> list[str]:
+    if prompt is None:
+        return [""] * count
+    if is_list(prompt):
+        check_count(prompt, count, "prompts")
+        return [
+            "" if item is None else check_text(item, f"prompt {i}", may_be_empty=True) for i, item in enumerate(prompt)
+        ]
+    return [check_text(prompt, "prompt", may_be_empty=True)] * count
+
+
+def _examples(examples: object, count: int, what: str) -> list[tuple[Example, ...]]:
+    """The examples of each text, from those for all texts or a sequence a text."""
+    if examples is None:
+        return [()] * count
+    if not is_list(examples):
+        raise InputError(f"{what}: expected a sequence of examples, or one a text, got {type(examples).__name__}")
+    if not examples or not all(item is None or is_list(item) for item in examples):
+        return [tuple(_example(item, f"{what}, {i}") for i, item in enumerate(examples))] * count
+    check_count(examples, count, what)
+    return [
+        tuple(_example(item, f"{what} of text {i}, {j}") for j, item in enumerate(own or ()))
+        for i, own in enumerate(examples)
+    ]
+
+
+def _retrieved(rac: object, count: int) -> list[tuple[Example, ...]]:
+    if is_list(rac) and count > 1 and any(isinstance(item, Example | Mapping) for item in rac):
+        raise InputError(
+            f"rac: expected a sequence of examples for each of the {count} texts, got one for all; "
+            "pass those as examples="
+        )
+    return _examples(rac, count, "rac")
+
+
+def _example(example: object, where: str) -> Example:
+    if isinstance(example, Example):
+        return example
+    if isinstance(example, Mapping) and "text" in example:
+        for key in ("labels", "true_labels"):
+            if key in example:
+                return Example(example["text"], example[key])
+    raise InputError(
+        f'{where}: expected Example(text, labels) or a mapping with "text" and "labels", got {example!r:.80}'
+    )
+
+
+def _classification(
+    labels: LabelSet, logits: FloatArray, options: _Options, calibrator: Calibrator | None
+) -> Classification:
+    values, windows = _aggregated(logits, options.aggregate)
+    scores = _probabilities(values, options, calibrator)
+    # Stable; where probabilities have run out of digits, or a calibration is flat, logits still tell labels apart.
+    order = np.lexsort((-values, -scores)).tolist()
+    if options.multi_label:
+        kept = [i for i in order if scores[i] >= options.threshold_of(labels.names[i])][: options.top_k]
+    else:
+        kept = order[: options.top_k or 1]
+    every = tuple(scores.tolist())
+    return Classification(
+        labels=tuple(LabelScore(labels.names[i], every[i], i, windows[i]) for i in kept),
+        scores=every,
+        truncated=getattr(logits, "truncated", False),
+        tree=labels.tree(every) if options.hierarchical else None,
+        readable=bool(readable(logits).all()),
+    )
+
+
+def _aggregated(logits: FloatArray, aggregate: Aggregate) -> tuple[NDArray[np.float64], Sequence[Span | None]]:
+    """One logit a label, shape (labels,), and the window that speaks most for each, if there are several."""
+    if not isinstance(logits, Logits) or len(logits.spans) < 2:
+        return np.asarray(logits, np.float64), [None] * len(logits)
+    rows = logits.per_window.astype(np.float64)
+    values = rows.mean(axis=0) if aggregate == "mean" else rows.max(axis=0)
+    return values, [logits.spans[i] for i in rows.argmax(axis=0).tolist()]
+
+
+def _probabilities(
+    logits: NDArray[np.float64], options: _Options, calibrator: Calibrator | None
+) -> NDArray[np.float64]:
+    if options.multi_label:
+        return sigmoid(calibrated(logits, calibrator))
+    softmax: NDArray[np.float64] = np.exp(logits - np.logaddexp.reduce(logits))
+    return softmax

@@ -1,0 +1,1 @@
+"""Fact-checking: an answer and evidence in, a verdict per claim out."""

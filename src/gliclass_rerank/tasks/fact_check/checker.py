@@ -1,0 +1,330 @@
+"""FactChecker: an answer and evidence in, a verdict per claim out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gliclass_rerank.calibration.calibrators import calibrated, sigmoid
+from gliclass_rerank.errors import InputError, LabelTooLongError, OptionError
+from gliclass_rerank.scorers.load import load_scorer
+from gliclass_rerank.scoring import score_requests
+from gliclass_rerank.tasks.fact_check.claims import (
+    Verdict,
+    claim_labels,
+    claims_something,
+    divide_claim,
+    has_claim,
+    verdict_of,
+)
+from gliclass_rerank.tasks.fact_check.removal import remove_sentences
+from gliclass_rerank.tasks.fact_check.sentences import Sentence, SplitText, split
+from gliclass_rerank.types import (
+    FloatArray,
+    Logits,
+    ModelInfo,
+    Scorer,
+    ScoreRequest,
+    Span,
+    check_choice,
+    check_number,
+    check_text,
+)
+from gliclass_rerank.unreadable import Places, Unreadable, naming, numbered, readable
+
+SUPPORTED: tuple[Verdict, ...] = ("supported",)
+MIN_PART = 8  # characters; a model that reads no label as long is told of as it is
+SIDES = ("support", "refutation")  # tasks of a model's calibration, in the order of `claim_labels`
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimVerdict:
+    """What the evidence says of one claim.
+
+    Attributes:
+        text: the claim, ``answer[start:end]``.
+        start, end: half-open range of code points in the answer.
+        verdict: "supported", "refuted" or "not_enough_info".
+        support: probability that the evidence supports it, in [0, 1]: that of the passage that does so most.
+        refute: probability that the evidence refutes it, in [0, 1], likewise. The two need not sum to 1.
+        evidence: index of the deciding passage: the one that refutes most where it is refuted, else that supports most.
+        window: code points of that passage that decided, where it is too long for one pass, else None.
+        readable: the model's vocabulary knows words of the claim and of a passage. Else there is not enough
+            information, and support and refute are 0.
+        parts: how many parts it was read in, as it is too long for the model; else 1. Such a claim is supported as its
+            least supported part is, and refuted as its most refuted one. A part that cannot be read has no support.
+    """
+
+    text: str
+    start: int
+    end: int
+    verdict: Verdict
+    support: float
+    refute: float
+    evidence: int
+    window: Span | None = None
+    readable: bool = True
+    parts: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class FactReport:
+    """The verdicts on all claims of an answer, in its order; none if it claims nothing."""
+
+    claims: tuple[ClaimVerdict, ...]
+
+    @property
+    def supported(self) -> float:
+        """Fraction of the claims that are supported, in [0, 1]; 1 if the answer claims nothing."""
+        return sum(claim.verdict == "supported" for claim in self.claims) / len(self.claims) if self.claims else 1.0
+
+    @property
+    def passed(self) -> bool:
+        """Whether every claim is supported; true of an answer that claims nothing."""
+        return all(claim.verdict == "supported" for claim in self.claims)
+
+    def renumbered(self, places: Sequence[int]) -> FactReport:
+        """The same report for a longer list of evidence, in which passage i has the place ``places[i]``."""
+        return FactReport(tuple(replace(claim, evidence=places[claim.evidence]) for claim in self.claims))
+
+    def filter(self, answer: str, *, keep: Collection[Verdict] = SUPPORTED) -> str:
+        """What `FactChecker.filter` leaves of the answer that this report is of, without judging it again.
+
+        Raises:
+            InputError: another answer than the one that was checked.
+            OptionError: no verdicts in ``keep``.
+        """
+        check_verdicts(keep)
+        if any(answer[claim.start : claim.end] != claim.text for claim in self.claims):
+            raise InputError("answer: expected the one that was checked, got another; check it first")
+        removed = {claim.start for claim in self.claims if claim.verdict not in keep}
+        parts = split(answer)
+        return remove_sentences(parts, [one for one in parts.sentences if one.start in removed])
+
+
+class FactChecker:
+    """Judges each sentence of an answer by evidence: all claims and their denials in one pass a passage.
+
+    A claim is supported if support >= ``threshold`` and support >= refute, refuted if refute >= ``refute_threshold``
+    and refute > support; otherwise there is not enough information. Support and refutation are the probabilities of
+    the claim and of its denial (`claims.DENIAL`), each the largest over all windows of all passages: calibrated where
+    the model is (tasks "support" and "refutation"), else sigmoids of the logits.
+
+    Args:
+        scorer: a `Scorer`, or what `load_scorer` takes ("mini", a folder, a hub id).
+        threshold: support from which on a claim is supported, in [0, 1].
+        refute_threshold: refutation from which on a claim is refuted, in [0, 1].
+        only_claims: pass over sentences that claim nothing: questions, greetings, requests, headings, announcements;
+            `claims.claims_something` has the rules. They are in no report, and `filter` keeps them.
+        unreadable: what to do about a claim or a passage of which the model's vocabulary knows (almost) nothing: "flag"
+            judges the claim by the passages that can be read, and without any says "not_enough_info" and
+            ``readable=False``; "error" raises `UnreadableTextError`.
+
+    Raises:
+        OptionError: a threshold outside [0, 1], an unknown value of ``unreadable``.
+    """
+
+    def __init__(
+        self,
+        scorer: Scorer | str | Path = "mini",
+        *,
+        threshold: float = 0.5,
+        refute_threshold: float = 0.5,
+        only_claims: bool = False,
+        unreadable: Unreadable = "flag",
+    ) -> None:
+        check_choice(unreadable, get_args(Unreadable), "unreadable")
+        self._unreadable = unreadable
+        self._threshold = check_number(threshold, "threshold", low=0, high=1)
+        self._refute_threshold = check_number(refute_threshold, "refute_threshold", low=0, high=1)
+        self._only_claims = only_claims
+        self.scorer: Scorer = load_scorer(scorer) if isinstance(scorer, str | Path) else scorer
+
+    def check(self, answer: str, evidence: str | Sequence[str]) -> FactReport:
+        """Judge the claims of an answer.
+
+        Args:
+            answer: its sentences are the claims, fenced code and the rows of a table among them; what has no letters
+                is none. They are read without citation marks and markup. What is too long for the model is read in
+                parts.
+            evidence: a passage or several, in any order. Long ones are read in overlapping windows.
+
+        Returns:
+            A verdict per claim, with code points of ``answer`` and an index into ``evidence`` (0 for a string).
+
+        Raises:
+            InputError: an empty answer, no evidence, an empty passage, characters that no tokenizer reads.
+            NonFiniteError: the model gives NaN.
+        """
+        return self.check_many([(answer, evidence)])[0]
+
+    def check_many(self, pairs: Iterable[tuple[str, str | Sequence[str]]]) -> list[FactReport]:
+        """Judge many answers as one batch; the reports equal those of `check` on each.
+
+        Args:
+            pairs: (answer, evidence), as `check` takes them, whose errors are raised here too.
+        """
+        jobs = [_job(pair, self._only_claims) for pair in pairs]
+        try:
+            return self._reports(jobs)
+        except LabelTooLongError:
+            return [self._report_in_parts(job) for job in jobs]
+
+    def filter(self, answer: str, evidence: str | Sequence[str], *, keep: Collection[Verdict] = SUPPORTED) -> str:
+        """Return the answer without the sentences whose verdict is not among ``keep``.
+
+        With a sentence goes the white space after it (that before it at the end of a line or of the answer), and with
+        all sentences of a list item its marker. Fenced code, and a pair of tags or of emphasis without text left in it,
+        go as a whole, and a table's header with its last row. The rest is as it was; an answer whose claims are all
+        kept comes back as the same string, and one of which nothing is kept as "". Filtering the result changes nothing
+        more, unless sentences that have become neighbours read as one, or the model judges a claim otherwise beside
+        fewer others.
+
+        Args:
+            answer, evidence: as for `check`, whose errors are raised here too.
+            keep: verdicts; ("supported", "not_enough_info") removes what is refuted only.
+
+        A small model takes some contradictions for support: with "mini", "Guests can edit." is kept by "Guests can
+        comment but cannot edit.". Do not take what is left for proved.
+
+        Raises:
+            OptionError: no verdicts in ``keep``.
+        """
+        check_verdicts(keep)
+        return self.check(answer, evidence).filter(answer, keep=keep)
+
+    def _reports(self, jobs: Sequence[_Job]) -> list[FactReport]:
+        requests = [job.requests() for job in jobs]
+        every = [request for group in requests for request in group]
+        with naming(lambda: _places(jobs)):
+            scored = iter(score_requests(self.scorer, every, unreadable=self._unreadable))
+        return [self._report(job, [next(scored) for _ in group]) for job, group in zip(jobs, requests, strict=True)]
+
+    def _report_in_parts(self, job: _Job) -> FactReport:
+        """Read what is longer than half of the longest text in parts, then than a quarter, until the model takes it."""
+        try:
+            return self._reports([job])[0]
+        except LabelTooLongError:
+            if (size := job.longest_part // 2) < MIN_PART:
+                raise
+        return self._report_in_parts(job.divided(size))
+
+    def _report(self, job: _Job, logits: Sequence[FloatArray]) -> FactReport:
+        if not job.claims:
+            return FactReport(())
+        scores = np.stack([np.asarray(row) for row in logits]).reshape(len(logits), -1, 2)  # (passages, parts, sides)
+        # A part is judged by the passages that can be read together with it, if there are any.
+        read = np.stack([readable(row)[::2] for row in logits])  # (passages, parts)
+        can_judge: NDArray[np.bool_] = np.atleast_1d(read.any(axis=0))
+        scores = np.where((read | ~can_judge)[:, :, None], scores, -np.inf)
+        # By logits, which tell passages apart even where probabilities run out of digits or a calibration is flat.
+        deciding, best = scores.argmax(axis=0), scores.max(axis=0)
+        sides = _probabilities(best, self.scorer.info)
+        best[~can_judge], sides[~can_judge] = -np.inf, 0.0
+        found = []
+        first = 0
+        for claim, parts in zip(job.claims, job.parts, strict=True):
+            own = best[first : first + len(parts)]
+            weakest = first + own[:, 0].argmin(), first + own[:, 1].argmax()  # least supported, most refuted part
+            support, refute = (float(sides[part, side]) for side, part in enumerate(weakest))
+            verdict = verdict_of(support, refute, self._threshold, self._refute_threshold)
+            is_read = bool(can_judge[first : first + len(parts)].any())
+            if not is_read:
+                verdict = "not_enough_info"
+            side = int(verdict == "refuted")
+            part = int(weakest[side])
+            passage = int(deciding[part, side])
+            window = _best_window(logits[passage], 2 * part + side)
+            text = job.answer[claim.start : claim.end]
+            found.append(
+                ClaimVerdict(
+                    text, claim.start, claim.end, verdict, support, refute, passage, window, is_read, len(parts)
+                )
+            )
+            first += len(parts)
+        return FactReport(tuple(found))
+
+
+def check_verdicts(keep: object) -> None:
+    """Raise `OptionError` unless ``keep`` holds verdicts and nothing else."""
+    if isinstance(keep, str) or not isinstance(keep, Collection):
+        raise OptionError(f"keep: expected a sequence of verdicts, got {keep!r:.60}")
+    for verdict in keep:
+        check_choice(verdict, get_args(Verdict), "keep")
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One answer, its claims, the texts that the model reads of each, and its evidence, all checked."""
+
+    answer: str
+    claims: Sequence[Sentence]
+    parts: Sequence[Sequence[str]]
+    evidence: Sequence[str]
+
+    @property
+    def longest_part(self) -> int:
+        return max(len(part) for parts in self.parts for part in parts)
+
+    def divided(self, size: int) -> _Job:
+        """The same with parts of at most ``size`` characters."""
+        return replace(
+            self, parts=[[one for part in parts for one in divide_claim(part, size)] for parts in self.parts]
+        )
+
+    def requests(self) -> list[ScoreRequest]:
+        """One a passage, however many claims; none without claims."""
+        labels = tuple(label for parts in self.parts for part in parts for label in claim_labels(part))
+        return [ScoreRequest(passage, labels) for passage in self.evidence] if labels else []
+
+
+def _job(pair: object, only_claims: bool) -> _Job:
+    if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
+        raise InputError(f"pairs: expected (answer, evidence) each, got {pair!r:.60}")
+    answer, evidence = check_text(pair[0], "answer"), _passages(pair[1])
+    parts = split(answer)
+    texts = {one: text for one in parts.sentences if _is_claim(parts, one, text := parts.plain(one), only_claims)}
+    return _Job(answer, tuple(texts), [[text] for text in texts.values()], evidence)
+
+
+def _passages(evidence: object) -> tuple[str, ...]:
+    if isinstance(evidence, str):
+        return (check_text(evidence, "evidence"),)
+    if isinstance(evidence, bytes | bytearray) or not isinstance(evidence, Sequence):
+        raise InputError(f"evidence: expected a string or a sequence of strings, got {type(evidence).__name__}")
+    if not evidence:
+        raise InputError("evidence: expected at least one passage, got none; without any, nothing can be checked")
+    return tuple(check_text(passage, f"evidence {i}") for i, passage in enumerate(evidence))
+
+
+def _places(jobs: Sequence[_Job]) -> Places:
+    for job in jobs:
+        yield from numbered("evidence", job.evidence)
+        for i, parts in enumerate(job.parts):
+            yield from ((f"claim {i}", label) for part in parts for label in claim_labels(part))
+
+
+def _is_claim(parts: SplitText, sentence: Sentence, text: str, only_claims: bool) -> bool:
+    if not has_claim(text):
+        return False
+    return (
+        not only_claims or sentence.block is not None or claims_something(text, is_heading=parts.is_heading(sentence))
+    )
+
+
+def _probabilities(logits: FloatArray, info: ModelInfo) -> NDArray[np.float64]:
+    """Probabilities in [0, 1] of raw logits, both of shape (parts, sides)."""
+    sides = [calibrated(logits[:, side], info.calibration.get(task)) for side, task in enumerate(SIDES)]
+    return sigmoid(np.stack(sides, axis=1))
+
+
+def _best_window(logits: FloatArray, label: int) -> Span | None:
+    """Code points of the window with a label's largest logit, for a text that was read in several."""
+    if not isinstance(logits, Logits) or len(logits.spans) < 2:
+        return None
+    return logits.spans[int(logits.per_window[:, label].argmax())]

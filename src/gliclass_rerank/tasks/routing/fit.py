@@ -1,0 +1,201 @@
+"""What a Router learns from queries whose routes are known: a calibration, thresholds, and how well they do. Pure.
+
+Arrays here have a row for each query and a column for each route; the right route of a query is its column, or
+`NOWHERE`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gliclass_rerank.calibration.calibrators import (
+    Calibrator,
+    calibrated,
+    expected_calibration_error,
+    fit_calibrator,
+    sigmoid,
+)
+from gliclass_rerank.metrics.decisions import ClassScores, auroc, classification_report
+
+NOWHERE = -1
+MULTI_THRESHOLD = 0.5  # where several routes may hold and nothing was learned
+FEW = 10  # queries of a route, up to which its threshold is that of a route without any
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.intp]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class RouterReport:
+    """How well queries were routed, one route each. Rates are in [0, 1].
+
+    Attributes:
+        accuracy: share of the queries that got their route, or for which abstaining was right.
+        macro_f1: mean of the routes' F1.
+        routes: precision, recall, F1 and support of each route, in the order of the routes.
+        ece: expected calibration error over all decisions about a query and a route; many routes have many easy ones.
+        best_ece: the same over the best route of each query alone.
+        abstention_auroc: probability that a query with a route scores higher than one with none (its best route's
+            probability), ties count half; None unless there are both.
+    """
+
+    accuracy: float
+    macro_f1: float
+    routes: tuple[ClassScores, ...]
+    ece: float
+    best_ece: float
+    abstention_auroc: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What was learned, for which model.
+
+    Attributes:
+        model: name and revision of the model whose logits these are.
+        calibrator: from a route's logit to calibrated log-odds; None: the logits are the log-odds.
+        thresholds: probability that the best route must reach, in [0, 1], one a route.
+        multi_thresholds: the same where several routes may hold.
+    """
+
+    model: tuple[str, str]
+    calibrator: Calibrator | None
+    thresholds: tuple[float, ...]
+    multi_thresholds: tuple[float, ...]
+
+
+def route_probabilities(logits: Floats, calibrator: Calibrator | None) -> Floats:
+    """Probabilities in [0, 1], float64, of the shape of ``logits``."""
+    return sigmoid(calibrated(logits, calibrator))
+
+
+# Learning
+
+
+def learn(logits: Floats, right: Ints, calibrator: Calibrator | None, model: tuple[str, str]) -> Fitted:
+    """Learn Platt's calibrator over all decisions about a query and a route, then thresholds on its probabilities.
+
+    The general threshold makes the most queries right, those without a route included. A route's own moves from there
+    to the best F1 of the queries that the route is best for, with how many of its own are among them (`own_threshold`).
+    Where several routes may hold, a route's threshold moves from one half to the best F1 over all queries.
+
+    Args:
+        logits: raw, finite, shape (queries, routes).
+        right: shape (queries,).
+        calibrator: what to keep where all decisions have the same outcome, which leaves nothing to calibrate on.
+        model: its name and revision.
+
+    Raises:
+        InputError: logits that are all alike, or not larger for the right routes.
+        MissingExtraError: scikit-learn is not installed.
+    """
+    routes = logits.shape[1]
+    held = right[:, None] == np.arange(routes)
+    if held.any() and not held.all():
+        calibrator = fit_calibrator(logits.ravel(), held.ravel(), fitted_on=f"{len(logits)} routed queries")
+    promised = route_probabilities(logits, calibrator)
+    best = logits.argmax(axis=1)
+    general = best_accuracy(promised[np.arange(len(best)), best], best == right, right == NOWHERE)
+    own, multi = [], []
+    for route in range(routes):
+        mine, support = best == route, int(held[:, route].sum())
+        own.append(own_threshold(promised[mine, route], held[mine, route], support, general))
+        multi.append(own_threshold(promised[:, route], held[:, route], support, MULTI_THRESHOLD))
+    return Fitted(model, calibrator, tuple(own), tuple(multi))
+
+
+def best_accuracy(scores: Floats, hits: Bools, nowhere: Bools) -> float:
+    """The lowest threshold with the most queries right, in [0, 1].
+
+    Args:
+        scores: probability of the best route, shape (queries,).
+        hits: the best route is the right one, shape (queries,).
+        nowhere: abstaining is right, shape (queries,).
+    """
+    thresholds = candidates(scores)
+    routed, _ = _from(scores, hits, thresholds)
+    abstained = nowhere.sum() - _from(scores, nowhere, thresholds)[0]
+    return float(thresholds[np.argmax(routed + abstained)])
+
+
+def own_threshold(scores: Floats, hits: Bools, support: int, general: float) -> float:
+    """A route's threshold: between the general one and that of the best F1, in [0, 1].
+
+    With n hits it goes the share max(0, 1 - FEW / n) of the way. A handful of queries says little about how low a
+    probability may be: the best F1 of a single hit has the threshold 0.
+
+    Args:
+        scores, hits, support: as for `best_f1`.
+        general: the threshold of a route of which nothing was seen, in [0, 1].
+    """
+    seen = int(hits.sum())
+    best = best_f1(scores, hits, support, near=general)
+    if best is None or seen <= FEW:
+        return general
+    return general + (1 - FEW / seen) * (best - general)
+
+
+def best_f1(scores: Floats, hits: Bools, support: int, *, near: float = 0.0) -> float | None:
+    """The threshold with the best F1, in [0, 1], of equals the nearest to ``near``; None where there are no hits.
+
+    Args:
+        scores: probabilities, shape (decisions,).
+        hits: the route is the right one, shape (decisions,).
+        support: queries whose right route it is, also those that are not among the decisions.
+        near: a threshold in [0, 1]; 0 for the lowest.
+    """
+    if not hits.any():
+        return None
+    thresholds = np.append(candidates(scores), near)
+    true, taken = _from(scores, hits, thresholds)
+    f1 = 2 * true / (taken + support)
+    equals = thresholds[f1 == f1.max()]
+    return float(equals[np.abs(equals - near).argmin()])
+
+
+def candidates(scores: Floats) -> Floats:
+    """Thresholds that tell ``scores`` apart: 0, the midpoints between neighbours, and one between the last and 1."""
+    values = np.unique(scores)
+    return np.concatenate([[0.0], (values + np.append(values[1:], 1.0)) / 2])
+
+
+def _from(scores: Floats, marked: Bools, thresholds: Floats) -> tuple[Ints, Ints]:
+    """For each threshold, how many marked scores reach it, and how many scores at all."""
+    order = np.argsort(scores)
+    below = np.searchsorted(scores[order], thresholds, side="left")
+    passed = np.concatenate([[0], np.cumsum(marked[order])])
+    return passed[-1] - passed[below], len(scores) - below
+
+
+# Judging
+
+
+def judge(names: Sequence[str], logits: Floats, promised: Floats, thresholds: Floats, right: Ints) -> RouterReport:
+    """Compare the routes that queries get, one each, with their right ones.
+
+    Args:
+        names: of the routes, each once.
+        logits, promised: raw, and as probabilities, shape (queries, routes).
+        thresholds: shape (routes,).
+        right: shape (queries,).
+    """
+    best = logits.argmax(axis=1)
+    scores = promised[np.arange(len(best)), best]
+    routed = scores >= thresholds[best]
+    given: list[set[object]] = [{names[i]} if taken else set() for i, taken in zip(best, routed, strict=True)]
+    true: list[set[object]] = [{names[i]} if i != NOWHERE else set() for i in right]
+    report = classification_report(true, given, names)
+    belongs = right != NOWHERE
+    return RouterReport(
+        accuracy=report.accuracy,
+        macro_f1=report.macro_f1,
+        routes=report.classes,
+        ece=expected_calibration_error(promised.ravel(), (right[:, None] == np.arange(len(names))).ravel()),
+        best_ece=expected_calibration_error(scores, best == right),
+        abstention_auroc=auroc(scores, belongs) if belongs.any() and not belongs.all() else None,
+    )

@@ -1,0 +1,388 @@
+"""Router: a query and routes in words in, the route to take out, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, NoReturn, get_args
+
+import numpy as np
+
+from gliclass_rerank.calibration.calibrators import Calibrator
+from gliclass_rerank.errors import CheckpointError, InputError
+from gliclass_rerank.scorers.load import load_scorer
+from gliclass_rerank.tasks.routing.file import CORRECT, FILE_VERSION, fitted_as_dict, read_file, read_fitted, write_file
+from gliclass_rerank.tasks.routing.fit import (
+    MULTI_THRESHOLD,
+    NOWHERE,
+    Fitted,
+    Floats,
+    Ints,
+    RouterReport,
+    judge,
+    learn,
+    route_probabilities,
+)
+from gliclass_rerank.tasks.routing.scores import Bools, label_logits
+from gliclass_rerank.types import Example, Scorer, check_choice, check_number, check_text, is_blank
+from gliclass_rerank.unreadable import Places, Unreadable, naming, numbered
+
+ExampleUse = Literal["nearest", "prompt", "off"]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a query may go.
+
+    Args:
+        name: what decisions call it.
+        description: in words what belongs there; may be empty.
+        examples: queries that belong there.
+
+    Raises:
+        InputError: an empty name, texts that no tokenizer can read, examples that are no sequence of strings.
+    """
+
+    name: str
+    description: str = ""
+    examples: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_text(self.name, "route's name")
+        check_text(self.description, f"description of {self.name!r}", may_be_empty=True)
+        object.__setattr__(
+            self, "examples", _texts(self.examples, f"{self.name!r}, example", f"examples of {self.name!r}")
+        )
+
+    @property
+    def label(self) -> str:
+        """What the model reads: "name: description", or the name where there is no description."""
+        return f"{self.name}: {self.description}" if not is_blank(self.description) else self.name
+
+
+class Scores(dict[str, float]):
+    """Probability by route, read-only; in all else a dict, so it goes into JSON and may be copied and pickled."""
+
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError("scores are read-only; change a copy of them: dict(scores)")
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Scores, (dict(self),)
+
+
+@dataclass(frozen=True, slots=True)
+class RouteDecision:
+    """Where a query goes.
+
+    Attributes:
+        name: the route, the best one where several hold; the router's fallback (None without one) if it abstained.
+        score: probability of that route, in [0, 1]; if it abstained, of the best route.
+        scores: probability of each route, in the order of the routes; they are judged one by one and need not sum to 1.
+        names: all routes that hold, in the order of the routes: one, unless several were allowed. If it abstained,
+            the fallback alone, or none.
+        abstained: no route was likely enough.
+        readable: the model's vocabulary knows words of the query and of what the best route was found by; else the
+            decision says nothing.
+    """
+
+    name: str | None
+    score: float
+    scores: Mapping[str, float]
+    names: tuple[str, ...]
+    abstained: bool
+    readable: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scores", Scores(self.scores))
+
+
+class Router:
+    """Sends queries to routes that are described in words; a query is read once, with all routes as its labels.
+
+    More routes than surely fit one pass (32, fewer if their descriptions are long) are read one by one, so that a
+    decision does not depend on how passes divide them: hundreds of routes work, and cost that many short passes.
+
+    A route's probability is the sigmoid of its logit: of the log-odds that its calibration makes of it, where `fit`
+    has learned one, or else where the model has one for the task "labels". Safe to use from many threads, also while
+    one of them fits.
+
+    Args:
+        routes: at least one, names each once.
+        scorer: a `Scorer`, or what `load_scorer` takes ("mini", a folder, a hub id).
+        threshold: probability that a route must reach, in [0, 1]. By default what `fit` has learned for each route;
+            before, the best route is always taken, and where several may hold, those that reach one half.
+        fallback: name to give where no route is likely enough; it need not be a route's.
+        examples: how the routes' examples are used. "nearest": as further labels, each read by itself, and a
+            route's logit is the largest of its own label's and its examples'; each costs a short pass.
+            "prompt": shown to the model as solved examples, for checkpoints trained so. "off": not at all.
+        unreadable: what to do about a query, route or example of which the model's vocabulary knows (almost) nothing:
+            "flag" decides as ever and says so, `RouteDecision.readable`, "error" raises `UnreadableTextError`. It is
+            not saved.
+
+    Raises:
+        InputError: no routes, something else than a `Route`, a name twice, a fallback that is no text.
+        OptionError: an option with an impossible value.
+    """
+
+    def __init__(
+        self,
+        routes: Sequence[Route],
+        scorer: Scorer | str | Path = "mini",
+        *,
+        threshold: float | None = None,
+        fallback: str | None = None,
+        examples: ExampleUse = "nearest",
+        unreadable: Unreadable = "flag",
+    ) -> None:
+        self.routes = _routes(routes)
+        check_choice(examples, get_args(ExampleUse), "examples")
+        self._threshold = None if threshold is None else check_number(threshold, "threshold", low=0, high=1)
+        self._fallback = None if fallback is None else check_text(fallback, "fallback")
+        self._examples = examples
+        check_choice(unreadable, get_args(Unreadable), "unreadable")
+        self._unreadable = unreadable
+        self._names = tuple(route.name for route in self.routes)
+        self._fitted: Fitted | None = None
+        self.scorer: Scorer = load_scorer(scorer) if isinstance(scorer, str | Path) else scorer
+
+    def route(self, query: str, *, multi: bool = False) -> RouteDecision:
+        """Choose the most probable route, the first of equals; or, if several may hold, all that reach their threshold.
+
+        Args:
+            query: what to route; what does not fit in one pass is read in windows, and each route's best one counts.
+            multi: several routes may hold at once.
+
+        Raises:
+            InputError: an empty query, characters that no tokenizer reads, a route that does not fit the model.
+            NonFiniteError: the model gives NaN.
+        """
+        return self.route_many([check_text(query, "query")], multi=multi)[0]
+
+    def route_many(self, queries: Sequence[str], *, multi: bool = False) -> list[RouteDecision]:
+        """Route queries as one batch; decisions, arguments and errors are those of `route` on each."""
+        fitted = self._fitted  # one state for the whole call, whoever fits meanwhile
+        logits, read = self._logits(_texts(queries, "query", "queries"))
+        promised = route_probabilities(logits, self._calibrator(fitted))
+        thresholds = self._thresholds(fitted, multi=multi)
+        return [
+            decide(self._names, *row, thresholds, multi=multi, fallback=self._fallback, readable=bool(is_read))
+            for row, is_read in zip(zip(logits, promised, strict=True), read, strict=True)
+        ]
+
+    def fit(self, queries: Sequence[str], names: Sequence[str | None]) -> RouterReport:
+        """Learn calibration and thresholds from queries whose routes are known; the queries are scored once.
+
+        What was learned before is replaced. A ``threshold`` that the router was made with still counts. Needs the
+        extra "train".
+
+        Args:
+            queries: at least one. The more, the better; some of them of no route, or abstaining is hardly learned; none
+                that is an example of its route, which would look easier than others are.
+            names: the route of each, or None for "none of these".
+
+        Returns:
+            How well the router now does on these very queries, so flattering; `evaluate` takes others.
+
+        Raises:
+            InputError: no queries, other lengths, an unknown name, or logits that tell nothing about the routes.
+            MissingExtraError: scikit-learn is not installed.
+        """
+        logits, right = self._judged(queries, names)
+        fitted = learn(logits, right, self._calibrator(None), self._model())
+        self._fitted = fitted
+        return self._report(logits, right, fitted)
+
+    def evaluate(self, queries: Sequence[str], names: Sequence[str | None]) -> RouterReport:
+        """Tell how well queries are routed whose routes are known; arguments as for `fit`, and nothing is learned."""
+        fitted = self._fitted
+        return self._report(*self._judged(queries, names), fitted)
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """Probability that each route must reach to be chosen alone, in [0, 1]; a copy."""
+        return dict(zip(self._names, self._thresholds(self._fitted, multi=False).tolist(), strict=True))
+
+    def save(self, path: str | Path) -> None:
+        """Write routes, options and what was learned to a JSON file.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        fitted = self._fitted
+        name, revision = fitted.model if fitted else self._model()
+        saved = {
+            "version": FILE_VERSION,
+            "model": {"name": name, "revision": revision},
+            "routes": [asdict(route) for route in self.routes],
+            "examples": self._examples,
+            "threshold": self._threshold,
+            "fallback": self._fallback,
+            "fitted": fitted and fitted_as_dict(fitted, self._names),
+        }
+        write_file(saved, path)
+
+    @classmethod
+    def load(cls, path: str | Path, *, scorer: Scorer | str | Path = "mini") -> Router:
+        """Read what `save` wrote, or a file by hand: "version" (1) and "routes", or just {"name": "description", ...}.
+
+        Args:
+            path: the file.
+            scorer: as for `Router`. If the saved router was fitted, the very model that it was fitted on.
+
+        Raises:
+            InputError: there is no such file.
+            CheckpointError: it is no router's, or was fitted on another model.
+        """
+        saved = read_file(path)
+        loaded: Scorer = load_scorer(scorer) if isinstance(scorer, str | Path) else scorer
+        try:
+            routes = [_saved_route(entry, i) for i, entry in enumerate(saved["routes"])]
+            options = {key: saved[key] for key in ("threshold", "fallback", "examples") if key in saved}
+            router = cls(routes, loaded, **options)
+        except InputError as error:
+            raise CheckpointError(f"{path}: {error}; {CORRECT}") from error
+        router._fitted = read_fitted(saved, router._names, router._model(), path)
+        return router
+
+    def _model(self) -> tuple[str, str]:
+        return self.scorer.info.name, self.scorer.info.revision
+
+    def _logits(self, queries: Sequence[str]) -> tuple[Floats, Bools]:
+        """Raw logits, shape (queries, routes), and whether the best label could be read, shape (queries,)."""
+        labels, owners = labels_of(self.routes, with_examples=self._examples == "nearest")
+        solved = self.routes if self._examples == "prompt" else ()
+        shown = {Example(text, (route.label,)) for route in solved for text in route.examples}
+        # Sorted, so that their order changes nothing either.
+        examples = sorted(shown, key=lambda example: (example.text, example.labels))
+        # Beside whole sentences, names get scores of another kind.
+        alone = len(labels) > len(self.routes)
+        with naming(lambda: _places(queries, self.routes)):
+            logits, read = label_logits(
+                self.scorer, queries, labels, examples=examples, alone=alone, unreadable=self._unreadable
+            )
+        best = logits.argmax(axis=1)
+        return combined(logits, owners, len(self.routes)), read[np.arange(len(queries)), best]
+
+    def _calibrator(self, fitted: Fitted | None) -> Calibrator | None:
+        return fitted.calibrator if fitted else self.scorer.info.calibration.get("labels")
+
+    def _thresholds(self, fitted: Fitted | None, *, multi: bool) -> Floats:
+        if self._threshold is None and fitted is not None:
+            return np.array(fitted.multi_thresholds if multi else fitted.thresholds)
+        unfitted = MULTI_THRESHOLD if multi else 0.0
+        return np.full(len(self.routes), unfitted if self._threshold is None else self._threshold)
+
+    def _judged(self, queries: Sequence[str], names: Sequence[str | None]) -> tuple[Floats, Ints]:
+        """Logits, shape (queries, routes), and the place of each query's route or `NOWHERE`, shape (queries,)."""
+        texts = _texts(queries, "query", "queries")
+        if isinstance(names, str) or not isinstance(names, Sequence) or len(names) != len(texts):
+            got = len(names) if isinstance(names, Sequence) else type(names).__name__
+            raise InputError(f"names: expected one, or None, for each of the {len(texts)} queries, got {got}")
+        if not texts:
+            raise InputError("queries: expected at least one, with the name of its route, got none")
+        places: dict[object, int] = {None: NOWHERE} | {name: place for place, name in enumerate(self._names)}
+        for i, name in enumerate(names):
+            if not isinstance(name, str | None) or name not in places:
+                known = ", ".join(map(repr, self._names))
+                raise InputError(f"name {i}: expected None or one of {known:.80}, got {name!r:.60}")
+        return self._logits(texts)[0], np.array([places[name] for name in names], np.intp)
+
+    def _report(self, logits: Floats, right: Ints, fitted: Fitted | None) -> RouterReport:
+        promised = route_probabilities(logits, self._calibrator(fitted))
+        return judge(self._names, logits, promised, self._thresholds(fitted, multi=False), right)
+
+
+def labels_of(routes: Sequence[Route], *, with_examples: bool) -> tuple[tuple[str, ...], Ints]:
+    """What a model reads, the routes' labels and then their examples, and the place of the route that each is of."""
+    labels, owners = [route.label for route in routes], list(range(len(routes)))
+    for place, route in enumerate(routes if with_examples else ()):
+        labels += route.examples
+        owners += [place] * len(route.examples)
+    return tuple(labels), np.array(owners, np.intp)
+
+
+def combined(logits: Floats, owners: Ints, routes: int) -> Floats:
+    """The largest logit of each route, shape (queries, routes).
+
+    Args:
+        logits: of labels, shape (queries, labels).
+        owners: the place of each label's route, shape (labels,); every route has a label.
+        routes: how many.
+    """
+    largest = np.full((routes, len(logits)), -np.inf)
+    np.maximum.at(largest, owners, logits.T)
+    return largest.T
+
+
+def decide(
+    names: Sequence[str],
+    logits: Floats,
+    promised: Floats,
+    thresholds: Floats,
+    *,
+    multi: bool = False,
+    fallback: str | None = None,
+    readable: bool = True,
+) -> RouteDecision:
+    """Decide about one query.
+
+    Args:
+        names: of the routes.
+        logits: raw, shape (routes,). They order the routes, since they still differ where probabilities are 1.
+        promised: the same as probabilities, shape (routes,).
+        thresholds: shape (routes,); a probability at its threshold is enough.
+        multi: all routes that reach their threshold, not only the best one if it does.
+        fallback: the name to give if none does.
+        readable: what the decision says of that.
+    """
+    best = int(logits.argmax())
+    chosen = [i for i in (range(len(names)) if multi else (best,)) if promised[i] >= thresholds[i]]
+    top = max(chosen, key=lambda i: logits[i], default=best)
+    instead = () if fallback is None else (fallback,)
+    return RouteDecision(
+        name=names[top] if chosen else fallback,
+        score=float(promised[top]),
+        scores=dict(zip(names, promised.tolist(), strict=True)),
+        names=tuple(names[i] for i in chosen) if chosen else instead,
+        abstained=not chosen,
+        readable=readable,
+    )
+
+
+def _routes(routes: Sequence[Route]) -> tuple[Route, ...]:
+    if not isinstance(routes, Sequence):
+        raise InputError(f"routes: expected a sequence of Route, got {type(routes).__name__}")
+    if not routes:
+        raise InputError("routes: expected at least one, got none")
+    seen: set[str] = set()
+    for i, route in enumerate(routes):
+        if not isinstance(route, Route):
+            raise InputError(f"route {i}: expected Route(name, description, examples), got {route!r:.60}")
+        if route.name in seen:
+            raise InputError(f"route {i}: the name {route.name!r} is another route's as well; give each its own")
+        seen.add(route.name)
+    return tuple(routes)
+
+
+def _texts(texts: Sequence[str], what: str, several: str) -> tuple[str, ...]:
+    if isinstance(texts, str) or not isinstance(texts, Sequence):
+        raise InputError(f"{several}: expected a sequence of strings, got {type(texts).__name__}")
+    return tuple(check_text(text, f"{what} {i}") for i, text in enumerate(texts))
+
+
+def _places(queries: Sequence[str], routes: Sequence[Route]) -> Places:
+    yield from numbered("query", queries)
+    for route in routes:
+        yield f"route {route.name!r:.60}", route.label
+        yield from ((f"example of {route.name!r:.60}", example) for example in route.examples)
+
+
+def _saved_route(fields: dict[str, Any], place: int) -> Route:
+    try:
+        return Route(**fields)
+    except InputError as error:
+        raise InputError(f"routes[{place}]: {error}") from error

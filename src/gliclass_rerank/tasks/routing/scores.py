@@ -1,0 +1,69 @@
+"""Logits of many labels for each query, such that neither their order nor how passes divide them decides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gliclass_rerank.scoring import labels_share_pass, score_requests
+from gliclass_rerank.tasks.routing.fit import Floats
+from gliclass_rerank.types import Example, FloatArray, Scorer, ScoreRequest
+from gliclass_rerank.unreadable import Unreadable, readable
+
+Bools = NDArray[np.bool_]
+
+SHARED = 32
+"""Labels that are read together, at most."""
+AT_ONCE = 8192  # requests that are built at a time
+
+
+def label_logits(
+    scorer: Scorer,
+    queries: Sequence[str],
+    labels: Sequence[str],
+    *,
+    examples: Sequence[Example] = (),
+    alone: bool = False,
+    unreadable: Unreadable = "flag",
+) -> tuple[Floats, Bools]:
+    """Raw logits, shape (queries, labels), and whether the model could read query and label, of the same shape.
+
+    Equal labels get equal logits, in whatever order they come.
+
+    Labels that share a pass read each other. Those that fit one pass are read together, in an order of their own, each
+    once. More of them would be divided over passes, and which labels stand beside which would decide; so each is then
+    read alone, with the query repeated.
+
+    Args:
+        scorer: what reads them.
+        queries: texts.
+        labels: at least one.
+        examples: shown to the model in every pass.
+        alone: read each label alone, however few there are.
+        unreadable: "error" refuses what the model cannot read.
+
+    Raises:
+        ModelError: the scorer gives other logits than it was asked for, NaN or infinities.
+        UnreadableTextError: see ``unreadable``.
+    """
+    distinct, places = np.unique(np.array(labels, dtype=object), return_inverse=True)
+    known: list[str] = distinct.tolist()
+    together = not alone and fit_one_pass(scorer, known, examples)
+    groups = [tuple(known)] if together else [(label,) for label in known]
+    at_once = max(1, AT_ONCE // len(groups))
+    rows: list[FloatArray] = []
+    for start in range(0, len(queries), at_once):
+        asked = [(query, group) for query in queries[start : start + at_once] for group in groups]
+        requests = [ScoreRequest(*pair, examples=tuple(examples)) for pair in asked]
+        rows += score_requests(scorer, requests, unreadable=unreadable)
+    shape = len(queries), len(known)
+    logits = np.concatenate([np.empty(0), *rows]).reshape(shape)
+    read = np.concatenate([np.empty(0, bool), *map(readable, rows)]).reshape(shape)
+    return logits[:, places], read[:, places]
+
+
+def fit_one_pass(scorer: Scorer, labels: Sequence[str], examples: Sequence[Example] = ()) -> bool:
+    """Whether labels are read together: not too many, and such as no text makes the scorer divide over passes."""
+    return len(labels) == 1 or (len(labels) <= SHARED and labels_share_pass(scorer, labels, examples))

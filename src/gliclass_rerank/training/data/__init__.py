@@ -1,0 +1,1 @@
+"""Training records, examples made of them, and hard negatives."""

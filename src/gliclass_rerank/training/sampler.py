@@ -1,0 +1,90 @@
+"""Which records each step trains on: a mixture of sources by tokens, each used up before anything of it comes again.
+
+What a step draws depends on the seed, the step and how many records each source has given so far, and on nothing
+else; so a run that was killed goes on exactly where it stopped.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from gliclass_rerank.models.encoding import EncodedRequest, InputEncoder
+from gliclass_rerank.training.data.examples import ExampleMaker, TrainingExample
+from gliclass_rerank.training.data.records import Record
+
+
+@dataclass(slots=True)
+class RecordSource:
+    """Records of one file in an order of their own for each time round.
+
+    Attributes:
+        anchor: weight of the distance to the anchor for its examples.
+        drawn: how many records were drawn so far; the state that a checkpoint keeps.
+    """
+
+    name: str
+    records: Sequence[Record]
+    weight: float
+    encoder: InputEncoder
+    seed: int
+    anchor: float = 0.0
+    drawn: int = 0
+    _order: tuple[int, list[int]] = field(default=(-1, []))
+
+    def draw(self) -> Record:
+        """The next record."""
+        turn, place = divmod(self.drawn, len(self.records))
+        if self._order[0] != turn:
+            order = list(range(len(self.records)))
+            random.Random(f"{self.seed} {self.name} {turn}").shuffle(order)
+            self._order = (turn, order)
+        self.drawn += 1
+        return self.records[self._order[1][place]]
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedExample:
+    """An example whose requests are token ids, and the name and anchor's weight of the source that it came from."""
+
+    example: TrainingExample
+    encoded: tuple[EncodedRequest, ...]
+    source: str
+    anchor: float = 0.0
+
+    @property
+    def tokens(self) -> int:
+        return sum(item.cost for request in self.encoded for item in request.passes)
+
+
+class Stream:
+    """Draws the examples of a step."""
+
+    def __init__(self, sources: Sequence[RecordSource], make: ExampleMaker, *, step_tokens: int, seed: int) -> None:
+        self.sources = list(sources)
+        self._make = make
+        self._step_tokens = step_tokens
+        self._seed = seed
+        self._shares = [source.weight / self._mean_tokens(source) for source in sources]
+
+    def step(self, number: int) -> list[EncodedExample]:
+        """Draw about ``step_tokens`` tokens of examples, and at least one example."""
+        rng = random.Random(f"{self._seed} {number}")
+        examples: list[EncodedExample] = []
+        tokens = 0
+        while tokens < self._step_tokens:
+            source = rng.choices(self.sources, self._shares)[0]
+            examples.append(self._encode(source, source.draw(), rng))
+            tokens += examples[-1].tokens
+        return examples
+
+    def _encode(self, source: RecordSource, record: Record, rng: random.Random) -> EncodedExample:
+        example = self._make(record, rng)
+        return EncodedExample(example, tuple(source.encoder.encode(example.requests)), source.name, source.anchor)
+
+    def _mean_tokens(self, source: RecordSource) -> float:
+        """Tokens of a source's example in the mean of a fixed sample, so that weights are shares of tokens."""
+        rng = random.Random(f"{self._seed} {source.name}")
+        sample = [source.records[rng.randrange(len(source.records))] for _ in range(64)]
+        return sum(self._encode(source, record, rng).tokens for record in sample) / len(sample)
