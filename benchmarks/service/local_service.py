@@ -61,7 +61,7 @@ def local_service(model: str, options: Sequence[str] = ()) -> Iterator[LocalServ
     command = [
         sys.executable,
         "-m",
-        "gliclass_rerank.cli.main",
+        "gliclass_rerank.cli",
         "serve",
         "--model",
         model,

@@ -172,17 +172,7 @@ def test_a_malformed_line_is_named(model: Path) -> None:
 
 def test_a_pipe_that_is_closed_early_is_no_error(model: Path) -> None:
     lines = b'"some text of a passage"\n' * 3000
-    arguments = [
-        sys.executable,
-        "-m",
-        "gliclass_rerank.cli.main",
-        "rerank",
-        "law",
-        "-",
-        "--model",
-        str(model),
-        "--json",
-    ]
+    arguments = [sys.executable, "-m", "gliclass_rerank.cli", "rerank", "law", "-", "--model", str(model), "--json"]
     with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdin
         assert process.stdout
