@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
 
-# Before anything imports it: no test may reach for a network.
+# Before anything imports it: no test may reach for a runner.
 os.environ["HF_HUB_OFFLINE"] = "1"
 if "PYTEST_XDIST_WORKER" in os.environ:  # as many workers as cores: more threads would only wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -151,7 +151,7 @@ def contestants(
 def device_rate(scorer: LocalScorer, requests: Sequence[ScoreRequest]) -> float:
     """Passages a second of what is tokenised already, in full batches that are launched one after another."""
     encoder = InputEncoder(scorer._checkpoint, scorer._tokenizer)
-    passes = [item for request in encoder.encode(requests) for item in request.passes]
+    passes = [item for request in encoder.encode(requests) for item in request.sequences]
     tokens, kinds = [item.cost for item in passes], [0] * len(passes)
     plan = plan_batches(tokens, kinds, max_tokens=min(scorer.max_batch_tokens, 32768), padded=scorer._pads)
     batches = [[passes[i] for i in indices] for indices in plan]

@@ -25,7 +25,7 @@ from gliclass_rerank import ModelInfo, Scorer, ScoreRequest, load_scorer
 from gliclass_rerank.cli.output import figures, new_table, print_table
 from gliclass_rerank.demo.evaluate import CANDIDATES, CUTOFF, Comparison, Task, compare, ndcg_of, prepare, rerank
 from gliclass_rerank.demo.questions import Judged
-from gliclass_rerank.models.checkpoint import CARD_FILE
+from gliclass_rerank.models.checkpoint import OPTIONS_FILE
 from gliclass_rerank.scorers.load import locate
 from gliclass_rerank.scorers.progress import ProgressScorer
 from gliclass_rerank.types import FloatArray
@@ -72,7 +72,7 @@ def main() -> None:
     file = options.out / f"prior-weight-{report['date']}.json"
     file.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
     if options.write:
-        card = locate(options.model)[0] / CARD_FILE
+        card = locate(options.model)[0] / OPTIONS_FILE
         known = json.loads(card.read_text("utf-8")) if card.is_file() else {}
         card.write_text(json.dumps(known | {"prior_weight": chosen}, indent=2) + "\n", "utf-8")
 

@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from gliclass_rerank import ScoreRequest
 from gliclass_rerank.models.checkpoint import Checkpoint
-from gliclass_rerank.models.encoding import InputEncoder, Pass
+from gliclass_rerank.models.encoding import EncodedSequence, InputEncoder
 from gliclass_rerank.models.tokenizer import TextTokenizer
 
 Kind = Literal["fp32", "int8"]
@@ -42,14 +42,14 @@ def sequence_lengths(checkpoint: Checkpoint, requests: Sequence[ScoreRequest]) -
 
 def read_lengths(checkpoint: Checkpoint, requests: Sequence[ScoreRequest]) -> list[int]:
     """How many of them the head reads: those up to the separator, or all."""
-    if not checkpoint.reads_prompts_only:
+    if not checkpoint.head_reads_labels_only:
         return sequence_lengths(checkpoint, requests)
     return [item.separator + 1 for item in passes_of(checkpoint, requests)]
 
 
-def passes_of(checkpoint: Checkpoint, requests: Sequence[ScoreRequest]) -> list[Pass]:
+def passes_of(checkpoint: Checkpoint, requests: Sequence[ScoreRequest]) -> list[EncodedSequence]:
     encoder = InputEncoder(checkpoint, TextTokenizer(checkpoint.tokenizer_file))
-    return [item for request in encoder.encode(requests) for item in request.passes]
+    return [item for request in encoder.encode(requests) for item in request.sequences]
 
 
 def unread(encoder: Mapping[str, Any], lengths: Sequence[int], read: Sequence[int]) -> int:

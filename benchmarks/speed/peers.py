@@ -10,7 +10,7 @@ ours token budgets. Then all race, as they come and at their best size; rounds a
 contestant. The same race, at the best sizes, is run by passage length and by number of threads. Beside it stands the
 floor (`floor.py`): the rate of plain matrix products on those threads, and which share of it each contestant reaches
 with the operations that our model needs for these texts; a cross-encoder reads two markers less for each. Those
-of a last layer that nobody reads are not counted for ours, where the model allows it (`Checkpoint.reads_prompts_only`).
+of a last layer that nobody reads are not counted for ours, where `Checkpoint.head_reads_labels_only` allows it.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ def contestants(
     torch.set_num_threads(threads)
     export_checkpoint(checkpoint.folder, work / "fp32", dtype="fp32")
     local = {
-        f"ours, ONNX {checkpoint.card.dtype}": ours(checkpoint.folder, "onnx", threads),
+        f"ours, ONNX {checkpoint.options.dtype}": ours(checkpoint.folder, "onnx", threads),
         "ours, ONNX fp32": ours(work / "fp32", "onnx", threads),
         "ours, torch fp32": ours(checkpoint.folder, "torch", threads),
         UPSTREAM: by_upstream(checkpoint, options.sizes),

@@ -110,10 +110,10 @@ def seconds(run: Callable[[], object]) -> float:
 
 def feeds_of(checkpoint: Checkpoint, encoder: InputEncoder, requests: Sequence[ScoreRequest]) -> list[Feed]:
     """The batches that the scorer makes within its token budget."""
-    passes = [item for request in encoder.encode(requests) for item in request.passes]
+    passes = [item for request in encoder.encode(requests) for item in request.sequences]
     lengths = [len(item.ids) for item in passes]
     plan = plan_batches(lengths, [1] * len(lengths), max_tokens=BATCH_TOKENS["onnx"])
-    has = {"segments": checkpoint.uses_segments, "prompts": checkpoint.reads_prompts_only}
+    has = {"segments": checkpoint.uses_segments, "prompts": checkpoint.head_reads_labels_only}
     return [uni_encoder_inputs([passes[i] for i in batch], 0, **has) for batch in plan]
 
 
@@ -124,7 +124,7 @@ def session(checkpoint: Checkpoint, profile_prefix: str | None) -> onnxruntime.I
     options.log_severity_level = 3
     if profile_prefix:
         options.enable_profiling, options.profile_file_prefix = True, profile_prefix
-    graph = checkpoint.graph_file(exact_kernel() if checkpoint.card.dtype == "int8" else "")
+    graph = checkpoint.graph_file(exact_kernel() if checkpoint.options.dtype == "int8" else "")
     return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
 
 

@@ -139,7 +139,7 @@ def token_ids(tokenizer: Tokenizer, passages: Sequence[str]) -> list[list[int]]:
 def ours(checkpoint: Checkpoint, threads: int, fp32_graph: Path | None) -> dict[str, Contestant]:
     """Our scorers: the folder's graph, the same weights as an fp32 graph if there is a folder for it, and torch."""
     model = str(checkpoint.folder)
-    scorers = {f"ours, ONNX {checkpoint.card.dtype}": load_scorer(model, backend="onnx", threads=threads)}
+    scorers = {f"ours, ONNX {checkpoint.options.dtype}": load_scorer(model, backend="onnx", threads=threads)}
     if fp32_graph:
         export_checkpoint(checkpoint.folder, fp32_graph, dtype="fp32")
         scorers["ours, ONNX fp32"] = load_scorer(fp32_graph, backend="onnx", threads=threads)

@@ -1,4 +1,4 @@
-"""The demo: its data, its first stage, its figures, and one whole run without a network."""
+"""The demo: its data, its first stage, its figures, and one whole run without a runner."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ def test_the_demo_improves_on_bm25_without_a_network(cache: Path) -> None:
     unshare = shutil.which("unshare")
     cut_off = [unshare, "-rn"] if unshare else []
     if not unshare or subprocess.run([*cut_off, "true"], capture_output=True, check=False).returncode:
-        pytest.skip("unshare -rn is not permitted here, so that the network cannot be cut off")
+        pytest.skip("unshare -rn is not permitted here, so that the runner cannot be cut off")
     command = [sys.executable, "-m", "gliclass_rerank.cli", "demo", "--collection-cache", str(cache)]
     as_json = subprocess.run([*cut_off, *command, "--json"], capture_output=True, text=True, check=True)
     values = json.loads(as_json.stdout)

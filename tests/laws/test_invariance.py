@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gliclass_rerank import Example, Logits, ScoreRequest, load_scorer
 from gliclass_rerank.models.checkpoint import read_checkpoint
-from gliclass_rerank.models.encoding import InputEncoder, Pass
+from gliclass_rerank.models.encoding import EncodedSequence, InputEncoder
 from gliclass_rerank.models.tokenizer import TextTokenizer
 from gliclass_rerank.scorers.load import LoadedScorer
 from gliclass_rerank.types import FloatArray
@@ -158,7 +158,7 @@ def test_no_field_can_put_a_marker_into_the_sequence(name: str, tiny: Tiny, data
         examples=tuple(Example(data.draw(marked), (data.draw(marked),)) for _ in range(data.draw(st.integers(0, 2)))),
     )
     encoder, ids = encoder_of(tiny, name)
-    (item,) = encoder.encode([request])[0].passes
+    (item,) = encoder.encode([request])[0].sequences
     sequence = [*item.ids, *item.side]
     separators = 2 if name == "qwen3-decoder-kv" else 1
     assert sequence.count(ids["<<LABEL>>"]) == len(request.labels)
@@ -231,7 +231,7 @@ def encoder_of(tiny: Tiny, name: str) -> tuple[InputEncoder, dict[str, int]]:
     return InputEncoder(checkpoint, tokenizer), {marker: tokenizer.marker(marker) for marker in MARKERS}
 
 
-def labelled_tokens(item: Pass) -> list[int]:
+def labelled_tokens(item: EncodedSequence) -> list[int]:
     """The tokens at which the spans of the labels start."""
     sequence = item.side if len(item.side) else item.ids
     return [int(sequence[start]) for start, _ in item.label_spans]

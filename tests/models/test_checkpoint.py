@@ -186,7 +186,7 @@ def test_the_card_is_read(folder: Path) -> None:
     checkpoint = read_checkpoint(folder)
     assert checkpoint.name == "judge"
     known = {"name": "judge", "direction": "passage-as-label", "prior_weight": 0.5, "dtype": "fp32", "max_labels": 9}
-    assert asdict(checkpoint.card) == known  # "calibrated" was of the first versions
+    assert asdict(checkpoint.options) == known  # "calibrated" was of the first versions
     (folder / "gliclass_rerank.json").write_text('{"direction": "sideways"}', "utf-8")
     with pytest.raises(CheckpointError, match="sideways"):
         read_checkpoint(folder)

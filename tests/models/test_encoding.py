@@ -67,7 +67,7 @@ def encoder_of(tiny: Tiny, name: str, max_length: int | None = None) -> tuple[In
 
 def text_of(encoded: EncodedRequest, tokenizer: TextTokenizer) -> list[NDArray[np.int32]]:
     """The text's own tokens in each pass of a layout of `TEXT_LAST`."""
-    return [item.ids[item.separator + 1 : len(item.ids) - len(tokenizer.suffix)] for item in encoded.passes]
+    return [item.ids[item.separator + 1 : len(item.ids) - len(tokenizer.suffix)] for item in encoded.sequences]
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -80,7 +80,7 @@ def test_tokens_equal_upstreams_for_texts_without_markers(
     examples = (Example(shown, ("law", "music")),) if not is_blank(shown) else ()
     request = ScoreRequest(text, (label, "law"), prompt=prompt, examples=examples)
     encoder, _ = encoder_of(tiny, name)
-    (item,) = encoder.encode([request])[0].passes
+    (item,) = encoder.encode([request])[0].sequences
     theirs = upstream_inputs(tiny(name), request)
     assert item.ids.tolist() == theirs["input_ids"][0].tolist()
     if len(item.side):
@@ -113,7 +113,7 @@ def test_windows_read_every_token_of_the_text(name: str, tiny: Tiny, parts: list
         read = max(read, start + len(window))
     assert read == len(whole)
     assert not encoded.truncated
-    assert all(len(item.ids) <= WINDOW for item in encoded.passes)
+    assert all(len(item.ids) <= WINDOW for item in encoded.sequences)
     starts, ends = zip(*encoded.spans, strict=True)
     assert list(starts) == sorted(starts)
     assert not text[: starts[0]].strip()
@@ -157,10 +157,10 @@ def test_truncation_is_announced_and_reads_the_beginning(name: str, tiny: Tiny) 
         ]
     )
     assert cut.truncated
-    assert len(cut.passes) == len(cut.spans) == 1
+    assert len(cut.sequences) == len(cut.spans) == 1
     assert cut.spans[0][0] == 0
     assert not whole.truncated
-    assert len(whole.passes) > 1
+    assert len(whole.sequences) > 1
     assert not fits.truncated
 
 
@@ -180,7 +180,7 @@ def test_more_labels_than_fit_are_no_error_of_a_short_text_and_cut_nothing(name:
     ways: tuple[LongText, ...] = ("error", "truncate")
     for encoded in encoder.encode([ScoreRequest("Bread rises.", labels, long_text=way) for way in ways]):
         assert len(encoded.spans) == 1
-        assert len(encoded.passes) > 1
+        assert len(encoded.sequences) > 1
         assert not encoded.truncated
 
 
@@ -190,14 +190,14 @@ def test_more_labels_than_fit_are_split_and_all_come_back_in_order(name: str, te
     encoder, _ = encoder_of(tiny, name, WINDOW)
     labels = tuple(f"label number {i}" for i in range(80))
     (encoded,) = encoder.encode([ScoreRequest(text, labels)])
-    groups = len(encoded.passes) // len(encoded.spans)
+    groups = len(encoded.sequences) // len(encoded.spans)
     assert groups > 1
     for window in range(len(encoded.spans)):
-        passes = encoded.passes[window * groups : (window + 1) * groups]
+        passes = encoded.sequences[window * groups : (window + 1) * groups]
         assert tuple(label for item in passes for label in item.labels) == labels
         assert all(len(item.label_spans) == len(item.labels) for item in passes)
-    assert all(len(item.ids) <= WINDOW for item in encoded.passes)
-    numbered = [np.arange(len(item.labels), dtype=np.float32) for item in encoded.passes]
+    assert all(len(item.ids) <= WINDOW for item in encoded.sequences)
+    numbered = [np.arange(len(item.labels), dtype=np.float32) for item in encoded.sequences]
     assembled = encoded.assemble(numbered)
     assert assembled.shape == (80,)
     assert assembled.per_window.shape == (len(encoded.spans), 80)
@@ -206,12 +206,12 @@ def test_more_labels_than_fit_are_split_and_all_come_back_in_order(name: str, te
 @pytest.mark.parametrize("text", ["Bread rises.", " ".join(CORPUS)])
 def test_more_labels_than_were_trained_are_divided_evenly(text: str, tiny: Tiny) -> None:
     checkpoint = read_checkpoint(tiny("bert-simple").folder)
-    checkpoint = replace(checkpoint, card=replace(checkpoint.card, max_labels=8))
+    checkpoint = replace(checkpoint, options=replace(checkpoint.options, max_labels=8))
     encoder = InputEncoder(checkpoint, TextTokenizer(checkpoint.tokenizer_file))
     for count, sizes in ((8, [8]), (9, [5, 4]), (20, [7, 7, 6])):
         labels = tuple(f"label {i}" for i in range(count))
         (encoded,) = encoder.encode([ScoreRequest(text, labels)])
-        first_window = encoded.passes[: len(encoded.passes) // len(encoded.spans)]
+        first_window = encoded.sequences[: len(encoded.sequences) // len(encoded.spans)]
         assert [len(item.labels) for item in first_window] == sizes
         assert tuple(label for item in first_window for label in item.labels) == labels
 
@@ -236,7 +236,7 @@ def test_labels_share_a_pass_beside_every_text_or_are_divided_beside_some(name: 
         except LabelTooLongError:
             assert not shared
             return
-        groups.append(len(encoded.passes) // len(encoded.spans))
+        groups.append(len(encoded.sequences) // len(encoded.spans))
     assert groups == [1, 1] if shared else groups[1] > 1
 
     class Foreign(ConstantScorer):
@@ -251,13 +251,13 @@ def test_labels_of_an_encoder_decoder_are_divided_as_others_are(name: str, tiny:
     for text in ("Bread rises.", " ".join(CORPUS)):
         encoder, _ = encoder_of(tiny, name, POSITIONS)
         (encoded,) = encoder.encode([ScoreRequest(text, labels)])
-        assert all(len(item.side) <= POSITIONS for item in encoded.passes)
-        first_window = encoded.passes[: len(encoded.passes) // len(encoded.spans)]
+        assert all(len(item.side) <= POSITIONS for item in encoded.sequences)
+        first_window = encoded.sequences[: len(encoded.sequences) // len(encoded.spans)]
         assert len(first_window) > 1
         assert tuple(label for item in first_window for label in item.labels) == labels
     scorer = scorers(name, max_length=POSITIONS)
     (logits,) = scorer.score([ScoreRequest("Bread rises.", labels)])
-    groups = [item.labels for item in encoder.encode([ScoreRequest("Bread rises.", labels)])[0].passes]
+    groups = [item.labels for item in encoder.encode([ScoreRequest("Bread rises.", labels)])[0].sequences]
     apart = scorer.score([ScoreRequest("Bread rises.", group) for group in groups])
     np.testing.assert_allclose(logits, np.concatenate(apart), atol=1e-5)
     with pytest.raises(LabelTooLongError, match="label 'enormous label"):
@@ -268,7 +268,7 @@ def test_labels_of_an_encoder_decoder_are_divided_as_others_are(name: str, tiny:
 def test_labels_of_a_bi_encoder_take_no_room(name: str, tiny: Tiny) -> None:
     encoder, _ = encoder_of(tiny, name, WINDOW)
     (encoded,) = encoder.encode([ScoreRequest("Bread rises.", tuple(f"label {i}" for i in range(200)))])
-    assert len(encoded.passes) == 1
+    assert len(encoded.sequences) == 1
 
 
 def test_a_split_of_labels_scores_every_label(scorers: Scorers) -> None:
@@ -311,7 +311,7 @@ def test_a_megabyte_is_read_whole_in_modest_memory(tiny: Tiny) -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     tokens, size = len(tokenizer.ids(text)), len(text_of(encoded, tokenizer)[0])
-    assert len(encoded.passes) == len(encoded.spans) == len(window_bounds(tokens, size, 64))
+    assert len(encoded.sequences) == len(encoded.spans) == len(window_bounds(tokens, size, 64))
     assert encoded.spans[0][0] == 0
     assert encoded.spans[-1][1] == len(text.rstrip())
     assert peak < 300e6

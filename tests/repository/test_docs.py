@@ -224,7 +224,7 @@ class External(HTMLParser):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site as `mkdocs build --strict` writes it; without a network, where the system lets one go without."""
+    """The site as `mkdocs build --strict` writes it; without a runner, where the system lets one go without."""
     pytest.importorskip("mkdocs")
     pytest.importorskip("mkdocstrings")
     built = tmp_path_factory.mktemp("site")

@@ -72,7 +72,7 @@ class GatherElements(OpRun):
 def logits(graph: Path, operator: type[MatMulIntegerToFloat]) -> FloatArray:
     """Logits of `REQUESTS` by a graph in NumPy."""
     checkpoint = read_checkpoint(graph.parent)
-    passes = InputEncoder(checkpoint, TextTokenizer(checkpoint.tokenizer_file)).encode(REQUESTS)[0].passes
+    passes = InputEncoder(checkpoint, TextTokenizer(checkpoint.tokenizer_file)).encode(REQUESTS)[0].sequences
     model = onnx.load(graph)
     prompts = any(item.name == "prompts" for item in model.graph.input)
     feed = uni_encoder_inputs(passes, 0, segments=checkpoint.uses_segments, prompts=prompts)

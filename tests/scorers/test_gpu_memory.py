@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from gliclass_rerank import InputError, ScoreRequest, load_scorer
 from gliclass_rerank.errors import DeviceMemoryError
 from gliclass_rerank.models.checkpoint import read_checkpoint
-from gliclass_rerank.models.encoding import Pass
+from gliclass_rerank.models.encoding import EncodedSequence
 from gliclass_rerank.scorers import base
 from gliclass_rerank.scorers.base import Waiting
 from gliclass_rerank.scorers.batch_plan import batch_cost
 from gliclass_rerank.scorers.packed import memory
-from gliclass_rerank.scorers.prefetch import one_ahead, one_behind
+from gliclass_rerank.scorers.prefetch import drain_one_late, prefetch
 from gliclass_rerank.scorers.torch import TorchScorer
 from gliclass_rerank.types import FloatArray
 
@@ -42,7 +42,7 @@ class SmallDevice(TorchScorer):
         self.room, self.costs = room, list[int]()
         self._overlaps = overlaps
 
-    def _launch(self, batch: Sequence[Pass]) -> Waiting:
+    def _launch(self, batch: Sequence[EncodedSequence]) -> Waiting:
         self.costs.append(batch_cost([item.cost for item in batch], padded=self._pads))
         if self.costs[-1] > self.room:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee the documentation")
@@ -94,7 +94,7 @@ def test_a_pass_that_does_not_fit_by_itself_is_our_error(tiny: Tiny) -> None:
 )
 def test_a_device_that_is_full_by_other_words(message: str, tiny: Tiny, expected: list[FloatArray]) -> None:
     class Full(TorchScorer):
-        def _padded(self, batch: Sequence[Pass]) -> torch.Tensor:
+        def _padded(self, batch: Sequence[EncodedSequence]) -> torch.Tensor:
             if batch_cost([item.cost for item in batch]) > 300:
                 raise RuntimeError(message)
             return super()._padded(batch)
@@ -107,7 +107,7 @@ def test_a_device_that_is_full_by_other_words(message: str, tiny: Tiny, expected
 
 def test_other_errors_of_a_batch_are_not_taken_for_memory(tiny: Tiny) -> None:
     class Broken(SmallDevice):
-        def _launch(self, batch: Sequence[Pass]) -> Waiting:
+        def _launch(self, batch: Sequence[EncodedSequence]) -> Waiting:
             raise RuntimeError("device-side assert")
 
     with pytest.raises(RuntimeError, match="device-side assert"):
@@ -132,7 +132,7 @@ def test_the_next_chunk_is_started_before_the_last_one_is_finished(tiny: Tiny, m
     events: list[str] = []
 
     class Device(SmallDevice):
-        def _launch(self, batch: Sequence[Pass]) -> Waiting:
+        def _launch(self, batch: Sequence[EncodedSequence]) -> Waiting:
             events.append("launched")
             launched = super()._launch(batch)
 
@@ -164,7 +164,7 @@ def test_one_is_made_ahead_and_no_more() -> None:
         made.append(item)
         return item * item
 
-    results = one_ahead(make, range(6))
+    results = prefetch(make, range(6))
     assert next(results) == 0
     time.sleep(0.1)
     assert made == [0, 1]
@@ -180,8 +180,8 @@ def test_what_is_finished_is_one_behind_what_is_started() -> None:
             started.append(item)
             yield item
 
-    assert [(item, len(started)) for item in one_behind(start())] == [(0, 2), (1, 3), (2, 4), (3, 4)]
-    assert list(one_behind([])) == []
+    assert [(item, len(started)) for item in drain_one_late(start())] == [(0, 2), (1, 3), (2, 4), (3, 4)]
+    assert list(drain_one_late([])) == []
 
 
 @given(

@@ -11,9 +11,9 @@ from conftest import Exported, Tiny
 
 from gliclass_rerank import ScoreRequest
 from gliclass_rerank.models.checkpoint import Checkpoint, read_checkpoint
-from gliclass_rerank.models.encoding import InputEncoder, Pass
+from gliclass_rerank.models.encoding import EncodedSequence, InputEncoder
 from gliclass_rerank.models.tokenizer import TextTokenizer
-from gliclass_rerank.scorers.torch import Network, load_model
+from gliclass_rerank.scorers.torch import ModelRunner, load_model
 
 # Checked by hand: text-first, averaged labels beside a text that is not extracted, another pooling, an LSTM, an earlier
 # layer and another backbone read more.
@@ -29,14 +29,14 @@ REQUESTS = [
 ]
 
 
-def passes_of(checkpoint: Checkpoint) -> list[Pass]:
+def passes_of(checkpoint: Checkpoint) -> list[EncodedSequence]:
     encoder = InputEncoder(checkpoint, TextTokenizer(checkpoint.tokenizer_file))
-    return [item for request in encoder.encode(REQUESTS) for item in request.passes]
+    return [item for request in encoder.encode(REQUESTS) for item in request.sequences]
 
 
 def test_which_layouts_read_only_prompts(tiny: Tiny) -> None:
     berts = {spec.name for spec in SPECS if spec.name.startswith(("bert-", "modernbert-simple", "bi-encoder"))}
-    assert {name for name in berts if read_checkpoint(tiny(name).folder).reads_prompts_only} == ONLY_PROMPTS
+    assert {name for name in berts if read_checkpoint(tiny(name).folder).head_reads_labels_only} == ONLY_PROMPTS
 
 
 @pytest.mark.parametrize("name", sorted(ONLY_PROMPTS))
@@ -46,7 +46,7 @@ def test_scores_and_gradients_are_those_of_the_whole_layer(name: str, tiny: Tiny
     found = []
     for all_states in (False, True):
         model.zero_grad()
-        logits = Network(checkpoint, model, all_states=all_states)(passes)
+        logits = ModelRunner(checkpoint, model, all_states=all_states)(passes)
         logits.square().sum().backward()
         gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
         found.append((logits.detach(), torch.cat([gradient.flatten() for gradient in gradients])))
@@ -62,7 +62,7 @@ def test_nothing_else_is_computed(tiny: Tiny) -> None:
     for layer in model.model.encoder_model.encoder.layer:
         layer.intermediate.register_forward_hook(lambda module, inputs, output: rows.append(output.shape[1]))
     with torch.inference_mode():
-        Network(checkpoint, model)(passes)
+        ModelRunner(checkpoint, model)(passes)
     *others, last = rows
     assert set(others) == {max(len(item.ids) for item in passes)}
     assert last == max(item.separator for item in passes) + 1 < min(others)

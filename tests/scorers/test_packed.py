@@ -22,7 +22,7 @@ from upstream_logits import LARGE_BATCH, TOLERANCE, largest_difference, requests
 
 from gliclass_rerank import ScoreRequest, UnsupportedModelError
 from gliclass_rerank.models.checkpoint import Checkpoint, read_checkpoint
-from gliclass_rerank.models.encoding import InputEncoder, Pass
+from gliclass_rerank.models.encoding import EncodedSequence, InputEncoder
 from gliclass_rerank.models.tokenizer import TextTokenizer
 from gliclass_rerank.scorers.packed.arrays import PackedArrays, PackedShape, PackedTokens, pack
 from gliclass_rerank.scorers.packed.attention import (
@@ -69,12 +69,12 @@ def info_of(checkpoint: Checkpoint, dtype: str = "fp32", device: str = "cpu") ->
     return ModelInfo(checkpoint.name, checkpoint.revision, checkpoint.architecture, "torch", device, dtype, length)
 
 
-def passes_of(built: Built) -> list[Pass]:
+def passes_of(built: Built) -> list[EncodedSequence]:
     """Passes of many lengths with three labels each."""
     checkpoint = read_checkpoint(built.folder)
     encoder = InputEncoder(checkpoint, TextTokenizer(checkpoint.tokenizer_file))
     requests = [request for request in requests_for(built) if len(request.labels) == 3]
-    return [item for encoded in encoder.encode(requests) for item in encoded.passes]
+    return [item for encoded in encoder.encode(requests) for item in encoded.sequences]
 
 
 def network_of(built: Built) -> PackedUniEncoder:
@@ -86,7 +86,7 @@ def tokens_of(lengths: Sequence[int], shape: PackedShape | None = None) -> Packe
     ids = np.random.default_rng(0).integers(3, 50, sum(lengths)).astype(np.int32)
     pieces = np.split(ids, np.cumsum(lengths)[:-1])
     none = np.zeros(0, np.int32)
-    batch = [Pass(piece, np.array([[0, 1]], np.int32), 0, none, ("",), False) for piece in pieces]
+    batch = [EncodedSequence(piece, np.array([[0, 1]], np.int32), 0, none, ("",), False) for piece in pieces]
     arrays = pack(batch, 0, segments=False, shape=shape)
     return arrays.tokens(arrays.buffer)
 
@@ -124,22 +124,22 @@ def test_neighbours_change_nothing(name: str, tiny: Tiny) -> None:
 @torch.inference_mode()
 @pytest.mark.parametrize("name", BY_BACKBONE)
 def test_a_bucket_and_its_graph_change_nothing(name: str, tiny: Tiny) -> None:
-    network, batch = network_of(tiny(name)), passes_of(tiny(name))[:4]
+    runner, batch = network_of(tiny(name)), passes_of(tiny(name))[:4]
     lengths = [len(item.ids) for item in batch]
-    plain, shape = network(network.pack(batch)), bucket(lengths, POSITIONS)
+    plain, shape = runner(runner.pack(batch)), bucket(lengths, POSITIONS)
     assert shape is not None
     for filled in (shape, aligned(lengths)):
-        torch.testing.assert_close(network(network.pack(batch, filled)), plain, atol=1e-5, rtol=0)
-    network.graphs.record(network.pack(batch[::-1][:1], shape))
-    assert shape in network.graphs
-    torch.testing.assert_close(network(network.pack(batch, shape)), plain, atol=1e-5, rtol=0)
-    torch.testing.assert_close(network(network.pack(batch[:2], shape)), plain[:2], atol=1e-5, rtol=0)
+        torch.testing.assert_close(runner(runner.pack(batch, filled)), plain, atol=1e-5, rtol=0)
+    runner.graphs.record(runner.pack(batch[::-1][:1], shape))
+    assert shape in runner.graphs
+    torch.testing.assert_close(runner(runner.pack(batch, shape)), plain, atol=1e-5, rtol=0)
+    torch.testing.assert_close(runner(runner.pack(batch[:2], shape)), plain[:2], atol=1e-5, rtol=0)
 
 
 def sequences_of(token: int) -> PackedArrays:
     """Two sequences of one token, always of the same shape."""
     none = np.zeros(0, np.int32)
-    item = Pass(np.full(5, token, np.int32), np.array([[0, 1]], np.int32), 0, none, ("",), False)
+    item = EncodedSequence(np.full(5, token, np.int32), np.array([[0, 1]], np.int32), 0, none, ("",), False)
     return pack([item, item], 0, segments=False)
 
 
@@ -206,8 +206,8 @@ def test_bf16_is_close_and_keeps_clear_orders(name: str, tiny: Tiny) -> None:
 
 def test_bf16_leaves_rotations_unrounded(tiny: Tiny) -> None:
     scorer = scorer_of(tiny("modernbert-mlp"), packed=False, dtype="bf16")
-    assert {parameter.dtype for parameter in scorer._network.parameters()} == {torch.bfloat16}
-    rotations = [buffer for name, buffer in scorer._network.named_buffers() if name.endswith("inv_freq")]
+    assert {parameter.dtype for parameter in scorer._runner.parameters()} == {torch.bfloat16}
+    rotations = [buffer for name, buffer in scorer._runner.named_buffers() if name.endswith("inv_freq")]
     assert {buffer.dtype for buffer in rotations} == {torch.float32}
 
 
@@ -318,20 +318,20 @@ def test_blocks_hold_every_pair_of_a_sequence_and_little_else() -> None:
 @pytest.mark.parametrize("name", BY_BACKBONE)
 def test_one_compilation_serves_all_sizes(name: str, tiny: Tiny) -> None:
     """On a CPU without generating code: what is traced, and what makes it be traced again, is the same."""
-    network, batch = network_of(tiny(name)), passes_of(tiny(name))
-    plain = network(network.pack(batch))
+    runner, batch = network_of(tiny(name)), passes_of(tiny(name))
+    plain = runner(runner.pack(batch))
     torch._dynamo.reset()
     counter = CompileCounter()
-    for part, function in vars(network.encoder).items():
+    for part, function in vars(runner.encoder).items():
         if function in (finish_bert, finish_modernbert, start_deberta, start_modernbert):
-            setattr(network.encoder, part, torch.compile(function, dynamic=True, backend=counter))
+            setattr(runner.encoder, part, torch.compile(function, dynamic=True, backend=counter))
     for sample in (batch[:2], batch[::-1][:3]):
-        network(network.pack(sample))
+        runner(runner.pack(sample))
     assert counter.frame_count > 0
     with torch._dynamo.config.patch(error_on_recompile=True):
         for end in range(1, len(batch)):
-            network(network.pack(batch[:end]))
-        torch.testing.assert_close(network(network.pack(batch)), plain, atol=1e-5, rtol=0)
+            runner(runner.pack(batch[:end]))
+        torch.testing.assert_close(runner(runner.pack(batch)), plain, atol=1e-5, rtol=0)
     torch._dynamo.reset()
 
 

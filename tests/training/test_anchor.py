@@ -20,7 +20,7 @@ from gliclass_rerank import CheckpointError, InputError, ScoreRequest, Unsupport
 from gliclass_rerank.models.checkpoint import Checkpoint, read_checkpoint
 from gliclass_rerank.models.encoding import InputEncoder
 from gliclass_rerank.models.tokenizer import TextTokenizer
-from gliclass_rerank.scorers.torch import Network, load_model
+from gliclass_rerank.scorers.torch import ModelRunner, load_model
 from gliclass_rerank.training.anchor import Anchor
 from gliclass_rerank.training.config import Source, TrainConfig, read_config
 from gliclass_rerank.training.trainer import train
@@ -55,12 +55,12 @@ def test_the_distance_is_the_formula(tiny: Tiny, backbone: Backbone) -> None:
     """Against each label and text encoded alone, one by one; what has no weight costs nothing."""
     checkpoint, model, encoder = parts(tiny(NAME).folder)
     anchor = Anchor(backbone(NAME), checkpoint, model)
-    passes = [item for request in encoder.encode([*REQUESTS, REQUESTS[0]]) for item in request.passes]
+    passes = [item for request in encoder.encode([*REQUESTS, REQUESTS[0]]) for item in request.sequences]
     weights = [2.0, 0.5, 0.0]
     states = anchor.teach(passes, weights)
-    network = Network(checkpoint, model)
+    runner = ModelRunner(checkpoint, model)
     with torch.no_grad():
-        network(passes)
+        runner(passes)
     found = anchor.distances(passes, weights, states)
     tokenizer, bert = TextTokenizer(checkpoint.tokenizer_file), model.model.encoder_model
 
@@ -107,10 +107,10 @@ def test_training_comes_nearer_and_gives_the_same_weights_again(
     def distance(folder: Path) -> float:
         checkpoint, model, encoder = parts(folder)
         anchor = Anchor(encoder_folder, checkpoint, model)
-        passes = [item for request in encoder.encode(REQUESTS) for item in request.passes]
+        passes = [item for request in encoder.encode(REQUESTS) for item in request.sequences]
         states = anchor.teach(passes, [1.0, 1.0])
         with torch.no_grad():
-            Network(checkpoint, model)(passes)
+            ModelRunner(checkpoint, model)(passes)
         return float(anchor.distances(passes, [1.0, 1.0], states).mean())
 
     start = tiny(NAME).folder

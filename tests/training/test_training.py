@@ -474,7 +474,7 @@ def test_what_was_fitted_to_the_old_weights_is_dropped(tiny: Tiny, data: Path, t
         model = train(config_for(folder, data, tmp_path / f"run{len(kind)}", steps=1, **kind), console=QUIET)
         info = load_scorer(model, backend="torch").info
         assert (info.prior_weight, info.calibrated) == (None, False)
-        assert kind or read_checkpoint(model).card.max_labels == 9
+        assert kind or read_checkpoint(model).options.max_labels == 9
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from gliclass_rerank.export.graph import Graph
 from gliclass_rerank.export.quantize_graph import Activation, quantize_graph
 from gliclass_rerank.export.quantize_weights import FACTORS, INT8, SCALE, Tensors
 from gliclass_rerank.export.unsigned_weights import with_unsigned_weights
-from gliclass_rerank.models.checkpoint import CARD_FILE, Checkpoint, read_checkpoint, refuse_used_folder
+from gliclass_rerank.models.checkpoint import OPTIONS_FILE, Checkpoint, read_checkpoint, refuse_used_folder
 from gliclass_rerank.models.encoding import InputEncoder
 from gliclass_rerank.models.tokenizer import TextTokenizer
 from gliclass_rerank.scorers.padded.arrays import uni_encoder_inputs
@@ -62,7 +62,7 @@ def export_checkpoint(
         calibration: typical requests, needed for "int8": they show how far each activation reaches. About
             a hundred suffice. A source that is int8 already needs none: its weights are kept as they are.
         name: what the model calls itself; the source's name by default.
-        on_progress: called with (calibration passes done, all of them).
+        on_progress: called with (calibration sequences done, all of them).
 
     Raises:
         UnsupportedModelError: an architecture that has no graph; use the torch backend for it.
@@ -100,8 +100,8 @@ def export_checkpoint(
     for file in COPIED:
         if (source / file).is_file():
             shutil.copyfile(source / file, target / file)
-    card = replace(checkpoint.card, name=name or checkpoint.name, dtype=dtype)
-    (target / CARD_FILE).write_text(json.dumps(asdict(card), indent=2) + "\n", "utf-8")
+    card = replace(checkpoint.options, name=name or checkpoint.name, dtype=dtype)
+    (target / OPTIONS_FILE).write_text(json.dumps(asdict(card), indent=2) + "\n", "utf-8")
 
 
 def quantized_weights(stored: Mapping[str, torch.Tensor]) -> dict[str, Tensors]:
@@ -137,10 +137,10 @@ def trace(forward: UniEncoderForward, checkpoint: Checkpoint) -> onnx.ModelProto
         inputs.append((torch.arange(24) > 8).long().expand(2, -1))
         names.append("segment_ids")
         shapes.append(sequence)
-    if checkpoint.reads_prompts_only:
+    if checkpoint.head_reads_labels_only:
         inputs += [None] * (5 - len(inputs)) + [torch.arange(9)]
-        names.append("prompts")
-        shapes += [None] * (5 - len(shapes)) + [{0: "prompts"}]
+        names.append("label_positions")
+        shapes += [None] * (5 - len(shapes)) + [{0: "label_positions"}]
     # It says of each package that it could use which one is not there; none is needed for these models.
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     with warnings.catch_warnings(), torch.inference_mode():
@@ -167,10 +167,12 @@ def see_activations(
     names = graph.product_inputs()
     session = onnxruntime.InferenceSession(graph.with_outputs(names).SerializeToString())
     encoder = InputEncoder(checkpoint, TextTokenizer(checkpoint.tokenizer_file))
-    passes = [item for request in encoder.encode(calibration) for item in request.passes]
+    sequences = [item for request in encoder.encode(calibration) for item in request.sequences]
     seen: dict[str, Activation] = {}
-    for done, item in enumerate(passes, 1):
-        feed = uni_encoder_inputs([item], 0, segments=checkpoint.uses_segments, prompts=graph.has_input("prompts"))
+    for done, item in enumerate(sequences, 1):
+        feed = uni_encoder_inputs(
+            [item], 0, segments=checkpoint.uses_segments, label_positions=graph.has_input("label_positions")
+        )
         inside = (np.arange(len(item.ids)) <= item.separator) == checkpoint.prompt_first
         weights = np.where(inside, 0.5 / max(inside.sum(), 1), 0.5 / max((~inside).sum(), 1)).astype(np.float32)
         for name, values in zip(names, session.run(names, feed), strict=True):
@@ -178,7 +180,7 @@ def see_activations(
             of_tokens = weights if len(rows) == len(weights) else np.full(len(rows), 1 / len(rows), np.float32)
             one = Activation.of(rows, of_tokens)
             seen[name] = seen[name] + one if name in seen else one
-        on_progress(done, len(passes))
+        on_progress(done, len(sequences))
     return seen
 
 

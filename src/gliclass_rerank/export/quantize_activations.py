@@ -26,35 +26,35 @@ SHIFTS = {"Gelu": 0.17}  # what an operator gives is no further below 0; shifted
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """Names of what activations of one shape share in a graph.
+class RowGroup:
+    """Names of the tensors that activations of one shape share in a graph.
 
     Attributes:
-        all: a vector with a value for each row of the batch.
-        fine: the indices of the rows that get a second term.
+        all_rows: a vector with a value for each row of the batch.
+        high_precision_rows: indices of the rows that get a second int8 term.
         shape: (batch, sequence, -1).
     """
 
-    all: str
-    fine: str
+    all_rows: str
+    high_precision_rows: str
     shape: str
 
 
-TOKENS = Kind("rows", "fine.rows", "rows.shape")
-PROMPTS = Kind("prompt.rows", "prompt.rows", "prompt.shape")  # read by the head, every one of them (`last_layer`)
+TOKENS = RowGroup("rows", "fine.rows", "rows.shape")
+LABELS = RowGroup("label.rows", "label.rows", "label.shape")  # the head reads each of them (`last_layer`)
 
 
-class Rows:
+class ActivationQuantizer:
     """The rows of one activation.
 
     Args:
         source: its name in the graph; its shape is (batch, sequence, inputs).
         factors: that even out its channels, float32, shape (inputs,).
-        kind: which rows it has.
+        group: which rows it has.
     """
 
-    def __init__(self, graph: Graph, source: str, factors: FloatArray, kind: Kind) -> None:
-        self.graph, self.source, self.factors, self.kind = graph, source, factors, kind
+    def __init__(self, graph: Graph, source: str, factors: FloatArray, group: RowGroup) -> None:
+        self.graph, self.source, self.factors, self.group = graph, source, factors, group
         self.shift = SHIFTS.get(graph.operator(source), 0.0)
         self.zero = 0 if self.shift else LEVELS + 1
 
@@ -83,7 +83,7 @@ class Rows:
             helper.make_node("Mul", [f"{name}.max", step], [f"{name}.step"]),
             helper.make_node("Max", [f"{name}.step", tiny], [f"{name}.scales"]),
             helper.make_node("Unsqueeze", [f"{name}.scales", last], [f"{name}.scale"]),
-            _quantize(f"{name}.even", f"{name}.scales", _zeros(self.kind.all, self.zero), f"{name}.uint8"),
+            _quantize(f"{name}.even", f"{name}.scales", _zeros(self.group.all_rows, self.zero), f"{name}.uint8"),
             *self._quantize_rest(),
         ]
 
@@ -93,19 +93,23 @@ class Rows:
         finer = self.graph.constant("int8.finer", np.float32(0.5 / LEVELS))
         last = self.graph.constant("int8.last_axis", np.array([1]))
         return [
-            helper.make_node("Gather", [f"{name}.even", self.kind.fine], [f"{fine}.even"], axis=0),
-            helper.make_node("Gather", [f"{name}.scales", self.kind.fine], [f"{fine}.coarse_scales"], axis=0),
-            helper.make_node("Gather", [f"{name}.uint8", self.kind.fine], [f"{fine}.coarse"], axis=0),
+            helper.make_node("Gather", [f"{name}.even", self.group.high_precision_rows], [f"{fine}.even"], axis=0),
+            helper.make_node(
+                "Gather", [f"{name}.scales", self.group.high_precision_rows], [f"{fine}.coarse_scales"], axis=0
+            ),
+            helper.make_node("Gather", [f"{name}.uint8", self.group.high_precision_rows], [f"{fine}.coarse"], axis=0),
             helper.make_node(
                 "DequantizeLinear",
-                [f"{fine}.coarse", f"{fine}.coarse_scales", _zeros(self.kind.fine, self.zero)],
+                [f"{fine}.coarse", f"{fine}.coarse_scales", _zeros(self.group.high_precision_rows, self.zero)],
                 [f"{fine}.rounded"],
                 axis=0,
             ),
             helper.make_node("Sub", [f"{fine}.even", f"{fine}.rounded"], [f"{fine}.rest"]),
             helper.make_node("Mul", [f"{fine}.coarse_scales", finer], [f"{fine}.scales"]),
             helper.make_node("Unsqueeze", [f"{fine}.scales", last], [f"{fine}.scale"]),
-            _quantize(f"{fine}.rest", f"{fine}.scales", _zeros(self.kind.fine, LEVELS + 1), f"{fine}.uint8"),
+            _quantize(
+                f"{fine}.rest", f"{fine}.scales", _zeros(self.group.high_precision_rows, LEVELS + 1), f"{fine}.uint8"
+            ),
         ]
 
     def multiply(self, weight: str, parts: Tensors, output: str) -> list[onnx.NodeProto]:
@@ -122,7 +126,7 @@ class Rows:
                 helper.make_node("MatMulIntegerToFloat", operands, [f"{product}.unscaled"], domain=MICROSOFT),
                 helper.make_node("Mul", [f"{product}.unscaled", f"{term}.scale"], [product]),
             ]
-        added = [f"{output}.coarse", f"{self.kind.fine}.places", f"{output}.fine"]
+        added = [f"{output}.coarse", f"{self.group.high_precision_rows}.places", f"{output}.fine"]
         rows = f"{output}.rows"
         nodes.append(helper.make_node("ScatterND", added, [rows], reduction="add"))
         if self.shift:  # take the shift's own product away again
@@ -130,7 +134,7 @@ class Rows:
             shift = graph.constant(f"{output}.unshift", np.float32(-self.shift) * ones)
             nodes.append(helper.make_node("Add", [rows, shift], [f"{output}.unshifted"]))
             rows = f"{output}.unshifted"
-        return [*nodes, helper.make_node("Reshape", [rows, self.kind.shape], [output])]
+        return [*nodes, helper.make_node("Reshape", [rows, self.group.shape], [output])]
 
 
 def _quantize(rows: str, scales: str, zeros: str, output: str) -> onnx.NodeProto:
@@ -142,12 +146,12 @@ def _zeros(rows: str, zero: int) -> str:
     return f"{rows}.zeros{zero}"
 
 
-def index_rows(graph: Graph, *, prompt_first: bool, prompts: bool) -> list[onnx.NodeProto]:
-    """Nodes of what all products share: which rows are fine (special tokens, labels), zero points, shapes.
+def index_rows(graph: Graph, *, prompt_first: bool, labels_only: bool) -> list[onnx.NodeProto]:
+    """Nodes of what all products share: which rows get a second term (special tokens, labels), zero points, shapes.
 
     Args:
         prompt_first: labels stand before the text in a sequence, else behind it.
-        prompts: some activations are of prompts only.
+        labels_only: some activations have rows for label positions only.
     """
     zero, one = graph.constant("fine.zero", np.array(0)), graph.constant("fine.one", np.array(1))
     minus_one, last = graph.constant("int8.minus_one", np.array([-1])), graph.constant("int8.last_axis", np.array([1]))
@@ -176,23 +180,23 @@ def index_rows(graph: Graph, *, prompt_first: bool, prompts: bool) -> list[onnx.
         helper.make_node("Or", ["fine.labels", "fine.special"], ["fine.mask"]),
         helper.make_node("Reshape", ["fine.mask", minus_one], ["fine.flat"]),
         helper.make_node("NonZero", ["fine.flat"], ["fine.nonzero"]),
-        helper.make_node("Reshape", ["fine.nonzero", minus_one], [TOKENS.fine]),
+        helper.make_node("Reshape", ["fine.nonzero", minus_one], [TOKENS.high_precision_rows]),
         helper.make_node("Shape", ["input_ids"], ["rows.leading"]),
         helper.make_node("Concat", ["rows.leading", minus_one], [TOKENS.shape], axis=0),
-        helper.make_node("Reshape", ["input_ids", minus_one], [TOKENS.all]),
+        helper.make_node("Reshape", ["input_ids", minus_one], [TOKENS.all_rows]),
     ]
-    rows = {TOKENS.all, TOKENS.fine}
-    if prompts:
+    rows = {TOKENS.all_rows, TOKENS.high_precision_rows}
+    if labels_only:
         nodes += [
-            helper.make_node("Shape", ["separators"], ["prompt.batch"]),
-            helper.make_node("Shape", ["prompts"], ["prompt.length"]),
-            helper.make_node("Concat", ["prompt.batch", "prompt.length", minus_one], [PROMPTS.shape], axis=0),
-            helper.make_node("Mul", ["prompt.batch", "prompt.length"], ["prompt.count"]),
-            helper.make_node("Squeeze", ["prompt.count"], ["prompt.end"]),
-            helper.make_node("Range", [zero, "prompt.end", one], [PROMPTS.all]),
+            helper.make_node("Shape", ["separators"], ["label.batch"]),
+            helper.make_node("Shape", ["label_positions"], ["label.length"]),
+            helper.make_node("Concat", ["label.batch", "label.length", minus_one], [LABELS.shape], axis=0),
+            helper.make_node("Mul", ["label.batch", "label.length"], ["label.count"]),
+            helper.make_node("Squeeze", ["label.count"], ["label.end"]),
+            helper.make_node("Range", [zero, "label.end", one], [LABELS.all_rows]),
         ]
-        rows.add(PROMPTS.all)
-    for name in sorted(rows - {TOKENS.all}):
+        rows.add(LABELS.all_rows)
+    for name in sorted(rows - {TOKENS.all_rows}):
         nodes.append(helper.make_node("Unsqueeze", [name, last], [f"{name}.places"]))
     for name in sorted(rows):
         nodes.append(helper.make_node("Shape", [name], [f"{name}.count"]))

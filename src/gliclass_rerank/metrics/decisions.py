@@ -1,6 +1,6 @@
 """Measures of decisions: classification reports, balanced accuracy, confusion, AUROC, as scikit-learn defines them.
 
-Ranking metrics (nDCG, MRR) are in `gliclass_rerank.metrics.ranking`, calibration error in `gliclass_rerank.calibration`.
+Ranking metrics (nDCG, MRR) are in `ranking`, the calibration error in `gliclass_rerank.calibration`.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from gliclass_rerank.calibration.calibrators import CALIBRATION_FILE
 from gliclass_rerank.errors import CheckpointError, InputError, OptionError, UnsupportedModelError
 from gliclass_rerank.types import Direction
 
-CARD_FILE = "gliclass_rerank.json"
-FINGERPRINTED = ("config.json", CARD_FILE, CALIBRATION_FILE)  # beside the weights
+OPTIONS_FILE = "gliclass_rerank.json"
+FINGERPRINTED = ("config.json", OPTIONS_FILE, CALIBRATION_FILE)  # beside the weights
 UPSTREAM_MAX_LENGTH = 1024  # what upstream's pipeline reads at most, and what published checkpoints are used at
 
 ARCHITECTURES = (
@@ -71,7 +71,7 @@ BYSTANDER_FLAGS = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
+class ModelOptions:
     """What a model folder tells this package beyond upstream's configuration (``gliclass_rerank.json``).
 
     Attributes:
@@ -97,7 +97,7 @@ class Checkpoint:
     name: str
     revision: str
     config: Mapping[str, Any]
-    card: Card
+    options: ModelOptions
     max_length: int
     label_max_length: int
 
@@ -130,7 +130,7 @@ class Checkpoint:
         return str(self.config.get("pooling_strategy", "first"))
 
     @property
-    def reads_prompts_only(self) -> bool:
+    def head_reads_labels_only(self) -> bool:
         """Whether the head reads nothing behind <<SEP>> of a BERT's last layer, so that it need not be computed there.
 
         Labels that are averaged up to the next one take in the whole text where it is not extracted, and what leads
@@ -187,14 +187,14 @@ def read_checkpoint(
     if not isinstance(config.get("encoder_config"), dict):
         raise CheckpointError(f"{folder}: config.json has no encoder_config, so this is no GLiClass checkpoint")
     refuse_unsupported(config)
-    card = _read_card(folder)
+    card = _read_options(folder)
     positions = _positions(config["encoder_config"])
     return Checkpoint(
         folder=folder,
         name=name or card.name or folder.name,
         revision=revision or fingerprint(folder),
         config=config,
-        card=card,
+        options=card,
         max_length=_capped(max_length, positions),
         label_max_length=_positions(config.get("label_model_config") or {}) or UPSTREAM_MAX_LENGTH,
     )
@@ -300,16 +300,16 @@ def _read_json(path: Path, missing: str) -> dict[str, Any]:
     return value
 
 
-def _read_card(folder: Path) -> Card:
-    if not (folder / CARD_FILE).is_file():
-        return Card()
-    values = _read_json(folder / CARD_FILE, "")
+def _read_options(folder: Path) -> ModelOptions:
+    if not (folder / OPTIONS_FILE).is_file():
+        return ModelOptions()
+    values = _read_json(folder / OPTIONS_FILE, "")
     if values.get("direction", "passage-as-text") not in get_args(Direction):
-        raise CheckpointError(f"{folder / CARD_FILE}: direction {values['direction']!r} is none of {Direction}")
+        raise CheckpointError(f"{folder / OPTIONS_FILE}: direction {values['direction']!r} is none of {Direction}")
     most = values.get("max_labels")
     if most is not None and (not isinstance(most, int) or most < 1):
-        raise CheckpointError(f"{folder / CARD_FILE}: max_labels: expected a positive number or null, got {most!r}")
-    return Card(**{key: value for key, value in values.items() if key in Card.__slots__})
+        raise CheckpointError(f"{folder / OPTIONS_FILE}: max_labels: expected a positive number or null, got {most!r}")
+    return ModelOptions(**{key: value for key, value in values.items() if key in ModelOptions.__slots__})
 
 
 def fingerprint(*folders: Path) -> str:

@@ -1,4 +1,4 @@
-"""Requests to passes: token ids of one forward pass each, with every text read whole or its cut announced."""
+"""Encode requests as token sequences; a long text is windowed, or its cut is reported."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gliclass_rerank.errors import LabelTooLongError, TextTooLongError, UnreadableTextError
 from gliclass_rerank.models.checkpoint import Checkpoint
-from gliclass_rerank.models.template import TO_THE_END, Frame, Layout
+from gliclass_rerank.models.template import TO_THE_END, InputTemplate, TemplateBuilder
 from gliclass_rerank.models.tokenizer import TextTokenizer
 from gliclass_rerank.models.vocabulary import Ids
 from gliclass_rerank.types import Example, Logits, ScoreRequest, Span
@@ -22,7 +22,7 @@ MAX_OVERLAP = 64  # tokens that neighbouring windows share, so that no statement
 
 
 @dataclass(frozen=True, slots=True)
-class Pass:
+class EncodedSequence:
     """One sequence for the model.
 
     Attributes:
@@ -49,17 +49,17 @@ class Pass:
 
 @dataclass(frozen=True, slots=True)
 class EncodedRequest:
-    """The passes of one request: every window of the text with every group of labels, windows outermost."""
+    """The sequences of one request: every window of the text with every group of labels, windows outermost."""
 
-    passes: tuple[Pass, ...]
+    sequences: tuple[EncodedSequence, ...]
     spans: tuple[Span, ...]
     truncated: bool
     unread_text: bool = False
     unread_labels: tuple[int, ...] = ()
 
     def assemble(self, logits: Sequence[NDArray[np.float32]]) -> Logits:
-        """Put the passes' logits, float32 of shape (labels of its group,) each, together again."""
-        groups = len(self.passes) // len(self.spans)
+        """Combine the logits of the sequences, float32, shape (labels of the group,) each."""
+        groups = len(self.sequences) // len(self.spans)
         rows = [np.concatenate(logits[start : start + groups]) for start in range(0, len(logits), groups)]
         return Logits.over_windows(
             np.stack(rows),
@@ -85,39 +85,39 @@ class InputEncoder:
         self._checkpoint = checkpoint
         self._tokenizer = tokenizer
         self._label_tokenizer = label_tokenizer or tokenizer
-        self._layout = Layout(checkpoint, tokenizer)
+        self._templates = TemplateBuilder(checkpoint, tokenizer)
 
     def encode(self, requests: Sequence[ScoreRequest]) -> list[EncodedRequest]:
-        """Tokenise and frame requests; texts are tokenised together, on all cores.
+        """Tokenise and template requests; texts are tokenised together, on all cores.
 
         Raises:
             UnreadableTextError: a text or label of which nothing is left after tokenising.
             LabelTooLongError: a label, or prompt and examples, that leave no room for the text.
             TextTooLongError: a text that does not fit, where the request asks for that error.
         """
-        cache: dict[tuple[object, ...], Frame] = {}  # requests of one call mostly share their labels
+        cache: dict[tuple[object, ...], InputTemplate] = {}  # requests of one call mostly share their labels
         unread: dict[tuple[str, ...], tuple[int, ...]] = {}
-        frames = []
+        templates = []
         for request in requests:
             key = (request.labels, request.prompt, request.examples)
             if key not in cache:
-                cache[key] = self._frame(request)
+                cache[key] = self._template(request)
                 unread[request.labels] = self._unread(request.labels)
-            frames.append(cache[key])
+            templates.append(cache[key])
         texts: list[Ids] = [np.empty(0, np.int32)] * len(requests)
         for first in (True, False):
-            chosen = [i for i, frame in enumerate(frames) if frame.first == first]
-            strings = [f"{frames[i].lead}{requests[i].text}{frames[i].trail}" for i in chosen]
+            chosen = [i for i, template in enumerate(templates) if template.first == first]
+            strings = [f"{templates[i].lead}{requests[i].text}{templates[i].trail}" for i in chosen]
             for i, ids in zip(chosen, self._tokenizer.batch(strings, first=first), strict=True):
                 texts[i] = ids
-        return [self._flagged(*item, unread[item[0].labels]) for item in zip(requests, frames, texts, strict=True)]
+        return [self._flagged(*item, unread[item[0].labels]) for item in zip(requests, templates, texts, strict=True)]
 
     def _flagged(
-        self, request: ScoreRequest, frame: Frame, text: Ids, unread_labels: tuple[int, ...]
+        self, request: ScoreRequest, template: InputTemplate, text: Ids, unread_labels: tuple[int, ...]
     ) -> EncodedRequest:
         """Encode a request, and say what of it the vocabulary does not know."""
-        encoded = self._encode(request, frame, text)
-        if not frame.lead and not frame.trail:
+        encoded = self._encode(request, template, text)
+        if not template.lead and not template.trail:
             reads = self._tokenizer.reads(request.text, text)
         else:  # a prompt that is known must not hide a text that is not
             reads = self._tokenizer.knows(text) or self._tokenizer.reads(
@@ -131,26 +131,26 @@ class InputEncoder:
         """Positions of the labels that the vocabulary does not know."""
         return tuple(i for i, label in enumerate(labels) if not self._label_tokenizer.reads_label(label))
 
-    def _frame(self, request: ScoreRequest) -> Frame:
+    def _template(self, request: ScoreRequest) -> InputTemplate:
         for label in request.labels:
             if not self._label_tokenizer.ids_of_label(label):
                 raise UnreadableTextError("label", label, NOTHING_LEFT)
-        return self._layout.frame(request.labels, request.prompt, request.examples)
+        return self._templates.template(request.labels, request.prompt, request.examples)
 
-    def _encode(self, request: ScoreRequest, frame: Frame, text: Ids) -> EncodedRequest:
-        prompt = frame.lead + frame.trail
-        if not len(text) or (prompt and len(text) <= len(self._tokenizer.ids(prompt, first=frame.first))):
-            self._parts(request.text, frame, text)  # raises if the tokens are all the prompt's
+    def _encode(self, request: ScoreRequest, template: InputTemplate, text: Ids) -> EncodedRequest:
+        prompt = template.lead + template.trail
+        if not len(text) or (prompt and len(text) <= len(self._tokenizer.ids(prompt, first=template.first))):
+            self._parts(request.text, template, text)  # raises if the tokens are all the prompt's
         limit = self._checkpoint.max_length
-        fits = len(frame.before) + len(text) + len(frame.after) <= limit
-        if fits and len(frame.side) <= limit and len(request.labels) <= self._max_labels(request.labels):
-            whole = self._pass(request, frame, frame.before, text, frame.after, request.labels)
+        fits = len(template.before) + len(text) + len(template.after) <= limit
+        if fits and len(template.side) <= limit and len(request.labels) <= self._max_labels(request.labels):
+            whole = self._sequence(request, template, template.before, text, template.after, request.labels)
             return EncodedRequest((whole,), ((0, len(request.text)),), truncated=False)
-        return self._encode_windows(request, frame, text)
+        return self._encode_windows(request, template, text)
 
-    def _encode_windows(self, request: ScoreRequest, frame: Frame, text: Ids) -> EncodedRequest:
-        lead, body, trail, offsets = self._parts(request.text, frame, text)
-        room, side_room = self._room(request.labels, frame)
+    def _encode_windows(self, request: ScoreRequest, template: InputTemplate, text: Ids) -> EncodedRequest:
+        lead, body, trail, offsets = self._parts(request.text, template, text)
+        room, side_room = self._room(request.labels, template)
         groups, size = self._fit_labels(request.labels, room - len(lead) - len(trail), side_room, len(body))
         bounds = window_bounds(len(body), size, min(MAX_OVERLAP, size // 4))
         if request.long_text == "error" and len(bounds) > 1:
@@ -161,18 +161,22 @@ class InputEncoder:
         truncated = request.long_text == "truncate" and len(bounds) > 1
         if truncated:
             bounds = [(0, size)]
-        frames = [self._layout.frame(group, request.prompt, request.examples) for group in groups]
-        passes = [
-            self._pass(request, part, [*part.before, *lead], body[start:end], [*trail, *part.after], group)
+        templates = [self._templates.template(group, request.prompt, request.examples) for group in groups]
+        sequences = [
+            self._sequence(request, part, [*part.before, *lead], body[start:end], [*trail, *part.after], group)
             for start, end in bounds
-            for part, group in zip(frames, groups, strict=True)
+            for part, group in zip(templates, groups, strict=True)
         ]
         spans = [(int(offsets[start, 0]), int(offsets[end - 1, 1])) for start, end in bounds]
-        return EncodedRequest(tuple(passes), tuple(spans), truncated)
+        return EncodedRequest(tuple(sequences), tuple(spans), truncated)
 
-    def _parts(self, text: str, frame: Frame, ids: Ids) -> tuple[list[int], Ids, list[int], NDArray[np.int64]]:
+    def _parts(
+        self, text: str, template: InputTemplate, ids: Ids
+    ) -> tuple[list[int], Ids, list[int], NDArray[np.int64]]:
         """Split jointly tokenised lead, text and trail; a token across a border belongs to the text."""
-        offsets = self._tokenizer.offsets(f"{frame.lead}{text}{frame.trail}", first=frame.first) - len(frame.lead)
+        offsets = self._tokenizer.offsets(f"{template.lead}{text}{template.trail}", first=template.first) - len(
+            template.lead
+        )
         inside = (offsets[:, 1] > 0) & (offsets[:, 0] < len(text))
         if not inside.any():
             raise UnreadableTextError("text", text, NOTHING_LEFT)
@@ -181,15 +185,17 @@ class InputEncoder:
 
     def labels_share_pass(self, labels: Sequence[str], examples: Sequence[Example] = ()) -> bool:
         """Whether these labels are read in one pass beside a text of any length (without a prompt)."""
-        room, side_room = self._room(labels, self._layout.frame(labels, "", examples))
-        used = sum(map(self._layout.label_cost, labels))
+        room, side_room = self._room(labels, self._templates.template(labels, "", examples))
+        used = sum(map(self._templates.label_cost, labels))
         fit = (len(labels) == 1 or used <= room - room // 2) and room - used >= MIN_TEXT_TOKENS
-        return fit and sum(map(self._layout.side_cost, labels)) <= side_room and len(labels) <= self._max_labels(labels)
+        return (
+            fit and sum(map(self._templates.side_cost, labels)) <= side_room and len(labels) <= self._max_labels(labels)
+        )
 
-    def _room(self, labels: Sequence[str], frame: Frame) -> tuple[int, int]:
+    def _room(self, labels: Sequence[str], template: InputTemplate) -> tuple[int, int]:
         """Tokens that are left for text and labels, and for labels in a sequence of their own."""
-        fixed = len(frame.before) + len(frame.after) - sum(map(self._layout.label_cost, labels))
-        fixed_side = len(frame.side) - sum(map(self._layout.side_cost, labels))
+        fixed = len(template.before) + len(template.after) - sum(map(self._templates.label_cost, labels))
+        fixed_side = len(template.side) - sum(map(self._templates.side_cost, labels))
         return self._checkpoint.max_length - fixed, self._checkpoint.max_length - fixed_side
 
     def _fit_labels(
@@ -198,10 +204,10 @@ class InputEncoder:
         """Divide ``room`` tokens between labels and text: groups of labels, and the size of a window.
 
         Labels may take half of the room, or what a short text leaves, and ``side_room`` of a sequence of their own.
-        More labels than that, or than the model was trained with, are scored in several passes over the same windows.
+        More labels than that, or than the model was trained with, are divided over several sequences per window.
         """
-        costs = [self._layout.label_cost(label) for label in labels]
-        side_costs = [self._layout.side_cost(label) for label in labels]
+        costs = [self._templates.label_cost(label) for label in labels]
+        side_costs = [self._templates.side_cost(label) for label in labels]
         count = self._max_labels(labels)
         label_room = room - min(text_tokens, room // 2)
         longest = max(costs)
@@ -229,23 +235,29 @@ class InputEncoder:
 
     def _max_labels(self, labels: Sequence[str]) -> int:
         """Labels of one pass: as many as the model was trained with at most, groups of like size."""
-        most = self._checkpoint.card.max_labels or len(labels)
+        most = self._checkpoint.options.max_labels or len(labels)
         return math.ceil(len(labels) / math.ceil(len(labels) / most))
 
-    def _pass(
-        self, request: ScoreRequest, frame: Frame, before: list[int], text: Ids, after: list[int], labels: Sequence[str]
-    ) -> Pass:
+    def _sequence(
+        self,
+        request: ScoreRequest,
+        template: InputTemplate,
+        before: list[int],
+        text: Ids,
+        after: list[int],
+        labels: Sequence[str],
+    ) -> EncodedSequence:
         ids = np.concatenate([np.array(before, np.int32), text, np.array(after, np.int32)])
-        # A prompt stands between the frame and the text, so "after" starts that much later.
-        shift = len(ids) - len(frame.after) if frame.labels_in == "after" else 0
-        end = len(frame.side) if frame.labels_in == "side" else len(ids)
-        spans = [(start + shift, end if stop == TO_THE_END else stop + shift) for start, stop in frame.spans]
-        separated = frame.separator is not None and frame.labels_in in ("before", "after")
-        return Pass(
+        # A prompt stands between the template and the text, so "after" starts that much later.
+        shift = len(ids) - len(template.after) if template.labels_in == "after" else 0
+        end = len(template.side) if template.labels_in == "side" else len(ids)
+        spans = [(start + shift, end if stop == TO_THE_END else stop + shift) for start, stop in template.spans]
+        separated = template.separator is not None and template.labels_in in ("before", "after")
+        return EncodedSequence(
             ids=ids,
             label_spans=np.array(spans, np.int32).reshape(-1, 2),
-            separator=shift + (frame.separator or 0) if separated else 0,
-            side=np.array(frame.side, np.int32),
+            separator=shift + (template.separator or 0) if separated else 0,
+            side=np.array(template.side, np.int32),
             labels=tuple(labels),
             has_examples=bool(request.examples),
         )

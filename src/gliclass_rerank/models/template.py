@@ -1,6 +1,6 @@
 """Where labels, text, prompt and examples stand in a model's input: one function per architecture.
 
-A layout is the frame around the text: ids before it, ids after it, and where in them the labels are. Upstream
+A layout is the template around the text: ids before it, ids after it, and where in them the labels are. Upstream
 joins strings and tokenises the result; here ids are spliced, so a marker inside a text cannot shift a label.
 """
 
@@ -19,7 +19,7 @@ TO_THE_END = -1  # end of a label span that runs to the end of its sequence
 
 
 @dataclass(slots=True)
-class Frame:
+class InputTemplate:
     """The input around one text.
 
     Attributes:
@@ -44,8 +44,8 @@ class Frame:
     side: list[int] = field(default_factory=list)
 
 
-class Layout:
-    """Builds the `Frame` of a checkpoint's architecture.
+class TemplateBuilder:
+    """Builds the `InputTemplate` of a checkpoint's architecture.
 
     Raises:
         CheckpointError: the tokenizer lacks a marker, or has it under another id than the configuration.
@@ -65,8 +65,8 @@ class Layout:
         if checkpoint.architecture != "bi-encoder":
             self._check_markers()
 
-    def frame(self, labels: Sequence[str], prompt: str, examples: Sequence[Example]) -> Frame:
-        """Build the frame of a text that is to be scored against ``labels``."""
+    def template(self, labels: Sequence[str], prompt: str, examples: Sequence[Example]) -> InputTemplate:
+        """Build the template of a text that is to be scored against ``labels``."""
         return self._build(labels, prompt, examples)
 
     def label_cost(self, label: str) -> int:
@@ -93,12 +93,12 @@ class Layout:
                     f"as {found}; these files belong to different models"
                 )
 
-    def _uni_encoder(self, labels: Sequence[str], prompt: str, examples: Sequence[Example]) -> Frame:
+    def _uni_encoder(self, labels: Sequence[str], prompt: str, examples: Sequence[Example]) -> InputTemplate:
         ids, spans = self._label_section(labels)
         after = [*self._examples(examples), *self._tokenizer.suffix]
         if self._checkpoint.prompt_first:
             return self._text_last([*self._tokenizer.prefix], ids, spans, after, lead=prompt)
-        return Frame(
+        return InputTemplate(
             before=[*self._tokenizer.prefix],
             after=[*ids, *self._ids(prompt), *after],
             first=True,
@@ -109,13 +109,13 @@ class Layout:
 
     def _text_last(
         self, prefix: list[int], ids: list[int], spans: list[tuple[int, int]], after: list[int], *, lead: str = ""
-    ) -> Frame:
+    ) -> InputTemplate:
         shift = len(prefix)
         moved = [(start + shift, end if end == TO_THE_END else end + shift) for start, end in spans]
         before = prefix + ids
-        return Frame(before=before, after=after, lead=lead, spans=moved, separator=len(before) - 1)
+        return InputTemplate(before=before, after=after, lead=lead, spans=moved, separator=len(before) - 1)
 
-    def _fused(self, labels: Sequence[str], prompt: str, examples: Sequence[Example]) -> Frame:
+    def _fused(self, labels: Sequence[str], prompt: str, examples: Sequence[Example]) -> InputTemplate:
         """Labels are only markers here; the label encoder's embeddings are written over them."""
         ids = [self._tokenizer.marker(LABEL)] * len(labels) + [self._tokenizer.marker(SEP)]
         spans = [(i, i + 1) for i in range(len(labels))]
@@ -123,7 +123,7 @@ class Layout:
         if self._checkpoint.prompt_first:
             prefix = [*self._tokenizer.prefix, *self._ids(f"{prompt} " if prompt else "", first=True)]
             return self._text_last(prefix, ids, spans, after)
-        return Frame(
+        return InputTemplate(
             before=[*self._tokenizer.prefix],
             after=[*ids, *after],
             trail=f"{prompt} " if prompt else "",
@@ -133,10 +133,10 @@ class Layout:
             separator=len(ids) - 1,
         )
 
-    def _bi_encoder(self, labels: Sequence[str], prompt: str, examples: Sequence[Example]) -> Frame:
+    def _bi_encoder(self, labels: Sequence[str], prompt: str, examples: Sequence[Example]) -> InputTemplate:
         if examples:
             raise InputError("a bi-encoder reads no examples; pass none, or use another architecture")
-        return Frame(
+        return InputTemplate(
             before=[*self._tokenizer.prefix],
             after=[*self._tokenizer.suffix],
             lead=f"{prompt} " if prompt else "",
@@ -144,21 +144,21 @@ class Layout:
             labels_in="apart",
         )
 
-    def _encoder_decoder(self, labels: Sequence[str], prompt: str, examples: Sequence[Example]) -> Frame:
+    def _encoder_decoder(self, labels: Sequence[str], prompt: str, examples: Sequence[Example]) -> InputTemplate:
         ids, spans = self._label_section(labels)
         prefix = self._tokenizer.prefix
-        frame = self._text_last([*prefix], ids, spans, [])
-        return Frame(
+        template = self._text_last([*prefix], ids, spans, [])
+        return InputTemplate(
             before=[*prefix],
             after=[*self._examples(examples), *self._tokenizer.suffix],
             first=True,
             labels_in="side",
-            spans=frame.spans,
-            separator=frame.separator,
-            side=[*frame.before, *self._ids(prompt), *self._tokenizer.suffix],
+            spans=template.spans,
+            separator=template.separator,
+            side=[*template.before, *self._ids(prompt), *self._tokenizer.suffix],
         )
 
-    def _decoder_kv(self, labels: Sequence[str], prompt: str, examples: Sequence[Example]) -> Frame:
+    def _decoder_kv(self, labels: Sequence[str], prompt: str, examples: Sequence[Example]) -> InputTemplate:
         """Context, then the labels with their markers behind them, between two separators."""
         label, separator = self._tokenizer.marker(LABEL), self._tokenizer.marker(SEP)
         after = [separator]
@@ -169,9 +169,9 @@ class Layout:
             after.append(label)
         after.append(separator)
         if not examples:
-            return Frame(after=after, lead=prompt, first=True, labels_in="after", spans=spans)
+            return InputTemplate(after=after, lead=prompt, first=True, labels_in="after", spans=spans)
         before = [*self._ids(prompt, first=True), *self._examples(examples)]
-        return Frame(before=before, after=after, labels_in="after", spans=spans)
+        return InputTemplate(before=before, after=after, labels_in="after", spans=spans)
 
     def _label_section(self, labels: Sequence[str]) -> tuple[list[int], list[tuple[int, int]]]:
         """Ids of ``<<LABEL>>a<<LABEL>>b<<SEP>>`` and the span that each label's embedding is pooled from."""

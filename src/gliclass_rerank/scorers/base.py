@@ -12,11 +12,11 @@ import numpy as np
 from gliclass_rerank.copies import Reloadable
 from gliclass_rerank.errors import DeviceMemoryError, NonFiniteError
 from gliclass_rerank.models.checkpoint import Checkpoint
-from gliclass_rerank.models.encoding import EncodedRequest, InputEncoder, Pass, chunk_sizes
+from gliclass_rerank.models.encoding import EncodedRequest, EncodedSequence, InputEncoder, chunk_sizes
 from gliclass_rerank.models.tokenizer import TextTokenizer
 from gliclass_rerank.models.upstream import refuse_breaks
 from gliclass_rerank.scorers.batch_plan import batch_cost, chunked, plan_batches
-from gliclass_rerank.scorers.prefetch import one_ahead, one_behind
+from gliclass_rerank.scorers.prefetch import drain_one_late, prefetch
 from gliclass_rerank.types import Example, FloatArray, Logits, ModelInfo, ScoreRequest
 from gliclass_rerank.unreadable import naming, request_places
 
@@ -27,7 +27,7 @@ CHUNK_CHARACTERS = 4_000_000
 PACKED_CHUNK_REQUESTS = 256
 
 Waiting = Callable[[], FloatArray]
-"""A batch under way: called once, it waits for its logits, float32 of shape (passes, labels)."""
+"""A batch under way: called once, it waits for its logits, float32 of shape (sequences, labels)."""
 
 
 class LocalScorer(Reloadable, ABC):
@@ -45,7 +45,7 @@ class LocalScorer(Reloadable, ABC):
     _out_of_memory: tuple[type[BaseException], ...] = ()
     """What the backend raises when a batch does not fit into the device; subclasses name it."""
     _pads: bool = True
-    """Whether a batch is padded to its longest pass; else passes are packed, and a batch costs their own tokens."""
+    """Whether a batch is padded to its longest sequence; packed batches cost only their own tokens."""
 
     def __init__(self, checkpoint: Checkpoint, info: ModelInfo, *, max_batch_tokens: int) -> None:
         self._checkpoint = checkpoint
@@ -88,8 +88,8 @@ class LocalScorer(Reloadable, ABC):
         chunks = list(chunked(requests, chunk_sizes(requests), max_items=most, max_size=CHUNK_CHARACTERS))
         if not self._overlaps or len(chunks) == 1:  # nothing to overlap with, and a thread takes time to start
             return [row for chunk in chunks for row in self._start(self._encoder.encode(chunk))()]
-        with closing(one_ahead(self._encoder.encode, chunks)) as encoded:
-            return [row for finish in one_behind(map(self._start, encoded)) for row in finish()]
+        with closing(prefetch(self._encoder.encode, chunks)) as encoded:
+            return [row for finish in drain_one_late(map(self._start, encoded)) for row in finish()]
 
     def labels_share_pass(self, labels: Sequence[str], examples: Sequence[Example] = ()) -> bool:
         """Whether these labels are read in one pass beside a text of any length; see `scored.labels_share_pass`."""
@@ -106,28 +106,30 @@ class LocalScorer(Reloadable, ABC):
             self.score([ScoreRequest("What is this passage about?", ("a test of the model",))])
 
     @abstractmethod
-    def _run(self, batch: Sequence[Pass]) -> FloatArray:
-        """Return logits, float32 of shape (passes, labels); all passes of a batch have as many labels."""
+    def _run(self, batch: Sequence[EncodedSequence]) -> FloatArray:
+        """Return logits, float32 of shape (sequences, labels); all sequences of a batch have as many labels."""
 
-    def _launch(self, batch: Sequence[Pass]) -> Waiting:
+    def _launch(self, batch: Sequence[EncodedSequence]) -> Waiting:
         """Start a batch; subclasses whose device works beside us need not wait for it here."""
         logits = self._run(batch)
         return lambda: logits
 
-    def _map(self, run: Callable[[list[Pass]], FloatArray], batches: Iterable[list[Pass]]) -> Iterator[FloatArray]:
+    def _map(
+        self, run: Callable[[list[EncodedSequence]], FloatArray], batches: Iterable[list[EncodedSequence]]
+    ) -> Iterator[FloatArray]:
         """Run batches; subclasses may run several at a time, results in order."""
         return map(run, batches)
 
     def _start(self, encoded: Sequence[EncodedRequest]) -> Callable[[], list[Logits]]:
         """Batch a chunk and start it where the device works beside us; the result finishes it."""
-        passes = [item for request in encoded for item in request.passes]
+        sequences = [item for request in encoded for item in request.sequences]
         plan = plan_batches(
-            [item.cost for item in passes],
-            [len(item.labels) for item in passes],
+            [item.cost for item in sequences],
+            [len(item.labels) for item in sequences],
             max_tokens=self._max_batch_tokens,
             padded=self._pads,
         )
-        batches = [[passes[i] for i in indices] for indices in plan]
+        batches = [[sequences[i] for i in indices] for indices in plan]
         results: Iterator[FloatArray]
         if self._overlaps:
             launched = [self._launch_to_fit(batch) for batch in batches]
@@ -150,9 +152,9 @@ class LocalScorer(Reloadable, ABC):
             for i, row in zip(batch, logits, strict=True):
                 rows[i] = row
         ordered = iter(rows)
-        return [request.assemble([next(ordered) for _ in request.passes]) for request in encoded]
+        return [request.assemble([next(ordered) for _ in request.sequences]) for request in encoded]
 
-    def _launch_to_fit(self, batch: list[Pass]) -> Waiting:
+    def _launch_to_fit(self, batch: list[EncodedSequence]) -> Waiting:
         """Start a batch, in halves of halves if the device's memory is too small for it."""
         cost = batch_cost([item.cost for item in batch], padded=self._pads)
         if len(batch) == 1 or cost <= self._max_batch_tokens:  # else the budget has shrunk since the plan was made
@@ -170,7 +172,7 @@ class LocalScorer(Reloadable, ABC):
         halves = [self._launch_to_fit(batch[:middle]), self._launch_to_fit(batch[middle:])]
         return lambda: np.concatenate([wait() for wait in halves])
 
-    def _try_to_launch(self, batch: list[Pass]) -> Waiting | str:
+    def _try_to_launch(self, batch: list[EncodedSequence]) -> Waiting | str:
         """Start a batch, or say what the backend says of its memory."""
         try:
             return self._launch(batch)

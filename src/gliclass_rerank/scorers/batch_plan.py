@@ -1,4 +1,4 @@
-"""Grouping passes into batches. Pure: numbers in, indices out."""
+"""Grouping sequences into batches. Pure: numbers in, indices out."""
 
 from __future__ import annotations
 

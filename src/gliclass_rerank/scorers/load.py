@@ -191,7 +191,7 @@ def _download(model: str, revision: str | None) -> Path:
 def _chosen_backend(checkpoint: Checkpoint, backend: Backend, device: str, dtype: Dtype) -> str:
     on_cpu = device in ("auto", "cpu")
     has_graph = checkpoint.onnx_file.is_file()
-    fits = dtype in ("auto", checkpoint.card.dtype)
+    fits = dtype in ("auto", checkpoint.options.dtype)
     if backend == "auto":
         return "onnx" if has_graph and on_cpu and fits else "torch"
     if backend == "onnx":
@@ -203,7 +203,9 @@ def _chosen_backend(checkpoint: Checkpoint, backend: Backend, device: str, dtype
         if not on_cpu:
             raise OptionError(f"device: the onnx backend runs on 'cpu', got {device!r}")
         if not fits:
-            raise OptionError(f"dtype: this graph is {checkpoint.card.dtype}, got {dtype!r}; export one, or use torch")
+            raise OptionError(
+                f"dtype: this graph is {checkpoint.options.dtype}, got {dtype!r}; export one, or use torch"
+            )
     return backend
 
 
@@ -216,7 +218,7 @@ def _load_onnx(checkpoint: Checkpoint, max_batch_tokens: int | None, threads: in
     from gliclass_rerank.scorers.onnx import OnnxScorer
     from gliclass_rerank.scorers.onnx_kernels import exact_kernel  # both import onnxruntime
 
-    info = _info(checkpoint, "onnx", "cpu", checkpoint.card.dtype)
+    info = _info(checkpoint, "onnx", "cpu", checkpoint.options.dtype)
     if info.dtype == "int8":
         info = replace(info, kernel=exact_kernel())
     return OnnxScorer(checkpoint, info, max_batch_tokens=max_batch_tokens or BATCH_TOKENS["onnx"], threads=threads)
@@ -285,7 +287,7 @@ def _info(checkpoint: Checkpoint, backend: str, device: str, dtype: str) -> Mode
         device=device,
         dtype=dtype,
         max_length=checkpoint.max_length,
-        direction=checkpoint.card.direction,
-        prior_weight=checkpoint.card.prior_weight,
+        direction=checkpoint.options.direction,
+        prior_weight=checkpoint.options.prior_weight,
         calibration=read_calibration(checkpoint.folder),
     )

@@ -12,7 +12,7 @@ import onnxruntime
 from gliclass_rerank.errors import CheckpointError
 from gliclass_rerank.forks import PerProcess
 from gliclass_rerank.models.checkpoint import Checkpoint
-from gliclass_rerank.models.encoding import Pass
+from gliclass_rerank.models.encoding import EncodedSequence
 from gliclass_rerank.scorers.base import LocalScorer
 from gliclass_rerank.scorers.padded.arrays import uni_encoder_inputs
 from gliclass_rerank.types import FloatArray, ModelInfo
@@ -46,14 +46,16 @@ class OnnxScorer(LocalScorer):
         except Exception as error:  # onnxruntime's errors share no base below Exception
             raise CheckpointError(f"{file}: onnxruntime cannot load it: {error}") from error
         self._pool = PerProcess(partial(ThreadPoolExecutor, threads, thread_name_prefix="gliclass-onnx"))
-        self._prompts = any(item.name == "prompts" for item in self._session.get_inputs())
+        self._labels_only = any(item.name == "label_positions" for item in self._session.get_inputs())
         self._pad_id = int(checkpoint.config.get("pad_token_id") or 0)
 
-    def _run(self, batch: Sequence[Pass]) -> FloatArray:
+    def _run(self, batch: Sequence[EncodedSequence]) -> FloatArray:
         segments = self._checkpoint.uses_segments
-        feed = uni_encoder_inputs(batch, self._pad_id, segments=segments, prompts=self._prompts)
+        feed = uni_encoder_inputs(batch, self._pad_id, segments=segments, label_positions=self._labels_only)
         logits: FloatArray = np.asarray(self._session.run(["logits"], feed)[0], np.float32)
         return logits
 
-    def _map(self, run: Callable[[list[Pass]], FloatArray], batches: Iterable[list[Pass]]) -> Iterator[FloatArray]:
+    def _map(
+        self, run: Callable[[list[EncodedSequence]], FloatArray], batches: Iterable[list[EncodedSequence]]
+    ) -> Iterator[FloatArray]:
         return self._pool.get().map(run, batches)

@@ -10,7 +10,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def one_ahead(make: Callable[[T], R], items: Iterable[T]) -> Generator[R, None, None]:
+def prefetch(make: Callable[[T], R], items: Iterable[T]) -> Generator[R, None, None]:
     """Like ``map``, but the next result is made on a thread while the consumer works on the current one.
 
     Results come in order, and an error of ``make`` where its result would have come. When the generator ends or is
@@ -27,7 +27,7 @@ def one_ahead(make: Callable[[T], R], items: Iterable[T]) -> Generator[R, None, 
             yield current.result()
 
 
-def one_behind(started: Iterable[T]) -> Iterator[T]:
+def drain_one_late(started: Iterable[T]) -> Iterator[T]:
     """Yield each item after the one behind it was drawn: what that one started runs while this one is finished."""
     waiting: list[T] = []
     for item in started:

@@ -23,7 +23,7 @@ from gliclass_rerank.errors import CheckpointError, LabelTooLongError, ModelErro
 from gliclass_rerank.export.quantize_weights import FACTORS, INT8, SCALE
 from gliclass_rerank.forks import PerProcess
 from gliclass_rerank.models.checkpoint import Checkpoint
-from gliclass_rerank.models.encoding import InputEncoder, Pass
+from gliclass_rerank.models.encoding import EncodedSequence, InputEncoder
 from gliclass_rerank.models.tokenizer import TextTokenizer
 from gliclass_rerank.models.upstream import refuse_breaks
 from gliclass_rerank.scorers.base import LocalScorer, Waiting
@@ -76,9 +76,9 @@ class TorchScorer(LocalScorer):
         # Before the weights are rounded: the head of a packed model is fp32.
         head = None if self._pads else PackedHead(model).to(device)
         model = cast_weights(model.to(device), dtype).eval()
-        self._network = Network(checkpoint, model)
-        if self._network.label_tokenizer:
-            self._encoder = InputEncoder(checkpoint, self._tokenizer, self._network.label_tokenizer)
+        self._runner = ModelRunner(checkpoint, model)
+        if self._runner.label_tokenizer:
+            self._encoder = InputEncoder(checkpoint, self._tokenizer, self._runner.label_tokenizer)
         self._packed = PackedUniEncoder(model, head, max_length=checkpoint.max_length) if head else None
         self._label_embeddings: OrderedDict[str, Tensor] = OrderedDict()
         self._label_lock = PerProcess(Lock)
@@ -95,10 +95,10 @@ class TorchScorer(LocalScorer):
             with torch.inference_mode():
                 self._packed.warm_up()
 
-    def _run(self, batch: Sequence[Pass]) -> FloatArray:
+    def _run(self, batch: Sequence[EncodedSequence]) -> FloatArray:
         return self._launch(batch)()
 
-    def _launch(self, batch: Sequence[Pass]) -> Waiting:
+    def _launch(self, batch: Sequence[EncodedSequence]) -> Waiting:
         self._entered.get()
         try:
             return self._enqueue(batch)
@@ -108,7 +108,7 @@ class TorchScorer(LocalScorer):
             torch.cuda.empty_cache()  # torch's allocator does so before it gives up; these cannot
             raise torch.cuda.OutOfMemoryError(str(error)) from None
 
-    def _enqueue(self, batch: Sequence[Pass]) -> Waiting:
+    def _enqueue(self, batch: Sequence[EncodedSequence]) -> Waiting:
         with torch.inference_mode():
             logits = (self._packed(self._packed.pack(batch)) if self._packed else self._padded(batch)).float()
             if logits.device.type != "cuda":
@@ -124,8 +124,8 @@ class TorchScorer(LocalScorer):
 
         return wait
 
-    def _padded(self, batch: Sequence[Pass]) -> Tensor:
-        logits: Tensor = self._network(batch, self._embed_labels)
+    def _padded(self, batch: Sequence[EncodedSequence]) -> Tensor:
+        logits: Tensor = self._runner(batch, self._embed_labels)
         return logits
 
     def _embed_labels(self, labels: Sequence[str]) -> Tensor:
@@ -134,7 +134,7 @@ class TorchScorer(LocalScorer):
             missing = [label for label in dict.fromkeys(labels) if label not in self._label_embeddings]
             known = {label: self._label_embeddings[label] for label in labels if label not in missing}
         for label in missing:
-            known[label] = self._network.embed_label(label)
+            known[label] = self._runner.embed_label(label)
         with self._label_lock.get():
             for label in dict.fromkeys(labels):
                 self._label_embeddings[label] = known[label]
@@ -160,8 +160,8 @@ def _enter(loaded_by: int, info: ModelInfo) -> None:
     torch.set_num_threads(1)  # OpenMP waits for ever for threads that only the parent has
 
 
-class Network(nn.Module):
-    """A model that reads passes: what inference and training have in common.
+class ModelRunner(nn.Module):
+    """A model that reads sequences: what inference and training have in common.
 
     Args:
         checkpoint: where the model came from.
@@ -171,37 +171,39 @@ class Network(nn.Module):
 
     def __init__(self, checkpoint: Checkpoint, model: GLiClassModel, *, all_states: bool = False) -> None:
         super().__init__()
-        self.read = forward_of(model)
-        self._prompts_only = checkpoint.reads_prompts_only and not all_states
+        self.module = forward_of(model)
+        self._labels_only = checkpoint.head_reads_labels_only and not all_states
         self._checkpoint = checkpoint
         self._device = next(model.parameters()).device
         self._pad_id = int(model.config.pad_token_id or 0)
-        reads_labels_apart = isinstance(self.read, BiEncoderForward)
+        reads_labels_apart = isinstance(self.module, BiEncoderForward)
         self.label_tokenizer = TextTokenizer(label_tokenizer_file(checkpoint)) if reads_labels_apart else None
 
-    def forward(self, batch: Sequence[Pass], embed_labels: Callable[[Sequence[str]], Tensor] | None = None) -> Tensor:
-        """Return logits, shape (passes, labels). Where passes differ in labels, the surplus columns mean nothing.
+    def forward(
+        self, batch: Sequence[EncodedSequence], embed_labels: Callable[[Sequence[str]], Tensor] | None = None
+    ) -> Tensor:
+        """Return logits, shape (sequences, labels). Where sequences differ in labels, the surplus columns mean nothing.
 
         Args:
             batch: at least one pass; of a bi-encoder or decoder, all with as many labels.
             embed_labels: label texts to embeddings, shape (labels, D), for a bi-encoder; embeds them anew by default.
         """
         tensors = {name: torch.from_numpy(array).to(self._device) for name, array in self._arrays(batch).items()}
-        if isinstance(self.read, BiEncoderForward):
+        if isinstance(self.module, BiEncoderForward):
             embed = embed_labels or (lambda labels: torch.stack([self.embed_label(label) for label in labels]))
             tensors["labels"] = torch.stack([embed(item.labels) for item in batch])
-        logits: Tensor = self.read(**tensors)
+        logits: Tensor = self.module(**tensors)
         return logits
 
-    def _arrays(self, batch: Sequence[Pass]) -> dict[str, Padded]:
-        if isinstance(self.read, UniEncoderForward):
+    def _arrays(self, batch: Sequence[EncodedSequence]) -> dict[str, Padded]:
+        if isinstance(self.module, UniEncoderForward):
             segments = self._checkpoint.uses_segments
-            return uni_encoder_inputs(batch, self._pad_id, segments=segments, prompts=self._prompts_only)
+            return uni_encoder_inputs(batch, self._pad_id, segments=segments, label_positions=self._labels_only)
         arrays = text_inputs(batch, self._pad_id)
-        if isinstance(self.read, EncoderDecoderForward):
+        if isinstance(self.module, EncoderDecoderForward):
             side = [item.side for item in batch]
             arrays |= {"side_ids": pad(side, self._pad_id), "side_mask": pad_mask(side)}
-        if isinstance(self.read, EncoderDecoderForward | BiEncoderForward):
+        if isinstance(self.module, EncoderDecoderForward | BiEncoderForward):
             arrays["label_spans"] = label_spans(batch)
         return arrays
 
@@ -211,7 +213,7 @@ class Network(nn.Module):
         Raises:
             LabelTooLongError: more tokens than it reads.
         """
-        assert isinstance(self.read, BiEncoderForward)
+        assert isinstance(self.module, BiEncoderForward)
         assert self.label_tokenizer is not None
         tokenizer, limit = self.label_tokenizer, self._checkpoint.label_max_length
         ids = [*tokenizer.prefix, *tokenizer.ids(label, first=True).tolist(), *tokenizer.suffix]
@@ -221,7 +223,7 @@ class Network(nn.Module):
                 "labels are never cut, shorten it"
             )
         tensor = torch.tensor([ids], device=self._device)
-        embedding: Tensor = self.read.embed_labels(tensor, torch.ones_like(tensor))[0]
+        embedding: Tensor = self.module.embed_labels(tensor, torch.ones_like(tensor))[0]
         return embedding
 
 

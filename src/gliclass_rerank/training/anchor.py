@@ -22,7 +22,7 @@ from transformers import AutoModel, PreTrainedModel
 
 from gliclass_rerank.errors import CheckpointError, UnsupportedModelError
 from gliclass_rerank.models.checkpoint import Checkpoint
-from gliclass_rerank.models.encoding import Pass
+from gliclass_rerank.models.encoding import EncodedSequence
 from gliclass_rerank.models.tokenizer import TextTokenizer
 from gliclass_rerank.scorers.batch_plan import plan_batches
 from gliclass_rerank.scorers.padded.arrays import pad, pad_mask
@@ -77,7 +77,7 @@ class Anchor:
         self._hidden = output[0]
 
     @torch.no_grad()
-    def teach(self, passes: Sequence[Pass], weights: Sequence[float]) -> dict[bytes, Tensor]:
+    def teach(self, passes: Sequence[EncodedSequence], weights: Sequence[float]) -> dict[bytes, Tensor]:
         """The encoder's hidden states of each distinct label and text of passes with a weight: (tokens, D), by ids."""
         keys = list(dict.fromkeys(item.ids[s.start : s.end].tobytes() for item, s in self._weighted(passes, weights)))
         prefix, suffix = (np.array(ids, np.int32) for ids in (self._tokenizer.prefix, self._tokenizer.suffix))
@@ -93,7 +93,9 @@ class Anchor:
                 states[keys[i]] = row[len(prefix) : len(sequences[i]) - len(suffix)]
         return states
 
-    def distances(self, passes: Sequence[Pass], weights: Sequence[float], states: Mapping[bytes, Tensor]) -> Tensor:
+    def distances(
+        self, passes: Sequence[EncodedSequence], weights: Sequence[float], states: Mapping[bytes, Tensor]
+    ) -> Tensor:
         """How far the model's last forward pass, which read ``passes``, is from ``states``; shape (passes,).
 
         Of a label or text: the squared error of its tokens' states, relative to the encoder's, and one minus the
@@ -119,7 +121,9 @@ class Anchor:
         shares = torch.tensor([s.share for s in segments], device=self._device)
         return losses.index_add(0, self._index([s.row for s in segments]), far * shares)
 
-    def _weighted(self, passes: Sequence[Pass], weights: Sequence[float]) -> Iterator[tuple[Pass, _Segment]]:
+    def _weighted(
+        self, passes: Sequence[EncodedSequence], weights: Sequence[float]
+    ) -> Iterator[tuple[EncodedSequence, _Segment]]:
         """Labels stand between markers, the text between the separator and what ends a sequence."""
         for row, (item, weight) in enumerate(zip(passes, weights, strict=True)):
             if not weight:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from gliclass_rerank.errors import CheckpointError, UnsupportedModelError
-from gliclass_rerank.models.checkpoint import CARD_FILE, ENCODERS, refuse_used_folder
+from gliclass_rerank.models.checkpoint import ENCODERS, OPTIONS_FILE, refuse_used_folder
 from gliclass_rerank.models.tokenizer import MARKERS
 
 SCALE = 20.0  # logits per unit of cosine, what sentence encoders are commonly trained with
@@ -72,7 +72,7 @@ def new_checkpoint(backbone: Path, target: Path, *, max_labels: int | None = Non
         if (backbone / file).is_file():
             shutil.copyfile(backbone / file, target / file)
     card = {"max_labels": max_labels}
-    (target / CARD_FILE).write_text(json.dumps(card, indent=2) + "\n", "utf-8")
+    (target / OPTIONS_FILE).write_text(json.dumps(card, indent=2) + "\n", "utf-8")
 
 
 def _model(encoder: PreTrainedModel, tokenizer: Tokenizer) -> GLiClassModel:

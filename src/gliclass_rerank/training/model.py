@@ -15,7 +15,7 @@ from torch import nn
 from gliclass_rerank.errors import InputError, OptionError
 from gliclass_rerank.models.adapter import ADAPTER_FILE, base_name, is_adapter, with_adapter
 from gliclass_rerank.models.checkpoint import (
-    CARD_FILE,
+    OPTIONS_FILE,
     Checkpoint,
     read_checkpoint,
     refuse_unsupported,
@@ -112,8 +112,8 @@ def _complete(folder: Path, checkpoint: Checkpoint) -> None:
             shutil.copytree(checkpoint.folder / file, folder / file)
         elif (checkpoint.folder / file).is_file():
             shutil.copyfile(checkpoint.folder / file, folder / file)
-    card = replace(checkpoint.card, name=checkpoint.name, dtype="fp32", prior_weight=None)
-    (folder / CARD_FILE).write_text(json.dumps(asdict(card), indent=2) + "\n", "utf-8")
+    card = replace(checkpoint.options, name=checkpoint.name, dtype="fp32", prior_weight=None)
+    (folder / OPTIONS_FILE).write_text(json.dumps(asdict(card), indent=2) + "\n", "utf-8")
 
 
 def merge_adapter(adapter: Path, target: Path) -> None:

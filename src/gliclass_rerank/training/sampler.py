@@ -55,7 +55,7 @@ class EncodedExample:
 
     @property
     def tokens(self) -> int:
-        return sum(item.cost for request in self.encoded for item in request.passes)
+        return sum(item.cost for request in self.encoded for item in request.sequences)
 
 
 class Stream:

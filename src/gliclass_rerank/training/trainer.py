@@ -24,12 +24,12 @@ from torch import Tensor, nn
 
 from gliclass_rerank.errors import InputError, NonFiniteError
 from gliclass_rerank.models.checkpoint import Checkpoint, read_checkpoint
-from gliclass_rerank.models.encoding import InputEncoder, Pass
+from gliclass_rerank.models.encoding import EncodedSequence, InputEncoder
 from gliclass_rerank.models.tokenizer import TextTokenizer
 from gliclass_rerank.scorers.batch_plan import plan_batches
 from gliclass_rerank.scorers.load import torch_device, usable_cores
 from gliclass_rerank.scorers.padded.forward import UniEncoderForward
-from gliclass_rerank.scorers.torch import Network, TorchScorer, load_model
+from gliclass_rerank.scorers.torch import ModelRunner, TorchScorer, load_model
 from gliclass_rerank.training.anchor import Anchor
 from gliclass_rerank.training.config import Source, TrainConfig
 from gliclass_rerank.training.data.examples import ExampleMaker
@@ -42,7 +42,7 @@ from gliclass_rerank.training.sampler import EncodedExample, RecordSource, Strea
 from gliclass_rerank.types import ModelInfo
 
 MAX_ATTENTION_BYTES = 4 << 30  # for attention that is written out; fused, it needs next to none
-SUBSTEP_TOKENS = 2048  # of one forward pass: passes of like length together, so that little is padding
+SUBSTEP_TOKENS = 2048  # of one forward pass: sequences of like length together, so that little is padding
 NO_DECAY = ("bias", "norm", "logit_scale")
 
 
@@ -100,7 +100,7 @@ class Trainer:
             if any(part in name for part in config.freeze):
                 parameter.requires_grad_(False)
         self.scorer().check()
-        self.network = Network(self.checkpoint, self.model, all_states=config.anchor is not None)
+        self.runner = ModelRunner(self.checkpoint, self.model, all_states=config.anchor is not None)
         self.anchor = Anchor(config.anchor, self.checkpoint, self.model) if config.anchor else None
         self.trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.mean = {name: p.detach().clone() for name, p in self.trained.items()} if config.ema else {}
@@ -120,7 +120,7 @@ class Trainer:
 
         sources = [source(c, r, i) for i, (c, r) in enumerate(zip(config.train, records, strict=True))]
         make = ExampleMaker(
-            direction=self.checkpoint.card.direction,
+            direction=self.checkpoint.options.direction,
             list_size=config.list_size,
             max_labels=config.max_labels,
             distill=config.distill,
@@ -197,32 +197,32 @@ class Trainer:
         return losses, sum(example.tokens for example in examples)
 
     def _losses(self, batch: Sequence[EncodedExample]) -> list[Tensor]:
-        """The loss of each example; passes of like length share a forward pass, whatever example they are of."""
-        passes = [item for example in batch for request in example.encoded for item in request.passes]
-        anchors = [example.anchor for example in batch for request in example.encoded for _ in request.passes]
-        read = iter(self._read(passes, anchors))
+        """The loss of each example; sequences of like length share a forward pass, whatever example they are of."""
+        sequences = [item for example in batch for request in example.encoded for item in request.sequences]
+        anchors = [example.anchor for example in batch for request in example.encoded for _ in request.sequences]
+        read = iter(self._read(sequences, anchors))
         losses = []
         for item in batch:
-            own = [next(read) for request in item.encoded for _ in request.passes]
+            own = [next(read) for request in item.encoded for _ in request.sequences]
             logits = torch.cat([row for row, _ in own])
             loss = example_loss(logits, item.example, bce=self.config.bce, listwise=self.config.listwise)
             losses.append(loss + torch.stack([far for _, far in own]).mean())
         return losses
 
-    def _read(self, passes: Sequence[Pass], anchors: Sequence[float]) -> list[tuple[Tensor, Tensor]]:
+    def _read(self, sequences: Sequence[EncodedSequence], anchors: Sequence[float]) -> list[tuple[Tensor, Tensor]]:
         """Logits of each pass, shape (labels,), and its weighted distance to the anchor, 0 without."""
-        states = self.anchor.teach(passes, anchors) if self.anchor else {}
-        padded = isinstance(self.network.read, UniEncoderForward)
-        kinds = [0 if padded else len(item.labels) for item in passes]
+        states = self.anchor.teach(sequences, anchors) if self.anchor else {}
+        padded = isinstance(self.runner.module, UniEncoderForward)
+        kinds = [0 if padded else len(item.labels) for item in sequences]
         made: dict[int, tuple[Tensor, Tensor]] = {}
-        for plan in plan_batches([item.cost for item in passes], kinds, max_tokens=SUBSTEP_TOKENS):
-            planned, weights = [passes[i] for i in plan], [anchors[i] for i in plan]
+        for plan in plan_batches([item.cost for item in sequences], kinds, max_tokens=SUBSTEP_TOKENS):
+            planned, weights = [sequences[i] for i in plan], [anchors[i] for i in plan]
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                logits = self.network(planned)
+                logits = self.runner(planned)
             distances = self.anchor.distances(planned, weights, states) if self.anchor else logits.new_zeros(len(plan))
             for i, row, far in zip(plan, logits, distances, strict=True):
-                made[i] = row[: len(passes[i].labels)], far
-        return [made[i] for i in range(len(passes))]
+                made[i] = row[: len(sequences[i].labels)], far
+        return [made[i] for i in range(len(sequences))]
 
     def _evaluate(self, console: Console) -> None:
         """Judge the weights on the dev records, keep them if they are the best, and save all that resuming needs."""
@@ -251,7 +251,7 @@ class Trainer:
             device=str(self.device),
             dtype="fp32",
             max_length=self.checkpoint.max_length,
-            direction=self.checkpoint.card.direction,
+            direction=self.checkpoint.options.direction,
         )
         return TorchScorer(self.checkpoint, info, max_batch_tokens=SUBSTEP_TOKENS, model=self.model)
 

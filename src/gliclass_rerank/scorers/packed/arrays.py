@@ -1,9 +1,10 @@
-"""A batch of passes as packed arrays: one sequence after another, nothing padded, all of it in one buffer.
+"""A batch of sequences as packed arrays: one sequence after another, nothing padded, all of it in one buffer.
 
 One int32 buffer holds everything that the device needs, so that a batch costs one copy from pinned memory. What the
 encoder reads comes first: a CUDA graph takes exactly that part.
 
-Shapes: T tokens, S sequences (a dummy tail included), N passes, C labels, K tokens within the labels' spans.
+Shapes: T tokens, S sequences (the dummy tail included), N sequences of the batch, C labels, K tokens within the labels'
+spans.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gliclass_rerank.models.encoding import Pass
+from gliclass_rerank.models.encoding import EncodedSequence
 from gliclass_rerank.scorers.padded.arrays import label_spans
 
 Int32s = NDArray[np.int32]
@@ -81,13 +82,13 @@ class PackedArrays:
     Attributes:
         buffer: int32, one axis; in pinned memory where it goes to a GPU.
         shape: of its token axis.
-        passes, labels: N and C.
+        rows, labels: N and C.
         segmented: whether it has segment ids.
     """
 
     buffer: Tensor
     shape: PackedShape
-    passes: int
+    rows: int
     labels: int
     segmented: bool
 
@@ -103,8 +104,8 @@ class PackedArrays:
     def spans(self, buffer: Tensor) -> PackedSpans:
         """The head's views of a copy of the buffer."""
         rest = buffer[self.encoder_size :]
-        bounds = 2 * self.passes + 1
-        spans = self.passes * self.labels + 1
+        bounds = 2 * self.rows + 1
+        spans = self.rows * self.labels + 1
         text, labels, tokens = torch.split(rest, [bounds, spans, len(rest) - bounds - spans])
         return PackedSpans(text, labels, tokens, self.labels)
 
@@ -121,19 +122,24 @@ def token_views(buffer: Tensor, shape: PackedShape, segmented: bool) -> PackedTo
 
 
 def pack(
-    batch: Sequence[Pass], pad_id: int, *, segments: bool, shape: PackedShape | None = None, pinned: bool = False
+    batch: Sequence[EncodedSequence],
+    pad_id: int,
+    *,
+    segments: bool,
+    shape: PackedShape | None = None,
+    pinned: bool = False,
 ) -> PackedArrays:
-    """Lay passes one after another.
+    """Lay sequences one after another.
 
     Args:
         batch: at least one pass.
         pad_id: the token of dummy sequences.
         segments: whether segment ids are needed.
-        shape: what to fill the batch up to; by default it is as long as its passes.
+        shape: what to fill the batch up to; by default it is as long as its sequences.
         pinned: put the buffer into pinned memory, from which a GPU copies while the host goes on.
 
     Raises:
-        ValueError: the passes do not fit ``shape``.
+        ValueError: the sequences do not fit ``shape``.
     """
     real = [len(item.ids) for item in batch]
     shape = shape or PackedShape(sum(real), len(real), max(real))
@@ -156,12 +162,12 @@ def pack(
 
 
 def _filled(real: Sequence[int], shape: PackedShape) -> Int32s:
-    """Lengths of all sequences, shape (S,): the passes', a dummy tail in pieces of at most ``longest``, then zeros."""
+    """Lengths of all sequences, shape (S,): real ones, a dummy tail in pieces of at most ``longest``, then zeros."""
     tail = shape.tokens - sum(real)
     pieces = [shape.longest] * (tail // shape.longest) + ([tail % shape.longest] if tail % shape.longest else [])
     lengths = [*real, *pieces]
     if tail < 0 or len(lengths) > shape.sequences or max(real) > shape.longest:
-        raise ValueError(f"{len(real)} passes of {sum(real)} tokens, the longest of {max(real)}, do not fit {shape}")
+        raise ValueError(f"{len(real)} sequences of {sum(real)} tokens, the longest of {max(real)}, do not fit {shape}")
     return np.array(lengths + [0] * (shape.sequences - len(lengths)), np.int32)
 
 
@@ -169,12 +175,12 @@ def _bounds(lengths: Int32s) -> Int32s:
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
 
 
-def _ids(batch: Sequence[Pass], tokens: int, pad_id: int) -> Int32s:
+def _ids(batch: Sequence[EncodedSequence], tokens: int, pad_id: int) -> Int32s:
     real = np.concatenate([item.ids for item in batch])
     return np.concatenate([real, np.full(tokens - len(real), pad_id, np.int32)])
 
 
-def _segments(batch: Sequence[Pass], lengths: Int32s) -> Int32s:
+def _segments(batch: Sequence[EncodedSequence], lengths: Int32s) -> Int32s:
     """Segment ids as `uni_encoder_inputs` has them: 0 labels, 1 text, 2 everywhere where there are examples."""
     out = [
         np.full(len(item.ids), 2) if item.has_examples else np.arange(len(item.ids)) >= item.separator for item in batch
@@ -182,13 +188,13 @@ def _segments(batch: Sequence[Pass], lengths: Int32s) -> Int32s:
     return np.concatenate([*out, np.zeros(int(lengths[len(batch) :].sum()))]).astype(np.int32)
 
 
-def _text_bounds(batch: Sequence[Pass], bounds: Int32s) -> Int32s:
+def _text_bounds(batch: Sequence[EncodedSequence], bounds: Int32s) -> Int32s:
     starts = bounds[: len(batch)]
     pairs = np.stack([starts, starts + [item.separator for item in batch]], axis=1)
     return np.append(pairs.reshape(-1), bounds[len(batch)])
 
 
-def _label_tokens(batch: Sequence[Pass], bounds: Int32s) -> tuple[int, Int32s, Int32s]:
+def _label_tokens(batch: Sequence[EncodedSequence], bounds: Int32s) -> tuple[int, Int32s, Int32s]:
     """C, and the flat tokens of all labels with their bounds; see `PackedSpans`."""
     spans = label_spans(batch)
     starts = (spans[..., 0] + bounds[: len(batch), None]).reshape(-1)

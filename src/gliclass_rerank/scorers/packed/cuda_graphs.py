@@ -24,11 +24,11 @@ Encode = Callable[[PackedTokens], Tensor]
 
 
 def bucket(lengths: Sequence[int], max_length: int) -> PackedShape | None:
-    """The smallest bucket that passes fit into, or None where there is none.
+    """The smallest bucket that sequences fit into, or None where there is none.
 
     Args:
         lengths: tokens of each pass.
-        max_length: tokens of the longest pass that the model reads.
+        max_length: tokens of the longest sequence that the model reads.
     """
     total = sum(lengths)
     tokens, longest = max(LEAST, _power(total)), min(_power(max(lengths)), max_length)
@@ -53,7 +53,7 @@ def buckets(max_length: int) -> Iterator[PackedShape]:
 
 
 def aligned(lengths: Sequence[int]) -> PackedShape:
-    """The passes themselves and a tail that ends with a block, which kernels like."""
+    """The sequences themselves and a tail that ends with a block, which kernels like."""
     total, longest = sum(lengths), max(lengths)
     tail = max(-total % BLOCK, LEAST - total)
     return PackedShape(total + tail, len(lengths) - (-tail // longest), longest)

@@ -3,7 +3,7 @@
 The encoder runs in the model's dtype. Pooling and head run in fp32: a bf16 sum over hundreds of tokens, or a dot
 product of two embeddings, loses more than all layers before it, and both cost next to nothing.
 
-Shapes: T tokens, N passes, C labels, D encoder size.
+Shapes: T tokens, N sequences, C labels, D encoder size.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import BertModel, DebertaV2Model, ModernBertModel
 
 from gliclass_rerank.errors import UnsupportedModelError
-from gliclass_rerank.models.encoding import Pass
+from gliclass_rerank.models.encoding import EncodedSequence
 from gliclass_rerank.scorers.packed.arrays import PackedArrays, PackedShape, PackedSpans, PackedTokens, pack
 from gliclass_rerank.scorers.packed.attention import can_compile, has_kernels, kernels_missing
 from gliclass_rerank.scorers.packed.cuda_graphs import EncoderGraphs, aligned, bucket, buckets
@@ -32,7 +32,7 @@ class PackedUniEncoder(nn.Module):
     Args:
         model: upstream's model, on its device and in its dtype; `why_not_packed` has nothing to say of it.
         packed_head: its head in fp32, on the same device.
-        max_length: tokens of the longest pass.
+        max_length: tokens of the longest sequence.
         compiled: whether to fuse what lies between the attentions by `torch.compile`; by default on CUDA where it can.
     """
 
@@ -50,8 +50,8 @@ class PackedUniEncoder(nn.Module):
         self.encoder = _packed_encoder(model, max_length, compiled)
         self.graphs = EncoderGraphs(self.encode, self.device)
 
-    def pack(self, batch: Sequence[Pass], shape: PackedShape | None = None) -> PackedArrays:
-        """Lay passes one after another and fill them up to ``shape``; by default to what suits the device."""
+    def pack(self, batch: Sequence[EncodedSequence], shape: PackedShape | None = None) -> PackedArrays:
+        """Lay sequences one after another and fill them up to ``shape``; by default to what suits the device."""
         if shape is None and self._cuda:
             lengths = [len(item.ids) for item in batch]
             shape = bucket(lengths, self.max_length)
@@ -62,7 +62,7 @@ class PackedUniEncoder(nn.Module):
         return pack(batch, pad_id, segments=segments, shape=shape, pinned=self._cuda)
 
     def forward(self, arrays: PackedArrays) -> Tensor:
-        """Return logits, fp32 of shape (N, C). Where passes differ in labels, the surplus columns mean nothing."""
+        """Return logits, fp32 of shape (N, C). Where sequences differ in labels, the surplus columns mean nothing."""
         buffer = arrays.buffer.to(self.device, non_blocking=True)
         if arrays.shape in self.graphs:
             hidden = self.graphs.replay(arrays, buffer)
@@ -70,7 +70,7 @@ class PackedUniEncoder(nn.Module):
             hidden = self.encode(arrays.tokens(buffer))
         spans = arrays.spans(buffer)
         zero_tail = bool(self.config.extract_text_features)
-        text = pool(hidden, text_bounds(spans, self.config), self.config.pooling_strategy, zero_tail=zero_tail)
+        text = pool_packed(hidden, text_bounds(spans, self.config), self.config.pooling_strategy, zero_tail=zero_tail)
         labels = label_means(hidden, spans)
         logits: Tensor = head(self.head, text, labels, torch.ones_like(text[:, :1], dtype=torch.bool))
         return logits
@@ -134,7 +134,7 @@ def label_means(hidden: Tensor, spans: PackedSpans) -> Tensor:
     return means.view(-1, spans.labels, means.shape[-1])
 
 
-def pool(hidden: Tensor, bounds: Tensor, strategy: str, *, zero_tail: bool) -> Tensor:
+def pool_packed(hidden: Tensor, bounds: Tensor, strategy: str, *, zero_tail: bool) -> Tensor:
     """What `gliclass_rerank.scorers.padded.forward.pool` does, on packed states: (T, D) to fp32 of shape (N, D).
 
     Args:
@@ -236,5 +236,7 @@ def _packed_encoder(model: GLiClassModel, max_length: int, compiled: bool) -> nn
     return kind(encoder, layers=layers, compiled=compiled, max_length=max_length)
 
 
-def _dummy(length: int) -> Pass:
-    return Pass(np.zeros(length, np.int32), np.array([[0, 1]], np.int32), 0, np.zeros(0, np.int32), ("",), False)
+def _dummy(length: int) -> EncodedSequence:
+    return EncodedSequence(
+        np.zeros(length, np.int32), np.array([[0, 1]], np.int32), 0, np.zeros(0, np.int32), ("",), False
+    )

@@ -1,4 +1,4 @@
-"""A batch of passes as the padded arrays that a model reads."""
+"""A batch of sequences as the padded arrays that a model reads."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from gliclass_rerank.models.encoding import Pass
+from gliclass_rerank.models.encoding import EncodedSequence
 
 Padded = NDArray[np.int64]
 
@@ -26,13 +26,13 @@ def pad_mask(sequences: Sequence[NDArray[np.int32]]) -> Padded:
     return (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)
 
 
-def text_inputs(batch: Sequence[Pass], pad_id: int) -> dict[str, Padded]:
+def text_inputs(batch: Sequence[EncodedSequence], pad_id: int) -> dict[str, Padded]:
     """Ids and mask of the sequences that hold the texts: ``input_ids`` and ``attention_mask``, shape (B, S)."""
     ids = [item.ids for item in batch]
     return {"input_ids": pad(ids, pad_id), "attention_mask": pad_mask(ids)}
 
 
-def label_spans(batch: Sequence[Pass]) -> Padded:
+def label_spans(batch: Sequence[EncodedSequence]) -> Padded:
     """Where labels are pooled from, shape (B, C, 2); a pass with fewer labels is filled up with the first token."""
     spans = np.zeros((len(batch), max(len(item.label_spans) for item in batch), 2), np.int64)
     spans[..., 1] = 1
@@ -42,13 +42,13 @@ def label_spans(batch: Sequence[Pass]) -> Padded:
 
 
 def uni_encoder_inputs(
-    batch: Sequence[Pass], pad_id: int, *, segments: bool, prompts: bool = False
+    batch: Sequence[EncodedSequence], pad_id: int, *, segments: bool, label_positions: bool = False
 ) -> dict[str, Padded]:
     """All inputs of a uni-encoder, by the names that its ONNX graph has as well.
 
     Args:
         segments: whether the checkpoint has segment embeddings.
-        prompts: whether to say where prompts are, ``prompts``, for `gliclass_rerank.scorers.padded.last_layer`.
+        label_positions: add ``label_positions``, int64, shape (P,), for `gliclass_rerank.scorers.padded.last_layer`.
     """
     inputs = text_inputs(batch, pad_id)
     separators = np.array([item.separator for item in batch], np.int64)
@@ -60,6 +60,6 @@ def uni_encoder_inputs(
         # so this is what such a checkpoint has learned to read.
         ids[[item.has_examples for item in batch]] = 2
         inputs["segment_ids"] = ids
-    if prompts:
-        inputs["prompts"] = np.arange(max(int(separators.max()) + 1, int(inputs["label_spans"].max())))
+    if label_positions:
+        inputs["label_positions"] = np.arange(max(int(separators.max()) + 1, int(inputs["label_spans"].max())))
     return inputs

@@ -13,7 +13,7 @@ import torch
 from gliclass import GLiClassModel
 from torch import Tensor, nn
 
-from gliclass_rerank.scorers.padded.last_layer import encode_prompts
+from gliclass_rerank.scorers.padded.last_layer import encode_label_positions
 
 
 class UniEncoderForward(nn.Module):
@@ -34,7 +34,7 @@ class UniEncoderForward(nn.Module):
         label_spans: Tensor,
         separators: Tensor,
         segment_ids: Tensor | None = None,
-        prompts: Tensor | None = None,
+        label_positions: Tensor | None = None,
     ) -> Tensor:
         """Return logits, shape (B, C).
 
@@ -43,12 +43,12 @@ class UniEncoderForward(nn.Module):
             label_spans: int64, shape (B, C, 2), half-open ranges that label embeddings are averaged over.
             separators: int64, shape (B,), position of <<SEP>>.
             segment_ids: int64, shape (B, S), if the checkpoint has segment embeddings.
-            prompts: int64, shape (P,), the positions up to the batch's last <<SEP>>, where
-                `Checkpoint.reads_prompts_only`; without, the last layer is computed everywhere.
+            label_positions: int64, shape (P,), the positions up to the batch's last <<SEP>>, where
+                `Checkpoint.head_reads_labels_only`; without, the last layer is computed everywhere.
         """
-        hidden = self._encode(input_ids, attention_mask, segment_ids, prompts)
-        if prompts is not None:
-            attention_mask = attention_mask[:, prompts]
+        hidden = self._encode(input_ids, attention_mask, segment_ids, label_positions)
+        if label_positions is not None:
+            attention_mask = attention_mask[:, label_positions]
         labels = span_means(hidden, label_spans)
         positions = torch.arange(hidden.shape[1], device=hidden.device)
         starts = separators if self.config.extract_text_features else torch.zeros_like(separators)
@@ -60,11 +60,11 @@ class UniEncoderForward(nn.Module):
         return head(self.model, text, labels, mask)
 
     def _encode(
-        self, input_ids: Tensor, attention_mask: Tensor, segment_ids: Tensor | None, prompts: Tensor | None
+        self, input_ids: Tensor, attention_mask: Tensor, segment_ids: Tensor | None, label_positions: Tensor | None
     ) -> Tensor:
         encoder, layer = self.model.model.encoder_model, self.config.encoder_layer_id
-        if prompts is not None:
-            return encode_prompts(encoder, self._embed(input_ids, segment_ids), attention_mask, prompts)
+        if label_positions is not None:
+            return encode_label_positions(encoder, self._embed(input_ids, segment_ids), attention_mask, label_positions)
         segments = self.config.use_segment_embeddings
         tokens = {"inputs_embeds": self._embed(input_ids, segment_ids)} if segments else {"input_ids": input_ids}
         output = encoder(**tokens, attention_mask=attention_mask, output_hidden_states=layer != -1, return_dict=True)

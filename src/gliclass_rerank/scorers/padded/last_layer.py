@@ -1,8 +1,8 @@
 """BERT with its last layer only where the head reads: the labels, and the one token that stands for the text.
 
-A state of the last layer needs keys and values of all positions, but a query, a feed-forward block and the rest only of
-its own. Where nobody reads beyond the prompts (`Checkpoint.reads_prompts_only`) and labels are short, nearly the whole
-layer falls away: a sixth of a model of six layers.
+The last state of a position needs keys and values of all positions, but query and feed-forward block of its own only.
+If the head reads label positions only (`Checkpoint.head_reads_labels_only`) and labels are short, most of the layer is
+skipped: up to a sixth of a six-layer model.
 
 Shapes: B sequences, S positions, P of them read, D encoder size.
 """
@@ -17,13 +17,15 @@ from transformers import BertModel
 from transformers.models.bert.modeling_bert import BertLayer
 
 
-def encode_prompts(encoder: BertModel, embeds: Tensor, attention_mask: Tensor, prompts: Tensor) -> Tensor:
+def encode_label_positions(
+    encoder: BertModel, embeds: Tensor, attention_mask: Tensor, label_positions: Tensor
+) -> Tensor:
     """Encode token embeddings to the last layer's states at the positions that are read.
 
     Args:
         embeds: of the tokens, shape (B, S, D).
         attention_mask: int64, shape (B, S).
-        prompts: int64, shape (P,), the positions 0 to P - 1.
+        label_positions: int64, shape (P,), the positions 0 to P - 1.
 
     Returns:
         Shape (B, P, D).
@@ -33,13 +35,13 @@ def encode_prompts(encoder: BertModel, embeds: Tensor, attention_mask: Tensor, p
     *layers, last = encoder.encoder.layer
     for layer in layers:
         hidden = layer(hidden, bias)
-    return _at(cast(BertLayer, last), hidden, bias, prompts)
+    return _at(cast(BertLayer, last), hidden, bias, label_positions)
 
 
-def _at(layer: BertLayer, hidden: Tensor, bias: Tensor, prompts: Tensor) -> Tensor:
+def _at(layer: BertLayer, hidden: Tensor, bias: Tensor, label_positions: Tensor) -> Tensor:
     """A layer's states at some positions, shape (B, P, D), from those before it at all of them."""
     part = layer.attention.self
-    read = hidden[:, prompts]
+    read = hidden[:, label_positions]
     query, key, value = (
         _heads(project(states), part.attention_head_size)
         for project, states in ((part.query, read), (part.key, hidden), (part.value, hidden))

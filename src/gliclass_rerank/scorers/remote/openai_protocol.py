@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gliclass_rerank.scorers.remote.protocol import understood
+from gliclass_rerank.scorers.remote.protocol import parse_response
 from gliclass_rerank.types import Example
 
 TOP = 20  # likeliest tokens that are listed: the most that OpenAI, and vLLM unless told otherwise, give
@@ -87,7 +87,7 @@ def read_listed(body: bytes, url: str) -> Listed:
     Raises:
         ServiceError: it is no chat completion.
     """
-    return understood(lambda: _listed(json.loads(body)), f"{url}/chat/completions", "a chat completion")
+    return parse_response(lambda: _listed(json.loads(body)), f"{url}/chat/completions", "a chat completion")
 
 
 def read_models(body: bytes, url: str) -> dict[str, int]:
@@ -96,7 +96,7 @@ def read_models(body: bytes, url: str) -> dict[str, int]:
     Raises:
         ServiceError: it is no list of models.
     """
-    return understood(
+    return parse_response(
         lambda: {str(one["id"]): _length(one) for one in json.loads(body)["data"]}, f"{url}/models", "a list of models"
     )
 

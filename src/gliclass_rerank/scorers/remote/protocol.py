@@ -40,7 +40,7 @@ def read_info(body: bytes, url: str) -> ServiceInfo:
     Raises:
         ServiceError: it is not what our service answers.
     """
-    return understood(lambda: _info(json.loads(body), url), f"{url}/info", "what gliclass-rerank says of its model")
+    return parse_response(lambda: _info(json.loads(body), url), f"{url}/info", "what gliclass-rerank says of its model")
 
 
 def read_logits(body: bytes, requests: Sequence[ScoreRequest], model: ModelInfo) -> list[Logits]:
@@ -50,14 +50,14 @@ def read_logits(body: bytes, requests: Sequence[ScoreRequest], model: ModelInfo)
         ServiceError: it is no answer to these requests, or one of another model than ``model``.
     """
     where = f"{model.device}/logits"
-    answer = understood(lambda: dict(json.loads(body)), where, "an object")
+    answer = parse_response(lambda: dict(json.loads(body)), where, "an object")
     revision = answer.get("revision")
     if revision != model.revision:
         raise ServiceError(
             f"{model.device} has changed its model: expected {model.name} at revision {model.revision}, "
             f"got {answer.get('model')} at {revision}; load the scorer again"
         )
-    return understood(
+    return parse_response(
         lambda: [_logits(row, asked) for row, asked in zip(answer["results"], requests, strict=True)],
         where,
         f"logits of {len(requests)} requests",
@@ -76,10 +76,10 @@ def read_share_pass(body: bytes, where: str) -> bool:
     Raises:
         ServiceError: it is not what our service answers.
     """
-    return understood(lambda: bool(json.loads(body)["share_pass"]), where, "whether labels share a pass")
+    return parse_response(lambda: bool(json.loads(body)["share_pass"]), where, "whether labels share a pass")
 
 
-def understood(read: Callable[[], T], where: str, what: str) -> T:
+def parse_response(read: Callable[[], T], where: str, what: str) -> T:
     """What ``read`` makes of an answer; `ServiceError` if it can make nothing of it."""
     try:
         return read()
