@@ -36,32 +36,13 @@ FEED_FORWARD = {"modernbert": 3}
 
 
 def sequence_lengths(checkpoint: Checkpoint, requests: Sequence[ScoreRequest]) -> list[int]:
-    """Tokens of every pass that the requests need: labels, markers and text."""
-    return [len(item.ids) for item in passes_of(checkpoint, requests)]
+    """Tokens of every sequence that the requests need: labels, markers and text."""
+    return [len(item.ids) for item in sequences_of(checkpoint, requests)]
 
 
-def read_lengths(checkpoint: Checkpoint, requests: Sequence[ScoreRequest]) -> list[int]:
-    """How many of them the head reads: those up to the separator, or all."""
-    if not checkpoint.head_reads_labels_only:
-        return sequence_lengths(checkpoint, requests)
-    return [item.separator + 1 for item in passes_of(checkpoint, requests)]
-
-
-def passes_of(checkpoint: Checkpoint, requests: Sequence[ScoreRequest]) -> list[EncodedSequence]:
+def sequences_of(checkpoint: Checkpoint, requests: Sequence[ScoreRequest]) -> list[EncodedSequence]:
     encoder = InputEncoder(checkpoint, TextTokenizer(checkpoint.tokenizer_file))
     return [item for request in encoder.encode(requests) for item in request.sequences]
-
-
-def unread(encoder: Mapping[str, Any], lengths: Sequence[int], read: Sequence[int]) -> int:
-    """Those of `operations` that a BERT can spare in its last layer where only the first ``read`` tokens are read.
-
-    Each other token spares its query, output and feed-forward block, and attention to all.
-    """
-    width, inner = int(encoder["hidden_size"]), int(encoder["intermediate_size"])
-    linear = 2 * width * width + 2 * width * inner
-    return sum(
-        2 * (tokens - wanted) * (linear + 2 * width * tokens) for tokens, wanted in zip(lengths, read, strict=True)
-    )
 
 
 def operations(encoder: Mapping[str, Any], lengths: Sequence[int]) -> int:

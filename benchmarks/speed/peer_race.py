@@ -58,18 +58,15 @@ class Texts:
     Attributes:
         tokens: of the passages alone.
         operations: of a whole encoder for passages and question.
-        operations_of_ours: without those of the last layer that our model's head does not read.
     """
 
     passages: list[str]
     tokens: int
     operations: int
-    operations_of_ours: int
 
     def share(self, entry: str, seconds: float, rates: Mapping[Kind, Mapping[str, float]]) -> float:
         """The rate of an entry that took so long as a share of the machine's best, in [0, 1]."""
-        needed = self.operations_of_ours if entry.startswith("ours") else self.operations
-        return needed / seconds / max(rates["int8" if "int8" in entry else "fp32"].values())
+        return self.operations / seconds / max(rates["int8" if "int8" in entry else "fp32"].values())
 
 
 def timed(run: Callable[[], object]) -> float:

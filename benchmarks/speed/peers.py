@@ -9,8 +9,7 @@ all-MiniLM-L6-v2 (`peer_worker.py`) in processes of their own, one at a time. Fi
 ours token budgets. Then all race, as they come and at their best size; rounds alternate and each begins with another
 contestant. The same race, at the best sizes, is run by passage length and by number of threads. Beside it stands the
 floor (`floor.py`): the rate of plain matrix products on those threads, and which share of it each contestant reaches
-with the operations that our model needs for these texts; a cross-encoder reads two markers less for each. Those
-of a last layer that nobody reads are not counted for ours, where `Checkpoint.head_reads_labels_only` allows it.
+with the operations that our model needs for these texts; a cross-encoder reads two markers less for each.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from tokenizers import Tokenizer
 
 from benchmarks.lib.machine import RESULTS, cpu
 from benchmarks.lib.report import header, table, write
-from benchmarks.speed.floor import Kind, operations, peaks, read_lengths, sequence_lengths, unread
+from benchmarks.speed.floor import Kind, operations, peaks, sequence_lengths
 from benchmarks.speed.peer_processes import PEERS, Peer, environment
 from benchmarks.speed.peer_race import (
     UPSTREAM,
@@ -89,8 +88,7 @@ def main() -> None:
     def texts(passages: list[str]) -> Texts:
         requests = [ScoreRequest(text, (QUERY,)) for text in passages]
         encoder, lengths = checkpoint.config["encoder_config"], sequence_lengths(checkpoint, requests)
-        whole, spared = operations(encoder, lengths), unread(encoder, lengths, read_lengths(checkpoint, requests))
-        return Texts(passages, sum(map(len, token_ids(tokenizer, passages))), whole, whole - spared)
+        return Texts(passages, sum(map(len, token_ids(tokenizer, passages))), operations(encoder, lengths))
 
     mixed = texts(make_passages(options.passages, tokenizer))
     by_length = {length: texts(passages_of(lengths_of(length), tokenizer)) for length in options.lengths}
@@ -101,7 +99,7 @@ def main() -> None:
     scorer = load_scorer(options.model)
     report = header({scorer.info.name: scorer}) | {"query": QUERY, "seed": SEED, "threads": options.threads}
     report |= {"passages": options.passages, "tokens": mixed.tokens}
-    report |= {"operations": mixed.operations, "operations_of_ours": mixed.operations_of_ours}
+    report |= {"operations": mixed.operations}
     file = write(report | asdict(measured), "peers", options.out or RESULTS)
     draw(measured.races, f"{options.threads} threads, {cpu()}", file.with_suffix(".png"))
 

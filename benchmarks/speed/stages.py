@@ -110,11 +110,11 @@ def seconds(run: Callable[[], object]) -> float:
 
 def feeds_of(checkpoint: Checkpoint, encoder: InputEncoder, requests: Sequence[ScoreRequest]) -> list[Feed]:
     """The batches that the scorer makes within its token budget."""
-    passes = [item for request in encoder.encode(requests) for item in request.sequences]
-    lengths = [len(item.ids) for item in passes]
+    sequences = [item for request in encoder.encode(requests) for item in request.sequences]
+    lengths = [len(item.ids) for item in sequences]
     plan = plan_batches(lengths, [1] * len(lengths), max_tokens=BATCH_TOKENS["onnx"])
-    has = {"segments": checkpoint.uses_segments, "prompts": checkpoint.head_reads_labels_only}
-    return [uni_encoder_inputs([passes[i] for i in batch], 0, **has) for batch in plan]
+    segments = checkpoint.uses_segments
+    return [uni_encoder_inputs([sequences[i] for i in batch], 0, segments=segments) for batch in plan]
 
 
 def session(checkpoint: Checkpoint, profile_prefix: str | None) -> onnxruntime.InferenceSession:

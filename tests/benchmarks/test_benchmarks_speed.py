@@ -49,24 +49,6 @@ def test_local_layers_and_distances_are_counted_as_they_are() -> None:
     assert floor.operations({**deberta, "pos_att_type": "p2c|c2p"}, [3]) == floor.operations(deberta, [3])
 
 
-def test_what_nobody_reads_is_not_needed_by_hand() -> None:
-    # Of 3 tokens one is not read: a query and an output of 4x4, a feed-forward block of 4x8 and back, and scores and
-    # mixing of 4 with each of the 3.
-    assert floor.unread(ENCODER, [3], [2]) == 2 * (2 * 4 * 4 + 2 * 4 * 8 + 2 * 3 * 4)
-    assert floor.unread(ENCODER, [3, 7], [3, 7]) == 0
-    # With nothing read, what is left of the layer are keys and values.
-    layer = floor.operations(ENCODER, [3]) // ENCODER["num_hidden_layers"]
-    assert layer - floor.unread(ENCODER, [3], [0]) == 2 * 3 * 2 * 4 * 4
-
-
-def test_which_tokens_are_read(tiny: Tiny) -> None:
-    requests = [ScoreRequest("law law law", ("politics",))]
-    for name, some in (("bert-prompts", True), ("bert-average", False)):
-        checkpoint = read_checkpoint(tiny(name).folder)
-        whole, read = floor.sequence_lengths(checkpoint, requests), floor.read_lengths(checkpoint, requests)
-        assert (read < whole) if some else (read == whole)
-
-
 @given(window=st.integers(0, 40), tokens=st.integers(1, 60))
 def test_pairs_within_a_window(window: int, tokens: int) -> None:
     counted = sum(abs(i - j) <= window for i in range(tokens) for j in range(tokens))
@@ -128,14 +110,14 @@ def test_a_race_is_told_in_medians_and_ratios_of_its_rounds(monkeypatch: pytest.
         return peer_race.Contestant(lambda passages, batch: next(waiting), {})
 
     field = {name: contestant(name) for name in given_seconds}
-    texts = peer_race.Texts(["a"] * 6, tokens=60, operations=100, operations_of_ours=80)
+    texts = peer_race.Texts(["a"] * 6, tokens=60, operations=100)
     entered: dict[str, peer_race.Entry] = {name: (name, None) for name in field}
     rates: dict[floor.Kind, dict[str, float]] = {"fp32": {"a": 50.0, "b": 100.0}, "int8": {"a": 1.0}}
     results = peer_race.race(field, entered, texts, rates, rounds=3, title="a race")
     own = results["ours"]
     assert (own.seconds, own.passages_per_second, own.tokens_per_second) == (2, 3, 30)
     assert own.times_upstream == 2  # the median of 2, 4 and 2
-    assert own.share_of_peak == 80 / 2 / 100
+    assert own.share_of_peak == 100 / 2 / 100
     upstream = results[peer_race.UPSTREAM]
     assert (upstream.times_upstream, upstream.share_of_peak) == (1, 100 / 8 / 100)
 

@@ -74,8 +74,7 @@ def logits(graph: Path, operator: type[MatMulIntegerToFloat]) -> FloatArray:
     checkpoint = read_checkpoint(graph.parent)
     passes = InputEncoder(checkpoint, TextTokenizer(checkpoint.tokenizer_file)).encode(REQUESTS)[0].sequences
     model = onnx.load(graph)
-    prompts = any(item.name == "prompts" for item in model.graph.input)
-    feed = uni_encoder_inputs(passes, 0, segments=checkpoint.uses_segments, prompts=prompts)
+    feed = uni_encoder_inputs(passes, 0, segments=checkpoint.uses_segments)
     evaluator = ReferenceEvaluator(model, new_ops=[operator, GatherElements])
     (result,) = list(evaluator.run(["logits"], feed))
     of_the_text: FloatArray = np.asarray(result, np.float32)[0]

@@ -129,18 +129,14 @@ def trace(forward: UniEncoderForward, checkpoint: Checkpoint) -> onnx.ModelProto
     mask = torch.ones_like(ids)
     mask[1, 20:] = 0
     spans = torch.tensor([[[1, 3], [3, 5], [5, 8]]] * 2)
-    inputs: list[torch.Tensor | None] = [ids, mask, spans, torch.tensor([8, 8])]
+    inputs = [ids, mask, spans, torch.tensor([8, 8])]
     names = ["input_ids", "attention_mask", "label_spans", "separators"]
     sequence = {0: "batch", 1: "sequence"}
-    shapes: list[dict[int, str] | None] = [sequence, sequence, {0: "batch", 1: "labels"}, {0: "batch"}]
+    shapes = [sequence, sequence, {0: "batch", 1: "labels"}, {0: "batch"}]
     if checkpoint.uses_segments:
         inputs.append((torch.arange(24) > 8).long().expand(2, -1))
         names.append("segment_ids")
         shapes.append(sequence)
-    if checkpoint.head_reads_labels_only:
-        inputs += [None] * (5 - len(inputs)) + [torch.arange(9)]
-        names.append("label_positions")
-        shapes += [None] * (5 - len(shapes)) + [{0: "label_positions"}]
     # It says of each package that it could use which one is not there; none is needed for these models.
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     with warnings.catch_warnings(), torch.inference_mode():
@@ -170,15 +166,12 @@ def see_activations(
     sequences = [item for request in encoder.encode(calibration) for item in request.sequences]
     seen: dict[str, Activation] = {}
     for done, item in enumerate(sequences, 1):
-        feed = uni_encoder_inputs(
-            [item], 0, segments=checkpoint.uses_segments, label_positions=graph.has_input("label_positions")
-        )
+        feed = uni_encoder_inputs([item], 0, segments=checkpoint.uses_segments)
         inside = (np.arange(len(item.ids)) <= item.separator) == checkpoint.prompt_first
         weights = np.where(inside, 0.5 / max(inside.sum(), 1), 0.5 / max((~inside).sum(), 1)).astype(np.float32)
         for name, values in zip(names, session.run(names, feed), strict=True):
             rows = values.reshape(-1, values.shape[-1])
-            of_tokens = weights if len(rows) == len(weights) else np.full(len(rows), 1 / len(rows), np.float32)
-            one = Activation.of(rows, of_tokens)
+            one = Activation.of(rows, weights)
             seen[name] = seen[name] + one if name in seen else one
         on_progress(done, len(sequences))
     return seen

@@ -11,8 +11,6 @@ What int8 costs is measured by benchmarks/speed/int8.py.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
@@ -23,25 +21,9 @@ from gliclass_rerank.types import FloatArray
 
 MICROSOFT = "com.microsoft"
 SHIFTS = {"Gelu": 0.17}  # what an operator gives is no further below 0; shifted so, it is kept unsigned
-
-
-@dataclass(frozen=True, slots=True)
-class RowGroup:
-    """Names of the tensors that activations of one shape share in a graph.
-
-    Attributes:
-        all_rows: a vector with a value for each row of the batch.
-        high_precision_rows: indices of the rows that get a second int8 term.
-        shape: (batch, sequence, -1).
-    """
-
-    all_rows: str
-    high_precision_rows: str
-    shape: str
-
-
-TOKENS = RowGroup("rows", "fine.rows", "rows.shape")
-LABELS = RowGroup("label.rows", "label.rows", "label.shape")  # the head reads each of them (`last_layer`)
+# Tensors that all activations share: a vector with a value for each row of the batch, the indices of the rows that
+# get a second int8 term, and the shape (batch, sequence, -1).
+ALL_ROWS, HIGH_PRECISION_ROWS, SHAPE = "rows", "fine.rows", "rows.shape"
 
 
 class ActivationQuantizer:
@@ -50,11 +32,10 @@ class ActivationQuantizer:
     Args:
         source: its name in the graph; its shape is (batch, sequence, inputs).
         factors: that even out its channels, float32, shape (inputs,).
-        group: which rows it has.
     """
 
-    def __init__(self, graph: Graph, source: str, factors: FloatArray, group: RowGroup) -> None:
-        self.graph, self.source, self.factors, self.group = graph, source, factors, group
+    def __init__(self, graph: Graph, source: str, factors: FloatArray) -> None:
+        self.graph, self.source, self.factors = graph, source, factors
         self.shift = SHIFTS.get(graph.operator(source), 0.0)
         self.zero = 0 if self.shift else LEVELS + 1
 
@@ -83,7 +64,7 @@ class ActivationQuantizer:
             helper.make_node("Mul", [f"{name}.max", step], [f"{name}.step"]),
             helper.make_node("Max", [f"{name}.step", tiny], [f"{name}.scales"]),
             helper.make_node("Unsqueeze", [f"{name}.scales", last], [f"{name}.scale"]),
-            _quantize(f"{name}.even", f"{name}.scales", _zeros(self.group.all_rows, self.zero), f"{name}.uint8"),
+            _quantize(f"{name}.even", f"{name}.scales", _zeros(ALL_ROWS, self.zero), f"{name}.uint8"),
             *self._quantize_rest(),
         ]
 
@@ -93,23 +74,19 @@ class ActivationQuantizer:
         finer = self.graph.constant("int8.finer", np.float32(0.5 / LEVELS))
         last = self.graph.constant("int8.last_axis", np.array([1]))
         return [
-            helper.make_node("Gather", [f"{name}.even", self.group.high_precision_rows], [f"{fine}.even"], axis=0),
-            helper.make_node(
-                "Gather", [f"{name}.scales", self.group.high_precision_rows], [f"{fine}.coarse_scales"], axis=0
-            ),
-            helper.make_node("Gather", [f"{name}.uint8", self.group.high_precision_rows], [f"{fine}.coarse"], axis=0),
+            helper.make_node("Gather", [f"{name}.even", HIGH_PRECISION_ROWS], [f"{fine}.even"], axis=0),
+            helper.make_node("Gather", [f"{name}.scales", HIGH_PRECISION_ROWS], [f"{fine}.coarse_scales"], axis=0),
+            helper.make_node("Gather", [f"{name}.uint8", HIGH_PRECISION_ROWS], [f"{fine}.coarse"], axis=0),
             helper.make_node(
                 "DequantizeLinear",
-                [f"{fine}.coarse", f"{fine}.coarse_scales", _zeros(self.group.high_precision_rows, self.zero)],
+                [f"{fine}.coarse", f"{fine}.coarse_scales", _zeros(HIGH_PRECISION_ROWS, self.zero)],
                 [f"{fine}.rounded"],
                 axis=0,
             ),
             helper.make_node("Sub", [f"{fine}.even", f"{fine}.rounded"], [f"{fine}.rest"]),
             helper.make_node("Mul", [f"{fine}.coarse_scales", finer], [f"{fine}.scales"]),
             helper.make_node("Unsqueeze", [f"{fine}.scales", last], [f"{fine}.scale"]),
-            _quantize(
-                f"{fine}.rest", f"{fine}.scales", _zeros(self.group.high_precision_rows, LEVELS + 1), f"{fine}.uint8"
-            ),
+            _quantize(f"{fine}.rest", f"{fine}.scales", _zeros(HIGH_PRECISION_ROWS, LEVELS + 1), f"{fine}.uint8"),
         ]
 
     def multiply(self, weight: str, parts: Tensors, output: str) -> list[onnx.NodeProto]:
@@ -126,7 +103,7 @@ class ActivationQuantizer:
                 helper.make_node("MatMulIntegerToFloat", operands, [f"{product}.unscaled"], domain=MICROSOFT),
                 helper.make_node("Mul", [f"{product}.unscaled", f"{term}.scale"], [product]),
             ]
-        added = [f"{output}.coarse", f"{self.group.high_precision_rows}.places", f"{output}.fine"]
+        added = [f"{output}.coarse", f"{HIGH_PRECISION_ROWS}.places", f"{output}.fine"]
         rows = f"{output}.rows"
         nodes.append(helper.make_node("ScatterND", added, [rows], reduction="add"))
         if self.shift:  # take the shift's own product away again
@@ -134,7 +111,7 @@ class ActivationQuantizer:
             shift = graph.constant(f"{output}.unshift", np.float32(-self.shift) * ones)
             nodes.append(helper.make_node("Add", [rows, shift], [f"{output}.unshifted"]))
             rows = f"{output}.unshifted"
-        return [*nodes, helper.make_node("Reshape", [rows, self.group.shape], [output])]
+        return [*nodes, helper.make_node("Reshape", [rows, SHAPE], [output])]
 
 
 def _quantize(rows: str, scales: str, zeros: str, output: str) -> onnx.NodeProto:
@@ -146,12 +123,11 @@ def _zeros(rows: str, zero: int) -> str:
     return f"{rows}.zeros{zero}"
 
 
-def index_rows(graph: Graph, *, prompt_first: bool, labels_only: bool) -> list[onnx.NodeProto]:
+def index_rows(graph: Graph, *, prompt_first: bool) -> list[onnx.NodeProto]:
     """Nodes of what all products share: which rows get a second term (special tokens, labels), zero points, shapes.
 
     Args:
         prompt_first: labels stand before the text in a sequence, else behind it.
-        labels_only: some activations have rows for label positions only.
     """
     zero, one = graph.constant("fine.zero", np.array(0)), graph.constant("fine.one", np.array(1))
     minus_one, last = graph.constant("int8.minus_one", np.array([-1])), graph.constant("int8.last_axis", np.array([1]))
@@ -180,23 +156,13 @@ def index_rows(graph: Graph, *, prompt_first: bool, labels_only: bool) -> list[o
         helper.make_node("Or", ["fine.labels", "fine.special"], ["fine.mask"]),
         helper.make_node("Reshape", ["fine.mask", minus_one], ["fine.flat"]),
         helper.make_node("NonZero", ["fine.flat"], ["fine.nonzero"]),
-        helper.make_node("Reshape", ["fine.nonzero", minus_one], [TOKENS.high_precision_rows]),
+        helper.make_node("Reshape", ["fine.nonzero", minus_one], [HIGH_PRECISION_ROWS]),
         helper.make_node("Shape", ["input_ids"], ["rows.leading"]),
-        helper.make_node("Concat", ["rows.leading", minus_one], [TOKENS.shape], axis=0),
-        helper.make_node("Reshape", ["input_ids", minus_one], [TOKENS.all_rows]),
+        helper.make_node("Concat", ["rows.leading", minus_one], [SHAPE], axis=0),
+        helper.make_node("Reshape", ["input_ids", minus_one], [ALL_ROWS]),
     ]
-    rows = {TOKENS.all_rows, TOKENS.high_precision_rows}
-    if labels_only:
-        nodes += [
-            helper.make_node("Shape", ["separators"], ["label.batch"]),
-            helper.make_node("Shape", ["label_positions"], ["label.length"]),
-            helper.make_node("Concat", ["label.batch", "label.length", minus_one], [LABELS.shape], axis=0),
-            helper.make_node("Mul", ["label.batch", "label.length"], ["label.count"]),
-            helper.make_node("Squeeze", ["label.count"], ["label.end"]),
-            helper.make_node("Range", [zero, "label.end", one], [LABELS.all_rows]),
-        ]
-        rows.add(LABELS.all_rows)
-    for name in sorted(rows - {TOKENS.all_rows}):
+    rows = {ALL_ROWS, HIGH_PRECISION_ROWS}
+    for name in sorted(rows - {ALL_ROWS}):
         nodes.append(helper.make_node("Unsqueeze", [name, last], [f"{name}.places"]))
     for name in sorted(rows):
         nodes.append(helper.make_node("Shape", [name], [f"{name}.count"]))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from gliclass_rerank.export.graph import Graph
-from gliclass_rerank.export.quantize_activations import LABELS, MICROSOFT, TOKENS, ActivationQuantizer, index_rows
+from gliclass_rerank.export.quantize_activations import MICROSOFT, ActivationQuantizer, index_rows
 from gliclass_rerank.export.quantize_weights import (
     FACTORS,
     INT8,
@@ -70,7 +70,7 @@ def quantize_graph(
         The parts of each weight that was quantised; in the weights file they replace it, under its name and theirs.
     """
     by_content = _unique_by_content(weights)
-    varying, of_labels = graph.varying(), graph.behind({"label_positions"})
+    varying = graph.varying()
     found = [_Product(node, by_content.get(graph.array(node.input[1]).T.tobytes(), "")) for node in graph.products()]
     products = [product for product in found if product.weight and product.source in varying]
     tables = {node.output[0]: (node, name) for node, name in _lookups(graph, by_content)}
@@ -80,8 +80,7 @@ def quantize_graph(
     replacements: dict[str, list[onnx.NodeProto]] = {}
     prepared: set[str] = set()
     for product in products:
-        group = LABELS if product.source in of_labels else TOKENS
-        rows = ActivationQuantizer(graph, product.source, int8[product.weight][FACTORS], group)
+        rows = ActivationQuantizer(graph, product.source, int8[product.weight][FACTORS])
         first = [] if rows.source in prepared else rows.quantize()
         prepared.add(rows.source)
         replacements[product.output] = [*first, *rows.multiply(product.weight, int8[product.weight], product.output)]
@@ -91,7 +90,7 @@ def quantize_graph(
     for output, (node, name) in tables.items():
         replacements[output] = _looked_up(graph, node, name, int8[name])
     graph.replace_nodes(replacements)
-    for node in reversed(index_rows(graph, prompt_first=prompt_first, labels_only=graph.has_input("label_positions"))):
+    for node in reversed(index_rows(graph, prompt_first=prompt_first)):
         graph.model.graph.node.insert(0, node)
     graph.drop_unused()
     graph.model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))

@@ -130,25 +130,6 @@ class Checkpoint:
         return str(self.config.get("pooling_strategy", "first"))
 
     @property
-    def head_reads_labels_only(self) -> bool:
-        """Whether the head reads nothing behind <<SEP>> of a BERT's last layer, so that it need not be computed there.
-
-        Labels that are averaged up to the next one take in the whole text where it is not extracted, and what leads
-        to a text-first model's labels is the whole text: these read all positions.
-        """
-        config = self.config
-        return (
-            self.architecture == "uni-encoder"
-            and self.backbone == "bert"
-            and not config["encoder_config"].get("is_decoder", False)
-            and self.prompt_first
-            and self.pooling == "first"
-            and (self.extracts_text or not self.averages_labels)
-            and not config.get("use_lstm", False)
-            and config.get("encoder_layer_id", -1) == -1
-        )
-
-    @property
     def uses_segments(self) -> bool:
         return bool(self.config.get("use_segment_embeddings", False))
 

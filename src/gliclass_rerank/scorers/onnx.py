@@ -46,12 +46,11 @@ class OnnxScorer(LocalScorer):
         except Exception as error:  # onnxruntime's errors share no base below Exception
             raise CheckpointError(f"{file}: onnxruntime cannot load it: {error}") from error
         self._pool = PerProcess(partial(ThreadPoolExecutor, threads, thread_name_prefix="gliclass-onnx"))
-        self._labels_only = any(item.name == "label_positions" for item in self._session.get_inputs())
         self._pad_id = int(checkpoint.config.get("pad_token_id") or 0)
 
     def _run(self, batch: Sequence[EncodedSequence]) -> FloatArray:
         segments = self._checkpoint.uses_segments
-        feed = uni_encoder_inputs(batch, self._pad_id, segments=segments, label_positions=self._labels_only)
+        feed = uni_encoder_inputs(batch, self._pad_id, segments=segments)
         logits: FloatArray = np.asarray(self._session.run(["logits"], feed)[0], np.float32)
         return logits
 

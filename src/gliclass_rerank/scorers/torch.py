@@ -166,13 +166,11 @@ class ModelRunner(nn.Module):
     Args:
         checkpoint: where the model came from.
         model: upstream's model, on its device and in its dtype.
-        all_states: call the encoder for all states of its last layer, for hooks on it; by default only what is read.
     """
 
-    def __init__(self, checkpoint: Checkpoint, model: GLiClassModel, *, all_states: bool = False) -> None:
+    def __init__(self, checkpoint: Checkpoint, model: GLiClassModel) -> None:
         super().__init__()
         self.module = forward_of(model)
-        self._labels_only = checkpoint.head_reads_labels_only and not all_states
         self._checkpoint = checkpoint
         self._device = next(model.parameters()).device
         self._pad_id = int(model.config.pad_token_id or 0)
@@ -198,7 +196,7 @@ class ModelRunner(nn.Module):
     def _arrays(self, batch: Sequence[EncodedSequence]) -> dict[str, Padded]:
         if isinstance(self.module, UniEncoderForward):
             segments = self._checkpoint.uses_segments
-            return uni_encoder_inputs(batch, self._pad_id, segments=segments, label_positions=self._labels_only)
+            return uni_encoder_inputs(batch, self._pad_id, segments=segments)
         arrays = text_inputs(batch, self._pad_id)
         if isinstance(self.module, EncoderDecoderForward):
             side = [item.side for item in batch]

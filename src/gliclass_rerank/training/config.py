@@ -30,13 +30,11 @@ class Source(_Strict):
         file: JSON lines (see `gliclass_rerank.training.data.records`), relative to the configuration.
         weight: its share is this by the sum of all weights.
         max_length: tokens of a sequence; longer texts are cut. The run's ``max_length`` by default.
-        anchor: weight of the distance to the run's ``anchor`` in the loss of its examples.
     """
 
     file: Path
     weight: float = Field(default=1.0, gt=0)
     max_length: int | None = Field(default=None, ge=16)
-    anchor: float = Field(default=0.0, ge=0)
 
 
 class Lora(_Strict):
@@ -63,9 +61,7 @@ class TrainConfig(_Strict):
         model: "mini", a GLiClass checkpoint folder or a hub id to start from. Or:
         backbone: a plain encoder's folder, from which a new GLiClass model is made (`start.py`).
         pooling: how the trained model makes one vector of a text's tokens; as the model that it starts from by
-            default. "first" reads a single token, and then a CPU computes the last layer for it and the labels only.
-        anchor: a plain encoder's folder; the model's hidden states stay near its own, for sources with a weight for
-            it (`Anchor`).
+            default.
         out: folder of the run: metrics, checkpoints, and the model in ``model/``. Relative to the configuration.
         train: sources of training records.
         dev: files that are evaluated on the way and decide when to stop; without, the last weights are kept.
@@ -93,7 +89,6 @@ class TrainConfig(_Strict):
     model: str | None = None
     backbone: Path | None = None
     pooling: Literal["avg", "first"] | None = None
-    anchor: Path | None = None
     out: Path
     train: tuple[Source, ...] = Field(min_length=1)
     dev: tuple[Path, ...] = ()
@@ -127,8 +122,6 @@ class TrainConfig(_Strict):
     def _one_start(self) -> TrainConfig:
         if (self.model is None) == (self.backbone is None):
             raise ValueError("expected one of 'model' and 'backbone'")
-        if (self.anchor is None) == any(source.anchor for source in self.train):
-            raise ValueError("expected 'anchor' and a source with a weight for it, or neither")
         if self.lora and self.freeze:
             raise ValueError("'lora' freezes all weights but its own; leave 'freeze' out")
         if self.lora and self.pooling:
@@ -160,7 +153,6 @@ def resolved(config: TrainConfig, folder: Path) -> TrainConfig:
         update={
             "out": folder / config.out,
             "backbone": config.backbone and folder / config.backbone,
-            "anchor": config.anchor and folder / config.anchor,
             "model": str(folder / config.model) if config.model and (folder / config.model).is_dir() else config.model,
             "train": tuple(s.model_copy(update={"file": folder / s.file}) for s in config.train),
             "dev": tuple(folder / file for file in config.dev),

@@ -20,7 +20,6 @@ class RecordSource:
     """Records of one file in an order of their own for each time round.
 
     Attributes:
-        anchor: weight of the distance to the anchor for its examples.
         drawn: how many records were drawn so far; the state that a checkpoint keeps.
     """
 
@@ -29,7 +28,6 @@ class RecordSource:
     weight: float
     encoder: InputEncoder
     seed: int
-    anchor: float = 0.0
     drawn: int = 0
     _order: tuple[int, list[int]] = field(default=(-1, []))
 
@@ -46,12 +44,11 @@ class RecordSource:
 
 @dataclass(frozen=True, slots=True)
 class EncodedExample:
-    """An example whose requests are token ids, and the name and anchor's weight of the source that it came from."""
+    """An example whose requests are token ids, and the name of the source that it came from."""
 
     example: TrainingExample
     encoded: tuple[EncodedRequest, ...]
     source: str
-    anchor: float = 0.0
 
     @property
     def tokens(self) -> int:
@@ -81,7 +78,7 @@ class Stream:
 
     def _encode(self, source: RecordSource, record: Record, rng: random.Random) -> EncodedExample:
         example = self._make(record, rng)
-        return EncodedExample(example, tuple(source.encoder.encode(example.requests)), source.name, source.anchor)
+        return EncodedExample(example, tuple(source.encoder.encode(example.requests)), source.name)
 
     def _mean_tokens(self, source: RecordSource) -> float:
         """Tokens of a source's example in the mean of a fixed sample, so that weights are shares of tokens."""

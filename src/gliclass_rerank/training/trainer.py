@@ -30,7 +30,6 @@ from gliclass_rerank.scorers.batch_plan import plan_batches
 from gliclass_rerank.scorers.load import torch_device, usable_cores
 from gliclass_rerank.scorers.padded.forward import UniEncoderForward
 from gliclass_rerank.scorers.torch import ModelRunner, TorchScorer, load_model
-from gliclass_rerank.training.anchor import Anchor
 from gliclass_rerank.training.config import Source, TrainConfig
 from gliclass_rerank.training.data.examples import ExampleMaker
 from gliclass_rerank.training.data.records import Record, read_records
@@ -100,8 +99,7 @@ class Trainer:
             if any(part in name for part in config.freeze):
                 parameter.requires_grad_(False)
         self.scorer().check()
-        self.runner = ModelRunner(self.checkpoint, self.model, all_states=config.anchor is not None)
-        self.anchor = Anchor(config.anchor, self.checkpoint, self.model) if config.anchor else None
+        self.runner = ModelRunner(self.checkpoint, self.model)
         self.trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.mean = {name: p.detach().clone() for name, p in self.trained.items()} if config.ema else {}
         self.optimizer = optimizer_of(self.trained, config)
@@ -116,7 +114,7 @@ class Trainer:
             length = min(chosen.max_length or config.max_length, self.checkpoint.max_length)
             cut = read_checkpoint(self.checkpoint.folder, max_length=length)
             name = f"{number} {chosen.file.name}"
-            return RecordSource(name, rows, chosen.weight, InputEncoder(cut, tokenizer), config.seed, chosen.anchor)
+            return RecordSource(name, rows, chosen.weight, InputEncoder(cut, tokenizer), config.seed)
 
         sources = [source(c, r, i) for i, (c, r) in enumerate(zip(config.train, records, strict=True))]
         make = ExampleMaker(
@@ -199,30 +197,23 @@ class Trainer:
     def _losses(self, batch: Sequence[EncodedExample]) -> list[Tensor]:
         """The loss of each example; sequences of like length share a forward pass, whatever example they are of."""
         sequences = [item for example in batch for request in example.encoded for item in request.sequences]
-        anchors = [example.anchor for example in batch for request in example.encoded for _ in request.sequences]
-        read = iter(self._read(sequences, anchors))
+        rows = iter(self._logits(sequences))
         losses = []
         for item in batch:
-            own = [next(read) for request in item.encoded for _ in request.sequences]
-            logits = torch.cat([row for row, _ in own])
-            loss = example_loss(logits, item.example, bce=self.config.bce, listwise=self.config.listwise)
-            losses.append(loss + torch.stack([far for _, far in own]).mean())
+            logits = torch.cat([next(rows) for request in item.encoded for _ in request.sequences])
+            losses.append(example_loss(logits, item.example, bce=self.config.bce, listwise=self.config.listwise))
         return losses
 
-    def _read(self, sequences: Sequence[EncodedSequence], anchors: Sequence[float]) -> list[tuple[Tensor, Tensor]]:
-        """Logits of each pass, shape (labels,), and its weighted distance to the anchor, 0 without."""
-        states = self.anchor.teach(sequences, anchors) if self.anchor else {}
+    def _logits(self, sequences: Sequence[EncodedSequence]) -> list[Tensor]:
+        """Logits of each sequence, shape (labels,)."""
         padded = isinstance(self.runner.module, UniEncoderForward)
         kinds = [0 if padded else len(item.labels) for item in sequences]
-        made: dict[int, tuple[Tensor, Tensor]] = {}
+        rows: dict[int, Tensor] = {}
         for plan in plan_batches([item.cost for item in sequences], kinds, max_tokens=SUBSTEP_TOKENS):
-            planned, weights = [sequences[i] for i in plan], [anchors[i] for i in plan]
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                logits = self.runner(planned)
-            distances = self.anchor.distances(planned, weights, states) if self.anchor else logits.new_zeros(len(plan))
-            for i, row, far in zip(plan, logits, distances, strict=True):
-                made[i] = row[: len(sequences[i].labels)], far
-        return [made[i] for i in range(len(sequences))]
+                logits = self.runner([sequences[i] for i in plan])
+            rows |= {i: row[: len(sequences[i].labels)] for i, row in zip(plan, logits, strict=True)}
+        return [rows[i] for i in range(len(sequences))]
 
     def _evaluate(self, console: Console) -> None:
         """Judge the weights on the dev records, keep them if they are the best, and save all that resuming needs."""

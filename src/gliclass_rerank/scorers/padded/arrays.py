@@ -41,14 +41,11 @@ def label_spans(batch: Sequence[EncodedSequence]) -> Padded:
     return spans
 
 
-def uni_encoder_inputs(
-    batch: Sequence[EncodedSequence], pad_id: int, *, segments: bool, label_positions: bool = False
-) -> dict[str, Padded]:
+def uni_encoder_inputs(batch: Sequence[EncodedSequence], pad_id: int, *, segments: bool) -> dict[str, Padded]:
     """All inputs of a uni-encoder, by the names that its ONNX graph has as well.
 
     Args:
         segments: whether the checkpoint has segment embeddings.
-        label_positions: add ``label_positions``, int64, shape (P,), for `gliclass_rerank.scorers.padded.last_layer`.
     """
     inputs = text_inputs(batch, pad_id)
     separators = np.array([item.separator for item in batch], np.int64)
@@ -60,6 +57,4 @@ def uni_encoder_inputs(
         # so this is what such a checkpoint has learned to read.
         ids[[item.has_examples for item in batch]] = 2
         inputs["segment_ids"] = ids
-    if label_positions:
-        inputs["label_positions"] = np.arange(max(int(separators.max()) + 1, int(inputs["label_spans"].max())))
     return inputs

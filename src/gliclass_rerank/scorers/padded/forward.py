@@ -13,8 +13,6 @@ import torch
 from gliclass import GLiClassModel
 from torch import Tensor, nn
 
-from gliclass_rerank.scorers.padded.last_layer import encode_label_positions
-
 
 class UniEncoderForward(nn.Module):
     """Labels and text in one sequence."""
@@ -34,7 +32,6 @@ class UniEncoderForward(nn.Module):
         label_spans: Tensor,
         separators: Tensor,
         segment_ids: Tensor | None = None,
-        label_positions: Tensor | None = None,
     ) -> Tensor:
         """Return logits, shape (B, C).
 
@@ -43,12 +40,8 @@ class UniEncoderForward(nn.Module):
             label_spans: int64, shape (B, C, 2), half-open ranges that label embeddings are averaged over.
             separators: int64, shape (B,), position of <<SEP>>.
             segment_ids: int64, shape (B, S), if the checkpoint has segment embeddings.
-            label_positions: int64, shape (P,), the positions up to the batch's last <<SEP>>, where
-                `Checkpoint.head_reads_labels_only`; without, the last layer is computed everywhere.
         """
-        hidden = self._encode(input_ids, attention_mask, segment_ids, label_positions)
-        if label_positions is not None:
-            attention_mask = attention_mask[:, label_positions]
+        hidden = self._encode(input_ids, attention_mask, segment_ids)
         labels = span_means(hidden, label_spans)
         positions = torch.arange(hidden.shape[1], device=hidden.device)
         starts = separators if self.config.extract_text_features else torch.zeros_like(separators)
@@ -59,12 +52,8 @@ class UniEncoderForward(nn.Module):
         text = pool(hidden, mask, lengths, self.config.pooling_strategy, zero_tail=self.zero_tail)
         return head(self.model, text, labels, mask)
 
-    def _encode(
-        self, input_ids: Tensor, attention_mask: Tensor, segment_ids: Tensor | None, label_positions: Tensor | None
-    ) -> Tensor:
+    def _encode(self, input_ids: Tensor, attention_mask: Tensor, segment_ids: Tensor | None) -> Tensor:
         encoder, layer = self.model.model.encoder_model, self.config.encoder_layer_id
-        if label_positions is not None:
-            return encode_label_positions(encoder, self._embed(input_ids, segment_ids), attention_mask, label_positions)
         segments = self.config.use_segment_embeddings
         tokens = {"inputs_embeds": self._embed(input_ids, segment_ids)} if segments else {"input_ids": input_ids}
         output = encoder(**tokens, attention_mask=attention_mask, output_hidden_states=layer != -1, return_dict=True)
