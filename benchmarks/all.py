@@ -62,7 +62,7 @@ BENCHMARKS = (
     Benchmark("speed.scale", ("--rounds", "2"), ("--quick",)),
     Benchmark("gpu.gpu", (), ("--quick",)),  # without a GPU a toy in full as well, and nothing is written
     Benchmark("speed.int8", (), ("--passages", "1")),
-    Benchmark("quality.prior_weight", (), ("--candidates", "1")),
+    Benchmark("quality.first_stage_weight", (), ("--candidates", "1")),
     Benchmark(
         "quality.retrieval", ("--queries", "10"), ("--queries", "2", "--no-dense"), reads_data=True, encodes=True
     ),

@@ -42,7 +42,7 @@ class MiniLM(Embeddings):
 
 
 class Dense(BaseRetriever):
-    """A vector store that leaves its cosine in the metadata, for `prior_key`."""
+    """A vector store that leaves its cosine in the metadata, for `first_stage_key`."""
 
     store: FAISS
 
@@ -63,8 +63,10 @@ def names(retriever: BaseRetriever, query: str) -> list[str]:
 
 
 print(f"{len(passages)} passages, nDCG@10 of {len(questions())} questions")
-for name, retriever, prior_key in (("FAISS", dense, "cosine"), ("FAISS and BM25", hybrid, None)):
-    reranked = GLiClassRetriever(retriever=retriever, fetch_k=FOUND, k=10, prior_key=prior_key, scorer=scorer)
+for name, retriever, first_stage_key in (("FAISS", dense, "cosine"), ("FAISS and BM25", hybrid, None)):
+    reranked = GLiClassRetriever(
+        retriever=retriever, fetch_k=FOUND, k=10, first_stage_key=first_stage_key, scorer=scorer
+    )
     before, after = mean_ndcg(partial(names, retriever)), mean_ndcg(partial(names, reranked))
     print(f"{name:15} {before:.3f}  reranked {after:.3f}")
 

@@ -69,7 +69,7 @@ hybrid = QueryFusionRetriever(
 )
 
 scorer = load_scorer("mini")  # one model for all that follows
-rerank = GLiClassRerank(scorer=scorer, use_retrieval_score=True)
+rerank = GLiClassRerank(scorer=scorer, use_first_stage_scores=True)
 
 
 def names(retriever: BaseRetriever, postprocessors: list[BaseNodePostprocessor], query: str) -> list[str]:

@@ -16,7 +16,7 @@ for hit in reranker.rank(QUESTION, PASSAGES, top_n=2):
     print(f"{hit.score:.3f}  {PASSAGES[hit.index]}")
 
 print("\nwith the first stage's scores:")
-for hit in reranker.rank(QUESTION, PASSAGES, prior=FIRST_STAGE):
+for hit in reranker.rank(QUESTION, PASSAGES, first_stage_scores=FIRST_STAGE):
     print(f"{hit.score:.3f}  {PASSAGES[hit.index]}")
 
 print("\nadvice rather than facts:")

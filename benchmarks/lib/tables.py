@@ -164,7 +164,7 @@ def int8(report: Report) -> str:
     return markdown(columns, {name: list(row.values()) for name, row in report["differences"].items()}, digits=4)
 
 
-def prior_weight(report: Report) -> str:
+def first_stage_weight(report: Report) -> str:
     shown = {"weight 0": 0.0, f"weight {report['best']:g}, best": report["best"]}
     shown |= {f"weight {report['chosen']:g}, chosen": report["chosen"]}
     rows = {"BM25": report["bm25"]} | {name: report["weights"][str(weight)] for name, weight in shown.items()}
@@ -222,7 +222,7 @@ TABLES: dict[str, Callable[[Report], str]] = {
     "labels": label_costs,
     "scale": scale,
     "int8": int8,
-    "prior-weight": prior_weight,
+    "first-stage-weight": first_stage_weight,
     "retrieval": retrieval,
     "fact-check": lambda report: turned(report["results"], "balanced_accuracy"),
     "routing": lambda report: turned(report["results"], "accuracy"),

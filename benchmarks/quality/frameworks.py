@@ -147,7 +147,7 @@ def llama_index(texts: Sequence[str], encode: Encode, scorer: Scorer) -> dict[st
     storage = StorageContext.from_defaults(vector_store=store)
     index = VectorStoreIndex(nodes, storage_context=storage, embed_model=vectors)
     retriever = index.as_retriever(similarity_top_k=FOUND)
-    rerank = GLiClassRerank(scorer=scorer, use_retrieval_score=True)
+    rerank = GLiClassRerank(scorer=scorer, use_first_stage_scores=True)
 
     def places(found: Sequence[NodeWithScore]) -> list[int]:
         return [int(node.node_id) for node in found]
@@ -167,7 +167,7 @@ def langchain(texts: Sequence[str], encode: Encode, scorer: Scorer) -> dict[str,
         documents, LangChainVectors(encode), distance_strategy=DistanceStrategy.MAX_INNER_PRODUCT
     )
     retriever = Scored(store=store)
-    reranked = GLiClassRetriever(retriever=retriever, fetch_k=FOUND, k=FOUND, prior_key="cosine", scorer=scorer)
+    reranked = GLiClassRetriever(retriever=retriever, fetch_k=FOUND, k=FOUND, first_stage_key="cosine", scorer=scorer)
 
     def places(found: Sequence[Document]) -> list[int]:
         return [document.metadata["place"] for document in found]

@@ -33,7 +33,7 @@ from benchmarks.lib.eval_data import SEED, Collection, data_folder, read_collect
 from benchmarks.lib.machine import cpu
 from benchmarks.lib.measures import permutation_p
 from benchmarks.lib.report import draw, evaluation_parser, header, load_models, table, write
-from benchmarks.quality.prior_weight import RememberingScorer
+from benchmarks.quality.first_stage_weight import RememberingScorer
 from gliclass_rerank import MissingExtraError, Reranker, Scorer
 from gliclass_rerank.cli.output import print_table
 
@@ -182,7 +182,7 @@ def by_model(name: str, scorer: Scorer) -> Contestant:
     def orders(case: Case) -> dict[str, Order]:
         reranker = Reranker(RememberingScorer(scorer))
         alone = reranker.rank(case.query, case.passages)
-        together = reranker.rank(case.query, case.passages, prior=case.bm25)
+        together = reranker.rank(case.query, case.passages, first_stage_scores=case.bm25)
         return {name: [hit.index for hit in alone], f"{name} + BM25": [hit.index for hit in together]}
 
     return orders

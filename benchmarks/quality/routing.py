@@ -42,6 +42,7 @@ from benchmarks.lib.report import draw, evaluation_parser, header, load_models, 
 from gliclass_rerank import Scorer
 from gliclass_rerank.cli.output import print_table
 from gliclass_rerank.scorers.progress import ProgressScorer
+from gliclass_rerank.scoring import run
 from gliclass_rerank.tasks.routing.scores import label_logits
 from gliclass_rerank.types import FloatArray
 
@@ -161,9 +162,9 @@ def by_model(name: str, scorer: Scorer) -> Contestant:
     def scores(task: Task) -> Sequence[Scores]:
         shown = ProgressScorer(scorer, Console(stderr=True), f"{task.name}, {name}")
         if len(set(task.labels)) == 1:
-            return list(label_logits(shown, task.texts, task.labels[0])[0])
+            return list(run(label_logits(shown, task.texts, task.labels[0]), shown)[0])
         pairs = zip(task.texts, task.labels, strict=True)
-        return [label_logits(shown, [text], labels)[0][0] for text, labels in pairs]
+        return [run(label_logits(shown, [text], labels), shown)[0][0] for text, labels in pairs]
 
     return scores
 

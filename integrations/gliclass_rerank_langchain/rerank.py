@@ -19,15 +19,15 @@ class RerankOptions(ModelOptions):
     Args:
         threshold: leave out documents that score below it, in [0, 1].
         score_key: where in its metadata a document's score goes, a float in [0, 1].
-        prior_key: where in its metadata a document has the first stage's score (any scale, higher is better), to be
-            fused with ours; not used by default.
-        prior_weight: what that score counts for, see `Reranker.rank`; by default the model's own weight.
+        first_stage_key: metadata key of the first stage's score (any scale, higher is better) to fuse with ours; not
+            used by default.
+        first_stage_weight: what that score counts for, see `Reranker.rank`; by default the model's own weight.
     """
 
     threshold: float | None = Field(default=None, ge=0, le=1)
     score_key: str = "relevance_score"
-    prior_key: str | None = None
-    prior_weight: float | None = Field(default=None, ge=0)
+    first_stage_key: str | None = None
+    first_stage_weight: float | None = Field(default=None, ge=0)
 
     def _reranked(self, documents: Sequence[Document], query: str, top_n: int | None) -> list[Document]:
         """Copies of the best documents, best first, each with its score; the model is not loaded for none."""
@@ -38,21 +38,21 @@ class RerankOptions(ModelOptions):
             [document.page_content for document in documents],
             top_n=top_n,
             threshold=self.threshold,
-            prior=self._prior(documents),
-            prior_weight=self.prior_weight,
+            first_stage_scores=self._prior(documents),
+            first_stage_weight=self.first_stage_weight,
         )
         return [_with(documents[ranked.index], self.score_key, ranked.score) for ranked in ranking]
 
     def _prior(self, documents: Sequence[Document]) -> list[Any] | None:
-        if self.prior_key is None:
+        if self.first_stage_key is None:
             return None
         for i, document in enumerate(documents):
-            if self.prior_key not in document.metadata:
+            if self.first_stage_key not in document.metadata:
                 raise InputError(
-                    f"document {i}: expected the first stage's score in metadata[{self.prior_key!r}], got none; "
-                    "put it there, or leave prior_key out"
+                    f"document {i}: expected the first stage's score in metadata[{self.first_stage_key!r}], got none; "
+                    "put it there, or leave first_stage_key out"
                 )
-        return [document.metadata[self.prior_key] for document in documents]
+        return [document.metadata[self.first_stage_key] for document in documents]
 
 
 class GLiClassRerank(RerankOptions, BaseDocumentCompressor):
@@ -66,7 +66,7 @@ class GLiClassRerank(RerankOptions, BaseDocumentCompressor):
     Args:
         top_n: how many documents to return; all by default.
         model, scorer: see `ModelOptions`.
-        threshold, score_key, prior_key, prior_weight: see `RerankOptions`.
+        threshold, score_key, first_stage_key, first_stage_weight: see `RerankOptions`.
 
     Raises:
         InputError: when documents are compressed: an empty query or document, a document without its prior.

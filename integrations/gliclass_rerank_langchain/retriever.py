@@ -29,7 +29,7 @@ class GLiClassRetriever(RerankOptions, BaseRetriever):
         fetch_k: how many to rerank, at least ``k``; None leaves the retriever as it is configured. It is passed on, in
             a copy, to retrievers with ``search_kwargs`` (vector stores) or a field ``k``; of others all is taken.
         model, scorer: see `ModelOptions`.
-        threshold, score_key, prior_key, prior_weight: see `RerankOptions`.
+        threshold, score_key, first_stage_key, first_stage_weight: see `RerankOptions`.
 
     Raises:
         InputError: when invoked: an empty query or document, a document without its prior.

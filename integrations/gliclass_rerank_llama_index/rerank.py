@@ -25,7 +25,7 @@ class GLiClassRerank(ScoringPostprocessor):
     threshold: float | None = Field(
         default=None, ge=0, le=1, description="Leave out nodes that score below it, in [0, 1]."
     )
-    use_retrieval_score: bool = Field(
+    use_first_stage_scores: bool = Field(
         default=False,
         description="Let the scores that the nodes came with count as well, if all have one: they are the `prior` of "
         "`Reranker.rank`, with the model's own weight.",
@@ -40,8 +40,8 @@ class GLiClassRerank(ScoringPostprocessor):
 
     def _rescored(self, query: str, nodes: list[NodeWithScore]) -> list[NodeWithScore]:
         scores = [found.score for found in nodes if found.score is not None]
-        prior = scores if self.use_retrieval_score and len(scores) == len(nodes) else None
+        prior = scores if self.use_first_stage_scores and len(scores) == len(nodes) else None
         ranking = Reranker(self._scorer).rank(
-            query, self._texts(nodes), top_n=self.top_n, threshold=self.threshold, prior=prior
+            query, self._texts(nodes), top_n=self.top_n, threshold=self.threshold, first_stage_scores=prior
         )
         return [self._with_score(nodes[ranked.index], ranked.score) for ranked in ranking]

@@ -12,7 +12,7 @@ def bytes_of(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
-def estimate_product(texts: Sequence[str], shared: Iterable[str] = (), *, passes: int = 1) -> int:
+def estimate_tokens_for(texts: Sequence[str], shared: Iterable[str] = (), *, passes: int = 1) -> int:
     """Tokens of texts of which each is read in so many passes, and of what is read once beside each of them, about.
 
     What is shared counts with a marker each, as labels have one. The time is that of reading all once.

@@ -17,7 +17,7 @@ from gliclass_rerank import GLiClassRerankError, Scorer
 from gliclass_rerank_service.dialects import check, classify, jobs, logits, operations, rerank, route, score
 from gliclass_rerank_service.errors import error_response, response_of
 from gliclass_rerank_service.observability.middleware import Guarded, Observed
-from gliclass_rerank_service.observability.request_stats import record_of
+from gliclass_rerank_service.observability.request_stats import stats_of
 from gliclass_rerank_service.service import Service, logger
 from gliclass_rerank_service.settings import Settings, read_settings
 
@@ -89,14 +89,14 @@ async def _warm(service: Service) -> None:
 
 async def _on_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, GLiClassRerankError)
-    record = record_of(request.scope)
-    response, record.failure = response_of(error, record.id)
+    stats = stats_of(request.scope)
+    response, stats.failure = response_of(error, stats.id)
     return response
 
 
 async def _on_refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return error_response(error.status_code, error.detail, record_of(request.scope).id, headers=error.headers)
+    return error_response(error.status_code, error.detail, stats_of(request.scope).id, headers=error.headers)
 
 
 async def _on_invalid(request: Request, error: Exception) -> Response:
@@ -111,4 +111,4 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
         message = "; ".join(told) + (
             "" if isinstance(error.body, dict | list) else "; is the header Content-Type application/json?"
         )
-    return error_response(400 if no_json else 422, message, record_of(request.scope).id)
+    return error_response(400 if no_json else 422, message, stats_of(request.scope).id)

@@ -22,11 +22,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol, cast
 
 from gliclass_rerank import Example, GLiClassRerankError, ModelInfo, Scorer, ScoreRequest
 from gliclass_rerank.copies import Shared
 from gliclass_rerank.forks import PerProcess
+from gliclass_rerank.models.encoding import EncodedRequest
 from gliclass_rerank.scoring import labels_share_pass
 from gliclass_rerank.types import FloatArray, check_number
 
@@ -68,6 +69,36 @@ def estimate_tokens(request: ScoreRequest) -> int:
     return math.ceil(sum(len(text.encode()) for text in texts) / 4) + len(request.labels)
 
 
+class EncodingScorer(Scorer, Protocol):
+    """A `Scorer` whose requests can be tokenised before they are scored, as all scorers that hold a model can."""
+
+    def encode(self, requests: Sequence[ScoreRequest]) -> Sequence[EncodedRequest]:
+        """Tokenise requests; raises `InputError` for those that cannot be."""
+        ...
+
+    def score_encoded(self, encoded: Sequence[EncodedRequest]) -> Sequence[FloatArray]:
+        """Logits of encoded requests, as of `Scorer.score`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Requests that are ready to be queued.
+
+    Attributes:
+        items: a request each, tokenised where the scorer can do that apart.
+        costs: tokens of each, at least 1; estimated where the scorer does not tokenise here.
+    """
+
+    items: Sequence[ScoreRequest] | Sequence[EncodedRequest]
+    costs: Sequence[int]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all."""
+        return sum(self.costs)
+
+
 class Submission(Future[list[FloatArray]]):
     """What one caller waits for: a future of one array a request. `BatchingScorer.submit` makes it.
 
@@ -75,15 +106,15 @@ class Submission(Future[list[FloatArray]]):
     then but the worker, between batches. Callbacks may run on the worker's thread, which waits for them.
 
     Attributes:
-        requests: what is to be scored, in order.
-        costs: tokens of each request, as estimated.
+        items: what is to be scored, in order; see `Prepared`.
+        costs: tokens of each.
         inference_seconds: time that the inner scorer took for the batches with a part of it, which others share.
     """
 
-    def __init__(self, requests: Sequence[ScoreRequest], costs: Sequence[int], *, deadline: float | None) -> None:
+    def __init__(self, prepared: Prepared, *, deadline: float | None) -> None:
         super().__init__()
-        self.requests = tuple(requests)
-        self.costs = tuple(costs)
+        self.items = prepared.items
+        self.costs = prepared.costs
         self.inference_seconds = 0.0
         self._rows: list[FloatArray] = []
         self._submitted = time.monotonic()
@@ -138,7 +169,7 @@ class Submission(Future[list[FloatArray]]):
     def _add(self, rows: Sequence[FloatArray]) -> None:
         """Take the arrays of the next requests; the last ones end it."""
         self._rows += rows
-        if len(self._rows) == len(self.requests):
+        if len(self._rows) == len(self.items):
             self._end(self._rows)
 
     def _end(self, outcome: list[FloatArray] | BaseException) -> bool:
@@ -179,10 +210,10 @@ class _FairQueue:
     one token less than its dearest request.
     """
 
-    def __init__(self, max_batch_tokens: int, max_queue_tokens: int) -> None:
-        self._max_batch_tokens = max_batch_tokens
+    def __init__(self, queue_batch_tokens: int, max_queue_tokens: int) -> None:
+        self._batch_tokens = queue_batch_tokens
         self._max_queue_tokens = max_queue_tokens
-        self.turn = math.ceil(max_batch_tokens / TURNS_PER_BATCH)
+        self.turn = math.ceil(queue_batch_tokens / TURNS_PER_BATCH)
         self._ring: OrderedDict[Future[list[FloatArray]], _Place] = OrderedDict()
         self.charged = 0
 
@@ -222,7 +253,7 @@ class _FairQueue:
     def take(self) -> Batch:
         """Take the next batch: never above the budget, unless one request alone is."""
         batch: Batch = {}
-        room = self._max_batch_tokens
+        room = self._batch_tokens
         while self._ring:
             place = next(iter(self._ring.values()))
             if place.credit <= 0:
@@ -282,12 +313,13 @@ class BatchingScorer(Shared):
 
     Args:
         scorer: what computes; its scores must not depend on what else is in a batch.
-        max_batch_tokens: budget of one call of ``scorer``. A request above it gets a call of its own. For local scorers
-            a few times their own batch budget, so that all their threads have work.
+        queue_batch_tokens: budget of one call of ``scorer``. A request above it gets a call of its own. For local
+            scorers a few times their own batch budget, so that all their threads have work.
         max_queue_tokens: how much may wait. One submission counts for half of it at most, so that a large one leaves
             room for small ones. A submission above the bound is accepted while nothing else waits, else refused. So
             no more than twice the bound waits, or one such submission and as much as the bound.
-        cost: tokens that a request costs, the unit of both bounds; taken as 1 where it is less.
+        cost: tokens that a request costs where ``scorer`` does not tokenise here, the unit of both bounds; at least 1.
+        on_batch: told of each batch: its requests, their tokens, and the seconds that it took.
 
     Raises:
         OptionError: a budget below 1.
@@ -297,15 +329,18 @@ class BatchingScorer(Shared):
         self,
         scorer: Scorer,
         *,
-        max_batch_tokens: int = 16_384,
+        queue_batch_tokens: int = 16_384,
         max_queue_tokens: int = 131_072,
         cost: Callable[[ScoreRequest], int] = estimate_tokens,
+        on_batch: Callable[[int, int, float], None] | None = None,
     ) -> None:
-        check_number(max_batch_tokens, "max_batch_tokens", low=1)
+        check_number(queue_batch_tokens, "queue_batch_tokens", low=1)
         check_number(max_queue_tokens, "max_queue_tokens", low=1)
         self._scorer = scorer
+        self._encoding = cast(EncodingScorer, scorer) if hasattr(type(scorer), "score_encoded") else None
         self._cost = cost
-        self._limits = max_batch_tokens, max_queue_tokens
+        self._on_batch = on_batch
+        self._limits = queue_batch_tokens, max_queue_tokens
         self._closed = False
         self._begun = PerProcess(self._begin)
         self._begun.get()
@@ -338,7 +373,20 @@ class BatchingScorer(Shared):
         """
         return self.submit(requests).result()
 
-    def submit(self, requests: Sequence[ScoreRequest], *, deadline: float | None = None) -> Submission:
+    def prepare(self, requests: Sequence[ScoreRequest]) -> Prepared:
+        """Tokenise requests for `submit` and count their tokens, on the caller's thread.
+
+        Where the scorer cannot be asked for that, because it is elsewhere, tokens are estimated by ``cost``.
+
+        Raises:
+            InputError: a request that the scorer cannot encode.
+        """
+        if self._encoding is None:
+            return Prepared(requests, [max(1, self._cost(request)) for request in requests])
+        encoded = self._encoding.encode(requests)
+        return Prepared(encoded, [max(1, one.tokens) for one in encoded])
+
+    def submit(self, requests: Sequence[ScoreRequest] | Prepared, *, deadline: float | None = None) -> Submission:
         """Queue requests and return at once.
 
         Args:
@@ -355,13 +403,14 @@ class BatchingScorer(Shared):
         if deadline is not None:
             check_number(deadline, "deadline")
         self._begun.get()
-        submission = Submission(requests, [max(1, self._cost(request)) for request in requests], deadline=deadline)
+        prepared = requests if isinstance(requests, Prepared) else self.prepare(requests)
+        submission = Submission(prepared, deadline=deadline)
         with self._changed:
-            self._check_open(sum(submission.costs), deadline)
-            if submission.requests:
+            self._check_open(prepared.tokens, deadline)
+            if submission.items:
                 self._queue.put(submission)
                 self._changed.notify()
-        if not submission.requests:
+        if not submission.items:
             submission._add([])
         submission.add_done_callback(self._leave)
         return submission
@@ -414,7 +463,7 @@ class BatchingScorer(Shared):
 
     def __reduce__(self) -> tuple[Any, ...]:
         batches, queue = self._limits
-        make = partial(BatchingScorer, max_batch_tokens=batches, max_queue_tokens=queue, cost=self._cost)
+        make = partial(BatchingScorer, queue_batch_tokens=batches, max_queue_tokens=queue, cost=self._cost)
         return make, (self._scorer,)
 
     def _check_open(self, tokens: int, deadline: float | None) -> None:
@@ -465,7 +514,7 @@ class BatchingScorer(Shared):
         if not batch:
             return
         started = time.monotonic()
-        outcome = self._attempt([submission.requests[i] for submission, part in batch.items() for i in part])
+        outcome = self._attempt([submission.items[i] for submission, part in batch.items() for i in part])
         seconds = time.monotonic() - started
         for submission in batch:
             submission.inference_seconds += seconds
@@ -480,21 +529,25 @@ class BatchingScorer(Shared):
             for submission, part in batch.items():
                 self._run({submission: part})
 
-    def _attempt(self, requests: list[ScoreRequest]) -> list[FloatArray] | BaseException:
+    def _attempt(self, items: list[Any]) -> list[FloatArray] | BaseException:
         """Call the inner scorer; its error is returned, since it is for the callers and not for this thread."""
+        score = self._scorer.score if self._encoding is None else self._encoding.score_encoded
         try:
-            rows = list(self._scorer.score(requests))
-            if len(rows) != len(requests):
-                raise RuntimeError(f"expected {len(requests)} results of the inner scorer, got {len(rows)}")
+            rows = list(score(items))
+            if len(rows) != len(items):
+                raise RuntimeError(f"expected {len(items)} results of the inner scorer, got {len(rows)}")
         except BaseException as error:  # tokenizers and onnxruntime panic with what is no Exception
             return error
         return rows
 
     def _count(self, batch: Batch, seconds: float) -> None:
+        requests = sum(map(len, batch.values()))
         tokens = sum(submission.costs[i] for submission, part in batch.items() for i in part)
+        if self._on_batch is not None:
+            self._on_batch(requests, tokens, seconds)
         with self._changed:
             self._batches += 1
-            self._requests += sum(map(len, batch.values()))
+            self._requests += requests
             self._tokens += tokens
             self._recent_tokens = MEMORY * self._recent_tokens + tokens
             self._recent_seconds = MEMORY * self._recent_seconds + max(seconds, 1e-6)

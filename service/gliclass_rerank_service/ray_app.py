@@ -9,10 +9,10 @@ parts that wait for them. A replica that dies loses no request: its parts are sc
 depend on nothing else. (They are those of the model in one process, but for the last bits of a float, which change with
 what is computed together.)
 
-Settings are those of the service. A replica scores ``workers`` batches at a time, one by default, and asks Ray for as
-many CPUs, and for a GPU where ``device`` is one; ``max_batch_tokens`` is meant for each replica. Jobs without a broker
-run in the ingress. `serve run` has options of its own for host and port, and at its end requests that still wait for a
-batch are lost; `serve --ray` waits for them.
+Settings are those of the service. A replica scores ``threads`` batches at a time, one by default, and asks Ray for as
+many CPUs, and for a GPU where ``device`` is one; ``queue_batch_tokens`` is meant for each replica. Jobs without a
+broker run in the ingress. `serve run` has options of its own for host and port, and at its end requests that still
+wait for a batch are lost; `serve --ray` waits for them.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class ScorerReplica:
             backend=settings.backend,
             device=settings.device,
             dtype=settings.dtype,
-            threads=settings.workers or (None if URL.match(settings.model) else 1),  # a replica has one core
+            threads=settings.threads or (None if URL.match(settings.model) else 1),  # a replica has one core
         )
 
     async def info(self) -> ModelInfo:
@@ -196,7 +196,7 @@ def _replicas(settings: Settings) -> Application:
     deployment = serve.deployment(
         name=REPLICAS,
         ray_actor_options={
-            "num_cpus": settings.workers or 1,
+            "num_cpus": settings.threads or 1,
             "num_gpus": 1 if settings.device.startswith("cuda") else 0,
         },
         # One batch is out at a time, and with few replicas one of them may get all of it.
@@ -226,7 +226,7 @@ def _ingress(settings: Settings, replicas_application: str | None = None) -> ser
 
 def _app_of(settings: Settings, replicas_application: str | None) -> Callable[[], FastAPI]:
     """What makes the app where it runs."""
-    batch_tokens = settings.max_batch_tokens * settings.ray_max_replicas
+    batch_tokens = settings.queue_batch_tokens * settings.ray_max_replicas
 
     def make_app() -> FastAPI:
         configure_logging(settings.log_level)
@@ -235,10 +235,10 @@ def _app_of(settings: Settings, replicas_application: str | None) -> Callable[[]
             scorer = thread.submit(
                 RayScorer,
                 replicas,
-                part_tokens=max(1, settings.max_batch_tokens // PARTS),
+                part_tokens=max(1, settings.queue_batch_tokens // PARTS),
                 timeout=settings.timeout_seconds,
             ).result()
-        return create_app(scorer, settings.model_copy(update={"max_batch_tokens": batch_tokens}))
+        return create_app(scorer, settings.model_copy(update={"queue_batch_tokens": batch_tokens}))
 
     return make_app
 

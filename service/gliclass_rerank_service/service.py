@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hmac
 import logging
-import time
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from threading import Lock
@@ -13,9 +11,8 @@ from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 
-from gliclass_rerank import ModelInfo, Scorer, ScoreRequest
+from gliclass_rerank import Scorer, ScoreRequest
 from gliclass_rerank.forks import PerProcess
-from gliclass_rerank.types import FloatArray
 from gliclass_rerank_service.errors import NotFoundError, TooLargeError
 from gliclass_rerank_service.jobs.broker_calls import JobCalls
 from gliclass_rerank_service.observability.metrics import Metrics
@@ -65,9 +62,10 @@ class Service:
 
     def _batching(self, scorer: Scorer) -> BatchingScorer:
         return BatchingScorer(
-            _MeasuredScorer(scorer, self.metrics),
-            max_batch_tokens=self.settings.max_batch_tokens,
+            scorer,
+            queue_batch_tokens=self.settings.queue_batch_tokens,
             max_queue_tokens=self.settings.max_queue_tokens,
+            on_batch=self.metrics.count_batch,
         )
 
     @property
@@ -105,12 +103,10 @@ class Service:
             admitted |= hmac.compare_digest(shown, key)
         return admitted
 
-    def check_passages(self, count: int) -> None:
+    def check_texts(self, count: int) -> None:
         """Raise `TooLargeError` if one request may not hold so many texts."""
-        if count > self.settings.max_passages:
-            raise TooLargeError(
-                f"expected at most {self.settings.max_passages} texts a request, got {count}; divide it"
-            )
+        if count > self.settings.max_texts:
+            raise TooLargeError(f"expected at most {self.settings.max_texts} texts a request, got {count}; divide it")
 
     def check_tokens(self, tokens: int) -> None:
         """Raise `TooLargeError` if one request may not have so many tokens, estimated."""
@@ -143,24 +139,6 @@ class Service:
         self.job_calls.close()
         if self.tracing:
             self.tracing.close()
-
-
-class _MeasuredScorer:
-    """A `Scorer` that counts its batches."""
-
-    def __init__(self, scorer: Scorer, metrics: Metrics) -> None:
-        self._scorer = scorer
-        self._metrics = metrics
-
-    @property
-    def info(self) -> ModelInfo:
-        return self._scorer.info
-
-    def score(self, requests: Sequence[ScoreRequest]) -> Sequence[FloatArray]:
-        started = time.monotonic()
-        rows = self._scorer.score(requests)
-        self._metrics.count_batch(requests, time.monotonic() - started)
-        return rows
 
 
 def service_of(request: Request) -> Service:

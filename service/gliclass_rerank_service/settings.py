@@ -39,7 +39,7 @@ class Settings(BaseSettings):
     backend: Literal["auto", "onnx", "torch"] = "auto"
     device: str = "auto"
     dtype: Literal["auto", "int8", "fp32", "bf16", "fp16"] = "auto"
-    workers: int | None = Field(
+    threads: int | None = Field(
         default=None,
         ge=1,
         description="Batches of the model that are computed at a time; the usable cores by default. One process holds "
@@ -55,11 +55,11 @@ class Settings(BaseSettings):
     api_key_file: Path | None = Field(default=None, description="One key a line; # begins a comment line.")
 
     max_body_bytes: int = Field(default=16 * 2**20, ge=1024, description="Of one request; 413 beyond it.")
-    max_passages: int = Field(default=2048, ge=1, description="Texts of one request; 413 beyond it.")
+    max_texts: int = Field(default=2048, ge=1, description="Texts of one request; 413 beyond it.")
     max_request_tokens: int = Field(default=262_144, ge=1, description="Estimated, of one request; 413 beyond it.")
     max_concurrent_requests: int = Field(default=1024, ge=1, description="Requests held at a time; 429 beyond it.")
     max_queue_tokens: int = Field(default=262_144, ge=1, description="Estimated tokens that wait; 429 beyond it.")
-    max_batch_tokens: int = Field(default=16_384, ge=1, description="Estimated tokens of one batch over all callers.")
+    queue_batch_tokens: int = Field(default=16_384, ge=1, description="Estimated tokens of one batch over all callers.")
     timeout_seconds: float = Field(default=60.0, gt=0, le=86_400, description="For one request and its body; then 504.")
     drain_seconds: float = Field(default=30.0, ge=0, le=86_400, description="For the accepted requests at the end.")
     strict_model: bool = Field(default=False, description="Refuse requests that name another model, with 404.")

@@ -1,43 +1,82 @@
-"""Ask a scorer, and check its answer: the one place where tasks meet a `Scorer`, which may be a user's own."""
+"""Plans of score requests, and the one place where they meet a `Scorer`, which may be a user's own.
+
+A task is a `Plan`, a generator: it yields requests, is sent a row of logits for each, and returns its result. What is
+before a ``yield`` builds requests, what is after it reads logits; both are pure. `run` drives a plan with a scorer.
+Callers that score otherwise (asynchronously, in steps, on another machine) drive it themselves.
+"""
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 
-from gliclass_rerank.errors import ModelError, NonFiniteError
+from gliclass_rerank.errors import GLiClassRerankError, ModelError, NonFiniteError
 from gliclass_rerank.types import Example, FloatArray, Logits, Scorer, ScoreRequest
-from gliclass_rerank.unreadable import Unreadable, refuse_unread
+
+T = TypeVar("T")
+Plan: TypeAlias = Generator[Sequence[ScoreRequest], Sequence[FloatArray], T]
+"""A task that is under way. Errors of the scorer are thrown into it, so that it can name what they are about."""
 
 FRAME = 16  # tokens around a text and its labels, or around an example; more than any layout has
 
 
-def score_requests(
-    scorer: Scorer, requests: Sequence[ScoreRequest], *, unreadable: Unreadable = "flag"
-) -> list[FloatArray]:
-    """Return the scorer's logits: a row for each request, finite, shape (labels,); `Logits` stay what they are.
+Answer: TypeAlias = Sequence[FloatArray] | GLiClassRerankError
+"""What a plan is given for its requests: a row for each, or why there are none."""
 
-    Args:
-        unreadable: "error" refuses texts and labels that the model cannot read.
+
+def resume(plan: Plan[T], answer: Answer | None) -> Sequence[ScoreRequest]:
+    """Let a plan go on to the requests that it yields next; None begins it.
+
+    Raises:
+        StopIteration: the plan has ended; its result is the ``value``.
+        GLiClassRerankError: what the plan raises.
+    """
+    if isinstance(answer, GLiClassRerankError):
+        return plan.throw(answer)
+    return next(plan) if answer is None else plan.send(answer)
+
+
+def run(plan: Plan[T], scorer: Scorer) -> T:
+    """Drive a plan to its result; every request that it yields is scored by ``scorer``.
+
+    Raises:
+        GLiClassRerankError: what the plan or the scorer raises; see `score_requests`.
+    """
+    answer: Answer | None = None
+    while True:
+        try:
+            requests = resume(plan, answer)
+        except StopIteration as ended:
+            result: T = ended.value
+            return result
+        try:
+            answer = score_requests(scorer, requests)
+        except GLiClassRerankError as error:
+            answer = error
+
+
+def score_requests(scorer: Scorer, requests: Sequence[ScoreRequest]) -> list[FloatArray]:
+    """Return the scorer's logits: a row for each request, finite, shape (labels,); `Logits` stay what they are.
 
     Raises:
         ModelError: more or fewer rows than requests, or a row of another shape.
         NonFiniteError: a logit is NaN or infinite.
-        UnreadableTextError: see ``unreadable``.
     """
-    answer: object = scorer.score(requests)
+    return checked_rows(scorer.score(requests), requests) if requests else []
+
+
+def checked_rows(answer: object, requests: Sequence[ScoreRequest]) -> list[FloatArray]:
+    """Return what a scorer gave for these requests as rows of logits; see `score_requests` for errors."""
     if not isinstance(answer, Iterable):
         raise ModelError(f"the scorer: expected a sequence of logits, got {type(answer).__name__}")
     rows = list(answer)
     if len(rows) != len(requests):  # the next rows would be taken for those of other texts
         raise ModelError(f"the scorer: expected logits for each of {len(requests)} requests, got {len(rows)}")
     pairs = enumerate(zip(rows, requests, strict=True))
-    checked = [_checked(row, len(request.labels), i) for i, (row, request) in pairs]
-    if unreadable == "error":
-        refuse_unread(requests, checked)
-    return checked
+    return [_checked(row, len(request.labels), i) for i, (row, request) in pairs]
 
 
 def labels_share_pass(scorer: Scorer, labels: Sequence[str], examples: Sequence[Example] = ()) -> bool:

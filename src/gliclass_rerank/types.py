@@ -158,7 +158,7 @@ class ModelInfo:
         dtype: "int8", "fp32", "bf16", "fp16", or "unknown" where a server does not tell.
         max_length: tokens of one pass, labels and special tokens included; 0 where a server does not tell.
         direction: which of query and passage this model was trained to read as its text.
-        prior_weight: log-odds that one standard deviation of a first-stage score is worth, if it was fitted.
+        first_stage_weight: log-odds that one standard deviation of a first-stage score is worth, if it was fitted.
         calibration: what turns logits into calibrated log-odds, by task ("relevance", "support", "refutation",
             "labels"); none for a task without.
         kernel: types of activations and weights in the products of an int8 graph, "u8s8", or "u8u8" on processors where
@@ -173,7 +173,7 @@ class ModelInfo:
     dtype: str
     max_length: int
     direction: Direction = "passage-as-text"
-    prior_weight: float | None = None
+    first_stage_weight: float | None = None
     calibration: Mapping[str, Calibrator] = field(default_factory=dict, hash=False)
     kernel: str = ""
 

@@ -190,7 +190,7 @@ def test_measures_by_hand() -> None:
 
 
 def test_a_model_is_ranked_alone_and_with_its_prior_from_one_pass() -> None:
-    scorer = OverlapScorer(prior_weight=100.0)
+    scorer = OverlapScorer(first_stage_weight=100.0)
     texts = ("dough rises", "why does dough rise")
     one = retrieval.Case(QUERIES[0], (0, 1), texts, np.array([2, 1], np.float32), {0: 1})
     assert retrieval.by_model("overlap", scorer)(one) == {"overlap": [1, 0], "overlap + BM25": [0, 1]}

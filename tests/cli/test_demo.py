@@ -141,8 +141,8 @@ def test_alone_is_the_order_without_a_prior(cache: Path, report: DemoReport) -> 
 
 
 def test_the_weight_is_the_models_own(cache: Path, report: DemoReport) -> None:
-    assert report.prior_weight == 1
-    assert run_demo(OverlapScorer(prior_weight=3.5), candidates=2, cache_dir=cache).prior_weight == 3.5
+    assert report.first_stage_weight == 1
+    assert run_demo(OverlapScorer(first_stage_weight=3.5), candidates=2, cache_dir=cache).first_stage_weight == 3.5
 
 
 def test_the_json_has_the_documented_keys(report: DemoReport) -> None:

@@ -106,7 +106,7 @@ def test_containers_set_what_the_service_reads(name: str, monkeypatch: pytest.Mo
         monkeypatch.setenv(variable, set_here[variable])
     settings = read_settings()
     assert settings.broker_url == "redis://:secret@gliclass-rerank-redis:6379/0"
-    assert str(settings.workers) == container(OBJECTS["Deployment", name])["resources"]["requests"]["cpu"]
+    assert str(settings.threads) == container(OBJECTS["Deployment", name])["resources"]["requests"]["cpu"]
     assert (settings.api_key_file is not None) == (name == "gliclass-rerank")
 
 

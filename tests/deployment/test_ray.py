@@ -58,7 +58,7 @@ def serving(model: Path, log: Path, *options: str) -> Iterator[Served]:
     port = free_port()
     paths = os.pathsep.join(str(ROOT / folder) for folder in ("service", "integrations", "src"))
     command = [sys.executable, "-m", "gliclass_rerank.cli", "serve", "--ray", "--model", str(model)]
-    command += ["--workers", "1", "--port", str(port), *options]
+    command += ["--threads", "1", "--port", str(port), *options]
     environment = {**os.environ, "PYTHONPATH": paths, "RAY_ADDRESS": "local"}
     url = f"http://127.0.0.1:{port}"
     with log.open("wb") as sink:
@@ -165,7 +165,7 @@ def test_killing_a_replica_loses_no_request(served: Served, model: Path) -> None
 def test_accepted_requests_are_answered_at_the_end(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("GLICLASS_RERANK_MAX_BATCH_TOKENS", "1024")
+    monkeypatch.setenv("GLICLASS_RERANK_QUEUE_BATCH_TOKENS", "1024")
     many = PASSAGES  # more than a batch, so that something of each request waits
     right = expected(model, many)
     with (

@@ -83,7 +83,7 @@ def test_the_pods_of_the_cluster_are_valid_and_fit_a_replica() -> None:
         assert group["template"]["spec"]["enableServiceLinks"] is False
     (workers,) = CLUSTER["workerGroupSpecs"]
     (container,) = workers["template"]["spec"]["containers"]
-    assert container["resources"]["limits"]["cpu"] == str(arguments["workers"])
+    assert container["resources"]["limits"]["cpu"] == str(arguments["threads"])
     assert workers["minReplicas"] == arguments["ray_min_replicas"]
     assert workers["maxReplicas"] == arguments["ray_max_replicas"]
 

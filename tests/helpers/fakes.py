@@ -23,12 +23,16 @@ class OverlapScorer:
     """
 
     def __init__(
-        self, *, window: int | None = None, direction: Direction = "passage-as-text", prior_weight: float | None = None
+        self,
+        *,
+        window: int | None = None,
+        direction: Direction = "passage-as-text",
+        first_stage_weight: float | None = None,
     ) -> None:
         self._window = window
         self.info = ModelInfo(
             INFO.name, INFO.revision, INFO.architecture, INFO.backend, INFO.device, INFO.dtype, INFO.max_length,
-            direction=direction, prior_weight=prior_weight,
+            direction=direction, first_stage_weight=first_stage_weight,
         )  # fmt: skip
         self.calls: list[int] = []
 

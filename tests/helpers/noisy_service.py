@@ -31,7 +31,7 @@ KEY = "a-key-of-the-test"
 
 CALIBRATED = replace(
     INFO,
-    prior_weight=0.25,
+    first_stage_weight=0.25,
     direction="passage-as-label",
     calibration={"relevance": PlattCalibrator(0.7, -0.3), "labels": IsotonicCalibrator((-1.0, 0.5), (-2.0, 1.5))},
 )

@@ -221,8 +221,8 @@ def test_the_first_stages_scores_are_taken_from_the_metadata() -> None:
     given_documents = documents()
     for document, score in zip(given_documents, prior, strict=True):
         document.metadata["bm25"] = score
-    part = GLiClassRerank(scorer=OverlapScorer(), prior_key="bm25", prior_weight=2)
-    ranking = Reranker(OverlapScorer()).rank(QUERY, PASSAGES, prior=prior, prior_weight=2)
+    part = GLiClassRerank(scorer=OverlapScorer(), first_stage_key="bm25", first_stage_weight=2)
+    ranking = Reranker(OverlapScorer()).rank(QUERY, PASSAGES, first_stage_scores=prior, first_stage_weight=2)
     assert scores(part.compress_documents(given_documents, QUERY)) == [ranked.score for ranked in ranking]
     del given_documents[2].metadata["bm25"]
     with pytest.raises(InputError, match=r"document 2: expected the first stage's score in metadata\['bm25'\]"):
@@ -237,7 +237,8 @@ def test_what_the_core_refuses_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"top_n": 0}, {"threshold": 1.1}, {"prior_weight": -1}, {"top": 3}, {"scorer": "mini"}, {"model": 3}]
+    "options",
+    [{"top_n": 0}, {"threshold": 1.1}, {"first_stage_weight": -1}, {"top": 3}, {"scorer": "mini"}, {"model": 3}],
 )
 def test_impossible_options_are_refused_at_once(options: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=next(iter(options))):
@@ -759,7 +760,7 @@ def test_it_is_the_step_after_the_model() -> None:
 
 def parts(scorer: Scorer | None) -> list[Any]:
     return [
-        GLiClassRerank(scorer=scorer, top_n=3, threshold=0.2, prior_key="bm25"),
+        GLiClassRerank(scorer=scorer, top_n=3, threshold=0.2, first_stage_key="bm25"),
         GLiClassRetriever(scorer=scorer, retriever=ListRetriever(documents=documents()), k=3, fetch_k=None),
         GLiClassCrossEncoder(scorer=scorer, model="some/folder"),
         routing(scorer=scorer, multi=True, threshold=0.3, fallback="other"),

@@ -68,7 +68,7 @@ from gliclass_rerank.types import FloatArray
 
 QUERY = "copy a file"
 PASSAGES = ["rename a folder", "copy a file and its mode", "read a file", "sort a list", "read a file", "no such words"]
-NOWHERE = "/no/such/model"
+NO_ROUTE = "/no/such/model"
 
 CLAIM = "cats chase mice."
 SUPPORTING = "all cats chase mice."
@@ -246,7 +246,7 @@ def test_events_tell_of_a_call(run: Run, kind: Any, listener: Listener) -> None:
 @both_postprocessors
 def test_no_nodes_give_none_with_events_and_without_a_model(run: Run, kind: Any, listener: Listener) -> None:
     debug = LlamaDebugHandler(print_trace_on_end=False)
-    part = kind(model=NOWHERE, callback_manager=CallbackManager([debug]))
+    part = kind(model=NO_ROUTE, callback_manager=CallbackManager([debug]))
     assert run(part, [], query_str=QUERY) == []
     assert [type(event) for event in listener.heard] == [ReRankStartEvent, ReRankEndEvent]
     assert len(debug.get_event_pairs(CBEventType.RERANKING)) == 1
@@ -262,7 +262,7 @@ def test_no_nodes_give_none_with_events_and_without_a_model(run: Run, kind: Any,
         ({"scorer": OverlapScorer()}, {"query_str": " "}, PASSAGES, InputError),
         ({"scorer": OverlapScorer()}, {"query_str": QUERY}, ["fine", "binary \0 data"], InputError),
         ({"scorer": ConstantScorer(float("nan"))}, {"query_str": QUERY}, PASSAGES, NonFiniteError),
-        ({"model": NOWHERE}, {"query_str": QUERY}, PASSAGES, ModelNotFoundError),
+        ({"model": NO_ROUTE}, {"query_str": QUERY}, PASSAGES, ModelNotFoundError),
     ],
 )
 def test_an_error_comes_out_and_leaves_nobody_waiting_for_events(
@@ -332,8 +332,8 @@ def test_the_metadata_mode_says_what_is_read() -> None:
 
 def test_retrieval_scores_count_if_they_are_wanted_and_all_there() -> None:
     scores = [0.1, 0.2, 0.3, 0.4, 0.9, 0.0]
-    part = GLiClassRerank(scorer=OverlapScorer(prior_weight=2.0), use_retrieval_score=True)
-    ranking = Reranker(OverlapScorer(prior_weight=2.0)).rank(QUERY, PASSAGES, prior=scores)
+    part = GLiClassRerank(scorer=OverlapScorer(first_stage_weight=2.0), use_first_stage_scores=True)
+    ranking = Reranker(OverlapScorer(first_stage_weight=2.0)).rank(QUERY, PASSAGES, first_stage_scores=scores)
     found = part.postprocess_nodes(nodes_of(PASSAGES, scores), query_str=QUERY)
     assert outcome(found) == [(ranked.index, ranked.score) for ranked in ranking]
     some = [None, *scores[1:]]
@@ -400,14 +400,14 @@ def test_a_query_that_claims_nothing_filters_nothing() -> None:
     "part",
     [
         GLiClassRerank(scorer=OverlapScorer(), top_n=3, threshold=0.25, keep_retrieval_score=True),
-        GLiClassRerank(model=NOWHERE, use_retrieval_score=True, metadata_mode=MetadataMode.LLM),
+        GLiClassRerank(model=NO_ROUTE, use_first_stage_scores=True, metadata_mode=MetadataMode.LLM),
         GLiClassFactCheckFilter(scorer=OverlapScorer(), keep="either", threshold=0.75),
     ],
 )
 def test_round_trips_keep_the_options_and_leave_the_weights(part: Any) -> None:
     kind, saved = type(part), part.to_dict()
     assert saved["class_name"] == kind.class_name() == kind.__name__
-    assert saved["model"] == ("overlap" if part.scorer else NOWHERE)
+    assert saved["model"] == ("overlap" if part.scorer else NO_ROUTE)
     assert "scorer" not in saved
     assert json.loads(part.to_json()) == json.loads(json.dumps(saved))
     for again in (
@@ -618,7 +618,7 @@ def test_an_answer_passes_if_all_is_supported(asynchronous: bool) -> None:
 @pytest.mark.parametrize("asynchronous", [False, True])
 @pytest.mark.parametrize(("response", "contexts"), [("", [SUPPORTING]), (CLAIM, []), (CLAIM, ["", " "])])
 def test_what_cannot_be_checked_fails_and_says_so(response: str, contexts: list[str], asynchronous: bool) -> None:
-    evaluator = GLiClassFaithfulnessEvaluator(model=NOWHERE)
+    evaluator = GLiClassFaithfulnessEvaluator(model=NO_ROUTE)
     result = evaluate(evaluator, asynchronous, response=response, contexts=contexts)
     assert (result.passing, result.score, result.invalid_result) == (False, 0.0, True)
     assert result.feedback == result.invalid_reason
@@ -745,7 +745,7 @@ def test_a_greeting_stays_with_what_is_supported_but_is_no_answer_alone() -> Non
 
 @pytest.mark.parametrize("answer", [None, "", " "])
 def test_an_empty_answer_is_left_alone(answer: str | None) -> None:
-    response = ask(FactCheckedQueryEngine(FixedEngine(answer, sources=EVIDENCE), model=NOWHERE), False)
+    response = ask(FactCheckedQueryEngine(FixedEngine(answer, sources=EVIDENCE), model=NO_ROUTE), False)
     assert response.response == answer
     assert response.metadata is not None
     assert response.metadata["fact_check"]["passed"]

@@ -167,8 +167,8 @@ def test_the_page_has_the_five() -> None:
 @pytest.mark.parametrize("block", sorted({block for _, block in AFTER if "best = " in block}))
 def test_what_comes_after_orders_by_score_and_leaves_what_came(block: str, mini: Reranker) -> None:
     ran = after(block)
-    prior = FIRST_STAGE if "use_retrieval_score=True" in block else None
-    ranking = mini.rank(QUERY, PASSAGES, top_n=3, prior=prior)
+    prior = FIRST_STAGE if "use_first_stage_scores=True" in block else None
+    ranking = mini.rank(QUERY, PASSAGES, top_n=3, first_stage_scores=prior)
     assert [text_of(found) for found in ran["best"]] == [PASSAGES[ranked.index] for ranked in ranking]
     if "GLiClassCrossEncoder" not in block:  # the framework's reranker throws scores away
         assert [score_of(found) for found in ran["best"]] == [ranked.score for ranked in ranking]

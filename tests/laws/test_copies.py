@@ -217,7 +217,7 @@ def test_a_folder_that_has_changed_is_no_longer_what_was_pickled(tiny: Tiny, tmp
     shutil.copytree(tiny("bert-simple").folder, folder)
     scorer = load_scorer(folder, backend="torch")
     saved = pickle.dumps(Reranker(scorer))
-    (folder / "gliclass_rerank.json").write_text('{"prior_weight": 0.5}')
+    (folder / "gliclass_rerank.json").write_text('{"first_stage_weight": 0.5}')
     with pytest.raises(ModelError, match=rf"expected the model that was pickled, revision {scorer.info.revision}, got"):
         pickle.loads(saved)
 

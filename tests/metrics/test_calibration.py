@@ -397,7 +397,9 @@ def test_scores_are_calibrated_and_logits_stay_raw() -> None:
 
 def test_a_prior_is_added_to_the_calibrated_log_odds() -> None:
     passages, prior = ["rename a folder", "copy a file"], [3.0, 1.0]
-    for ranked in reranker(PlattCalibrator(0.5, -1.0)).rank("copy a file", passages, prior=prior, prior_weight=2):
+    for ranked in reranker(PlattCalibrator(0.5, -1.0)).rank(
+        "copy a file", passages, first_stage_scores=prior, first_stage_weight=2
+    ):
         z = (1, -1)[ranked.index]
         assert ranked.score == pytest.approx(sigmoid(0.5 * ranked.logit - 1 + 2 * z))
 

@@ -180,12 +180,18 @@ def test_max_length_is_what_the_positions_allow(name: str, positions: int, tiny:
 
 
 def test_the_card_is_read(folder: Path) -> None:
-    card = {"name": "judge", "direction": "passage-as-label", "prior_weight": 0.5, "max_labels": 9}
+    card = {"name": "judge", "direction": "passage-as-label", "first_stage_weight": 0.5, "max_labels": 9}
     card |= {"calibrated": True, "added_later": 1}
     (folder / "gliclass_rerank.json").write_text(json.dumps(card), "utf-8")
     checkpoint = read_checkpoint(folder)
     assert checkpoint.name == "judge"
-    known = {"name": "judge", "direction": "passage-as-label", "prior_weight": 0.5, "dtype": "fp32", "max_labels": 9}
+    known = {
+        "name": "judge",
+        "direction": "passage-as-label",
+        "first_stage_weight": 0.5,
+        "dtype": "fp32",
+        "max_labels": 9,
+    }
     assert asdict(checkpoint.options) == known  # "calibrated" was of the first versions
     (folder / "gliclass_rerank.json").write_text('{"direction": "sideways"}', "utf-8")
     with pytest.raises(CheckpointError, match="sideways"):

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 CARD = ROOT / "src" / "gliclass_rerank" / "bundled" / "mini" / "MODEL_CARD.md"
 TEXT = CARD.read_text("utf-8")
 # Names of the card for names of the results.
-CONTESTANTS = {"both, by reciprocal ranks": "hybrid", "mini with BM25 (`prior=`)": "mini + BM25"}
+CONTESTANTS = {"both, by reciprocal ranks": "hybrid", "mini with BM25 (`first_stage_scores=`)": "mini + BM25"}
 SHORTENED = ("trec_dl19", "averitec", "scifact")  # sets by the beginning of their names
 ELEVEN = "mean of the eleven"
 

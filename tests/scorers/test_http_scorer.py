@@ -500,8 +500,8 @@ def test_the_real_service_says_which_labels_share_a_pass() -> None:
 
 
 @needs_mini
-@pytest.mark.parametrize("max_passages", [2048, 4])
-def test_the_real_service_scores_as_its_model(max_passages: int) -> None:
+@pytest.mark.parametrize("max_texts", [2048, 4])
+def test_the_real_service_scores_as_its_model(max_texts: int) -> None:
     from gliclass_rerank_service.app import create_app
     from gliclass_rerank_service.settings import read_settings
 
@@ -514,7 +514,7 @@ def test_the_real_service_scores_as_its_model(max_passages: int) -> None:
         ScoreRequest("Was it good?", ("yes", "no"), examples=(Example("It was bad.", ("no",)),)),
         *[ScoreRequest(passage, (QUERY,)) for passage in PASSAGES],
     ]
-    app = create_app(BatchingScorer(local), read_settings(flags={"max_passages": max_passages}))
+    app = create_app(BatchingScorer(local), read_settings(flags={"max_texts": max_texts}))
     with serving(app) as url, HttpScorer(url) as scorer:
         assert scorer.info == replace(local.info, backend="http", device=url)
         for ours, theirs in zip(scorer.score(batch), local.score(batch), strict=True):

@@ -26,7 +26,7 @@ from gliclass_rerank_service import (
     SubmissionCancelledError,
     estimate_tokens,
 )
-from gliclass_rerank_service.queue import TURNS_PER_BATCH, Submission, _FairQueue
+from gliclass_rerank_service.queue import TURNS_PER_BATCH, Prepared, Submission, _FairQueue
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -152,11 +152,11 @@ def total(batch: Sequence[str]) -> int:
 
 @contextmanager
 def held(
-    scorer: HeldScorer, *, max_batch_tokens: int = 1000, max_queue_tokens: int = 1_000_000
+    scorer: HeldScorer, *, queue_batch_tokens: int = 1000, max_queue_tokens: int = 1_000_000
 ) -> Iterator[BatchingScorer]:
     """A batching scorer whose worker is busy with a "plug" of 1 token until the inner scorer is let go."""
     with BatchingScorer(
-        scorer, max_batch_tokens=max_batch_tokens, max_queue_tokens=max_queue_tokens, cost=words
+        scorer, queue_batch_tokens=queue_batch_tokens, max_queue_tokens=max_queue_tokens, cost=words
     ) as batching:
         try:
             batching.submit(asking("plug"))
@@ -185,7 +185,7 @@ def in_threads(calls: Sequence[Callable[[], object]]) -> list[object]:
 @given(asked=submissions, budget=st.integers(1, 60))
 def test_every_caller_gets_what_the_inner_scorer_gives(asked: list[list[ScoreRequest]], budget: int) -> None:
     inner = OverlapScorer(window=3)
-    with BatchingScorer(inner, max_batch_tokens=budget) as batching:
+    with BatchingScorer(inner, queue_batch_tokens=budget) as batching:
         answers = in_threads([partial(batching.score, mine) for mine in asked])
     for mine, answer in zip(asked, answers, strict=True):
         assert isinstance(answer, list)
@@ -203,7 +203,7 @@ def test_eight_threads_rank_as_one() -> None:
     passages = [f"the sea is {word}" for word in WORDS] * 20
     queries = [*WORDS, "the sea"]
     alone = [Reranker(OverlapScorer()).rank(query, passages) for query in queries]
-    with BatchingScorer(OverlapScorer(), max_batch_tokens=200) as batching:
+    with BatchingScorer(OverlapScorer(), queue_batch_tokens=200) as batching:
         reranker = Reranker(batching)
         together = in_threads([partial(reranker.rank, query, passages) for query in queries])
     assert together == alone
@@ -222,7 +222,7 @@ def test_results_are_the_inner_scorers_own_objects() -> None:
 
 
 def test_info_is_the_inner_scorers() -> None:
-    inner = OverlapScorer(prior_weight=0.5)
+    inner = OverlapScorer(first_stage_weight=0.5)
     with BatchingScorer(inner) as batching:
         assert batching.info is inner.info
 
@@ -249,7 +249,7 @@ def test_callers_share_a_batch() -> None:
 @given(asked=st.lists(sizes, min_size=1, max_size=6), budget=st.integers(1, 40))
 def test_batches_keep_to_the_budget(asked: list[list[int]], budget: int) -> None:
     scorer = HeldScorer()
-    with held(scorer, max_batch_tokens=budget) as batching:
+    with held(scorer, queue_batch_tokens=budget) as batching:
         for i, costs in enumerate(asked):
             batching.submit(of_size(str(i), costs))
     assert all(batch and (len(batch) == 1 or total(batch) <= budget) for batch in scorer.batches)
@@ -268,7 +268,7 @@ def test_nobody_gets_much_more_than_another_who_waits_too(
 ) -> None:
     """While two callers wait, what they get differs by a turn and what each may overdraw, and by no more."""
     queue = _FairQueue(budget, 10**6)
-    callers = [Submission(asking("x") * len(costs), costs, deadline=None) for costs in asked]
+    callers = [Submission(Prepared(asking("x") * len(costs), costs), deadline=None) for costs in asked]
     served = dict.fromkeys(callers, 0)
     leads: dict[tuple[Submission, Submission], list[int]] = defaultdict(list)  # after each batch, while both wait
     for batch in count():
@@ -292,7 +292,7 @@ def test_nobody_gets_much_more_than_another_who_waits_too(
 def test_a_small_submission_overtakes_huge_ones(huge_ones: int) -> None:
     """It comes while the huge ones are being worked on, and is answered with the very next batch."""
     scorer = SteppedScorer()
-    with BatchingScorer(scorer, max_batch_tokens=100, max_queue_tokens=10**6, cost=words) as batching:
+    with BatchingScorer(scorer, queue_batch_tokens=100, max_queue_tokens=10**6, cost=words) as batching:
         huge = [batching.submit(of_size(f"huge{i}", [5] * 2000)) for i in range(huge_ones)]
         for _ in range(3):
             scorer.wait_for_a_call()
@@ -313,7 +313,7 @@ def test_a_small_submission_overtakes_huge_ones(huge_ones: int) -> None:
 def test_small_ones_that_keep_coming_do_not_starve_a_huge_one() -> None:
     """With each batch come four new submissions that would fill the next one."""
     scorer = SteppedScorer()
-    with BatchingScorer(scorer, max_batch_tokens=20, max_queue_tokens=10**6, cost=words) as batching:
+    with BatchingScorer(scorer, queue_batch_tokens=20, max_queue_tokens=10**6, cost=words) as batching:
         huge = batching.submit(of_size("huge", [5] * 20))
         rounds = 0
         while not huge.done() and rounds < 200:
@@ -329,7 +329,7 @@ def test_small_ones_that_keep_coming_do_not_starve_a_huge_one() -> None:
 
 def test_a_request_above_the_budget_is_scored_alone_and_delays_others_once() -> None:
     scorer = HeldScorer()
-    with held(scorer, max_batch_tokens=10) as batching:
+    with held(scorer, queue_batch_tokens=10) as batching:
         batching.submit(of_size("big", [50, 50]))
         batching.submit(of_size("small", [2, 2]))
     assert [names(batch) for batch in scorer.batches] == [["plug"], ["big"], ["small", "small"], ["big"]]
@@ -355,13 +355,13 @@ def test_beyond_the_bound_submissions_are_refused_at_once() -> None:
 def test_what_would_be_late_is_refused_at_once() -> None:
     """Half of the deadline is what a submission may be expected to take."""
     scorer = SteppedScorer()
-    with BatchingScorer(scorer, max_batch_tokens=200, cost=words) as batching:
+    with BatchingScorer(scorer, queue_batch_tokens=200, cost=words) as batching:
         scorer.step()
         batching.score(of_size("first", [50]))
         scorer.wait_for_a_call()
         batching.submit(of_size("plug", [1]))
         scorer.wait_for_a_call()
-        assert len(batching.submit(of_size("alone", [40]), deadline=1e-9).requests) == 1  # nothing else waits
+        assert len(batching.submit(of_size("alone", [40]), deadline=1e-9).items) == 1  # nothing else waits
         rate = batching.stats().tokens_per_second
         assert rate is not None
         expected = 50 / rate
@@ -387,7 +387,7 @@ def test_a_small_batch_tells_nothing_of_a_full_one() -> None:
 def test_what_would_be_served_early_is_not_refused_for_what_waits_behind_it() -> None:
     """Of a large submission only what is served before the small one counts; of many small ones all of them do."""
     scorer = SteppedScorer()
-    with BatchingScorer(scorer, max_batch_tokens=100, cost=words) as batching:
+    with BatchingScorer(scorer, queue_batch_tokens=100, cost=words) as batching:
         scorer.step()
         batching.score(of_size("first", [50]))
         scorer.wait_for_a_call()
@@ -397,7 +397,7 @@ def test_what_would_be_served_early_is_not_refused_for_what_waits_behind_it() ->
         assert rate is not None
         large = batching.submit(of_size("large", [5] * 2000))
         small = batching.submit(of_size("small", [5, 5]), deadline=100 / rate)  # 10, and 10 and a turn of the large one
-        assert len(small.requests) == 2
+        assert len(small.items) == 2
         with pytest.raises(OverloadedError):
             batching.submit(of_size("larger", [5] * 20), deadline=100 / rate)
         large.cancel()
@@ -472,7 +472,7 @@ def test_a_submission_above_the_bound_is_accepted_while_nothing_waits() -> None:
 def test_room_is_counted_right_after_any_history() -> None:
     """However submissions have ended, exactly as much fits into the empty queue as at first."""
     scorer = SteppedScorer()
-    with BatchingScorer(scorer, max_batch_tokens=7, max_queue_tokens=100, cost=words) as batching:
+    with BatchingScorer(scorer, queue_batch_tokens=7, max_queue_tokens=100, cost=words) as batching:
         asked = [batching.submit(of_size("x", [3] * 40)), *(batching.submit(of_size("y", [9])) for _ in range(3))]
         scorer.wait_for_a_call()
         scorer.step(5)
@@ -512,7 +512,7 @@ def test_what_is_late_is_never_computed() -> None:
 
 def test_the_rest_of_a_late_submission_is_never_computed() -> None:
     scorer = SteppedScorer()
-    with BatchingScorer(scorer, max_batch_tokens=10, cost=words) as batching:
+    with BatchingScorer(scorer, queue_batch_tokens=10, cost=words) as batching:
         late = batching.submit(of_size("late", [10] * 100), deadline=0.05)
         with pytest.raises(DeadlineExceededError):
             late.result()  # its first batch does not end before the next line
@@ -522,7 +522,7 @@ def test_the_rest_of_a_late_submission_is_never_computed() -> None:
 
 def test_what_is_late_takes_no_room_in_a_batch() -> None:
     scorer = HeldScorer()
-    with held(scorer, max_batch_tokens=10) as batching:
+    with held(scorer, queue_batch_tokens=10) as batching:
         batching.submit(of_size("late", [5]), deadline=0)
         for name in "ab":
             batching.submit(of_size(name, [5]))
@@ -539,7 +539,7 @@ def test_of_two_threads_that_end_it_at_once_one_does() -> None:
             both_have_looked.wait(PATIENCE)
             return found
 
-    contested = Contested(asking("bread"), [1], deadline=None)
+    contested = Contested(Prepared(asking("bread"), [1]), deadline=None)
     assert sorted(in_threads([contested.cancel, contested.cancel]), key=str) == [False, True]
     assert isinstance(contested.exception(0), SubmissionCancelledError)
 
@@ -604,12 +604,13 @@ def test_cancelling_an_awaiting_task_cancels_its_submission() -> None:
 def test_only_the_offending_caller_gets_the_error(word: str) -> None:
     scorer = HeldScorer(FragileScorer())
     with held(scorer) as batching:
-        before = batching.submit(of_size("a", [2, 2]))
+        good_ones = of_size("a", [2, 2]), of_size("b", [2, 2])
+        before = batching.submit(good_ones[0])
         offending = batching.submit(asking("bread rises", word, "the sea"))
-        after = batching.submit(of_size("b", [2, 2]))
+        after = batching.submit(good_ones[1])
         scorer.let_go()
-        for good in (before, after):
-            np.testing.assert_array_equal(good.result(PATIENCE), OverlapScorer().score(good.requests))
+        for good, requests in zip((before, after), good_ones, strict=True):
+            np.testing.assert_array_equal(good.result(PATIENCE), OverlapScorer().score(requests))
         assert offending.exception(PATIENCE) is ERRORS[word]
         assert len(batching.score(asking("bread"))) == 1  # the worker lives
     assert len(scorer.batches[1]) == 7  # they had been put together
@@ -642,7 +643,7 @@ def test_a_lost_result_shifts_nobody_elses() -> None:
 
 def test_an_error_ends_the_whole_submission() -> None:
     scorer = HeldScorer(FragileScorer())
-    with held(scorer, max_batch_tokens=10) as batching:
+    with held(scorer, queue_batch_tokens=10) as batching:
         offending = batching.submit([*asking("malformed"), *of_size("rest", [10] * 100)])
         scorer.let_go()
         with pytest.raises(InvalidTextError):
@@ -665,7 +666,7 @@ def test_a_cost_that_fails_is_the_callers_error() -> None:
 
 def test_closing_drains_what_was_accepted() -> None:
     scorer = HeldScorer()
-    with held(scorer, max_batch_tokens=5) as batching:
+    with held(scorer, queue_batch_tokens=5) as batching:
         accepted = [batching.submit(of_size("a", [5] * 10)) for _ in range(5)]
     assert all(len(submission.result(0)) == 10 for submission in accepted)
     assert not batching._worker.is_alive()
@@ -673,7 +674,7 @@ def test_closing_drains_what_was_accepted() -> None:
 
 def test_closing_without_draining_finishes_the_batch_in_work() -> None:
     scorer = SteppedScorer()
-    batching = BatchingScorer(scorer, max_batch_tokens=10, cost=words)
+    batching = BatchingScorer(scorer, queue_batch_tokens=10, cost=words)
     in_work = batching.submit(of_size("a", [10]))
     scorer.wait_for_a_call()
     waiting = batching.submit(of_size("b", [10]))
@@ -736,7 +737,7 @@ def test_an_idle_worker_keeps_no_submission() -> None:
 def test_nothing_hangs_whatever_callers_do() -> None:
     """Eight threads submit, cancel, run late and are refused, with errors between, until it is closed under them."""
     inner = FragileScorer()
-    batching = BatchingScorer(inner, max_batch_tokens=20, max_queue_tokens=200, cost=words)
+    batching = BatchingScorer(inner, queue_batch_tokens=20, max_queue_tokens=200, cost=words)
     closing = threading.Event()
 
     def call(seed: int) -> int:
@@ -769,7 +770,7 @@ def test_nothing_hangs_whatever_callers_do() -> None:
 
 def test_stats_add_up() -> None:
     scorer = HeldScorer()
-    with held(scorer, max_batch_tokens=10) as batching:
+    with held(scorer, queue_batch_tokens=10) as batching:
         assert batching.stats().tokens_per_second is None
         batching.submit(of_size("a", [4, 3]))
         batching.submit(of_size("b", [10, 10]))
@@ -796,7 +797,7 @@ def test_a_submission_knows_where_its_time_went() -> None:
         assert waits.queue_seconds == told  # it stands still
 
 
-@pytest.mark.parametrize("option", ["max_batch_tokens", "max_queue_tokens"])
+@pytest.mark.parametrize("option", ["queue_batch_tokens", "max_queue_tokens"])
 @pytest.mark.parametrize("value", [0, -1, None, float("nan")])
 def test_budgets_are_positive(option: str, value: int) -> None:
     with pytest.raises(OptionError, match=option):

@@ -342,7 +342,7 @@ def test_closing_ends_the_job_in_work_and_drops_those_that_wait() -> None:
 def test_a_large_job_fits_in_a_small_queue_beside_others() -> None:
     inner = GatedScorer()
     long: dict[str, Any] = {"query": "the salt sea", "documents": TEXTS * 100}
-    with BatchingScorer(inner, max_batch_tokens=50, max_queue_tokens=100) as scorer:
+    with BatchingScorer(inner, queue_batch_tokens=50, max_queue_tokens=100) as scorer:
         jobs = LocalJobs(scorer)
         others = [scorer.submit([ScoreRequest("the sea " * 20, ("salt",))]) for _ in range(2)]
         task_id = jobs.submit("rerank", long)

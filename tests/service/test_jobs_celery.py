@@ -98,7 +98,7 @@ def server(shared: Redis) -> Redis:
 
 
 def settings_of(server: Redis, **flags: object) -> Settings:
-    fields = {"broker_url": server.url, "job_visibility_seconds": VISIBILITY, "workers": 1}
+    fields = {"broker_url": server.url, "job_visibility_seconds": VISIBILITY, "threads": 1}
     return read_settings(flags=fields | flags)
 
 

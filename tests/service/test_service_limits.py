@@ -41,7 +41,7 @@ def check_refused(response: Any, status: int, error_type: str) -> str:
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[TestClient]:
-    with TestClient(create_app(OverlapScorer(), Settings(max_passages=8, max_request_tokens=500))) as made:
+    with TestClient(create_app(OverlapScorer(), Settings(max_texts=8, max_request_tokens=500))) as made:
         yield made
 
 

@@ -70,7 +70,7 @@ def test_metrics_have_teis_names_and_count(client: TestClient) -> None:
     assert now["te_queue_size", ()] == now["gliclass_rerank_queue_tokens", ()] == 0
     assert now["gliclass_rerank_responses_total", (("route", "/v2/rerank"), ("status", "200"))] == 3
     assert now["gliclass_rerank_responses_total", (("route", "unmatched"), ("status", "404"))] == 1
-    assert now["gliclass_rerank_passages_total", ()] - before["gliclass_rerank_passages_total", ()] == 7
+    assert now["gliclass_rerank_texts_total", ()] - before["gliclass_rerank_texts_total", ()] == 7
 
 
 def test_requests_in_flight_are_told_while_they_are() -> None:
@@ -170,7 +170,7 @@ def test_logs_are_json_and_hold_no_text(client: TestClient, caplog: pytest.LogCa
     assert [one["status"] for one in mine] == [200, 422, 400, 404]
     first = mine[0]
     assert (first["request_id"], first["method"], first["route"]) == ("r1", "POST", "/v2/rerank")
-    assert (first["passages"], first["level"]) == (2, "info")
+    assert (first["texts"], first["level"]) == (2, "info")
     assert first["total_ms"] >= first["inference_ms"] >= 0
     assert mine[3]["route"] == "/result/{task_id}"
     ours = json.dumps([one for one in told if one["logger"].startswith(("gliclass", "uvicorn", "fastapi"))])
@@ -253,12 +253,12 @@ def test_flags_go_before_environment_before_file_before_defaults(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "service.toml"
-    file.write_text('port = 1\nhost = "h"\nmax_passages = 3\napi_keys = ["k1", "k2"]\n', "utf-8")
+    file.write_text('port = 1\nhost = "h"\nmax_texts = 3\napi_keys = ["k1", "k2"]\n', "utf-8")
     monkeypatch.setenv("GLICLASS_RERANK_PORT", "2")
     monkeypatch.setenv("GLICLASS_RERANK_MAX_PASSAGES", "4")
     monkeypatch.setenv("GLICLASS_RERANK_BROKER_URL", "")
     read = read_settings(file, {"port": 5, "host": None})
-    assert (read.port, read.max_passages, read.host, read.model) == (5, 4, "h", "mini")
+    assert (read.port, read.max_texts, read.host, read.model) == (5, 4, "h", "mini")
     assert [key.get_secret_value() for key in read.api_keys] == ["k1", "k2"]
     assert read.broker_url is None
     monkeypatch.setenv("GLICLASS_RERANK_CONFIG", str(file))
@@ -329,7 +329,7 @@ def test_errors_of_settings_show_no_key(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_the_command_names_its_options_and_refuses_bad_ones() -> None:
     told = CliRunner().invoke(command_line, ["serve", "--help"], env={"COLUMNS": "200"}).output
-    for option in ("--model", "--host", "--port", "--api-key-file", "--config", "--workers"):
+    for option in ("--model", "--host", "--port", "--api-key-file", "--config", "--threads"):
         assert option in told
     refused = CliRunner().invoke(command_line, ["serve", "--port", "99999"])
     assert isinstance(refused.exception, OptionError)

@@ -241,7 +241,7 @@ def test_logits_that_are_no_numbers_are_the_models_failure() -> None:
 @needs_mini
 def test_info_has_teis_keys_and_ours() -> None:
     scorer = load_scorer(MINI)
-    with TestClient(create_app(scorer, Settings(max_passages=7))) as client:
+    with TestClient(create_app(scorer, Settings(max_texts=7))) as client:
         told = client.get("/info").json()
     assert {
         "model_id", "model_sha", "model_dtype", "served_model_name", "model_type", "max_concurrent_requests",

@@ -151,7 +151,7 @@ def test_an_answer_whose_claims_are_all_supported_passes() -> None:
 def test_an_answer_that_claims_nothing_passes_and_costs_nothing() -> None:
     scorer = OverlapScorer()
     report = FactChecker(scorer).check(" --- 😀!\n", EVIDENCE)
-    assert (report.claims, report.supported, report.passed, scorer.calls) == ((), 1.0, True, [0])
+    assert (report.claims, report.supported, report.passed, scorer.calls) == ((), 1.0, True, [])
 
 
 @pytest.mark.parametrize(
@@ -377,7 +377,7 @@ def test_one_request_a_passage_however_many_claims(answer: str, evidence: list[s
 def test_check_many_equals_check_on_each(pairs: list[tuple[str, Any]]) -> None:
     scorer = OverlapScorer()
     together = FactChecker(scorer).check_many(iter(pairs))
-    assert len(scorer.calls) == 1
+    assert len(scorer.calls) == any(report.claims for report in together)
     assert together == [FactChecker(scorer).check(*pair) for pair in pairs]
 
 

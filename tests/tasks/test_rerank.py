@@ -99,7 +99,7 @@ def test_the_callers_lists_stay_as_they_are_and_tuples_do_as_well() -> None:
 def test_no_passages_give_an_empty_ranking(options: dict[str, Any]) -> None:
     reranker = Reranker(OverlapScorer())
     assert reranker.rank(QUERY, [], **options) == []
-    assert reranker.rank(QUERY, [], prior=[], **options) == []
+    assert reranker.rank(QUERY, [], first_stage_scores=[], **options) == []
     assert reranker.rank_many([], **options) == []
     assert reranker.rank_many([(QUERY, []), (QUERY, ["copy"])], **options)[0] == []
 
@@ -177,7 +177,12 @@ def test_a_criterion_may_be_worded_as_the_query_is() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"prior": None}, {"prior": [7.0] * 6}, {"prior": [3, 1, 4, 1, 5, 9], "prior_weight": 0}]
+    "options",
+    [
+        {"first_stage_scores": None},
+        {"first_stage_scores": [7.0] * 6},
+        {"first_stage_scores": [3, 1, 4, 1, 5, 9], "first_stage_weight": 0},
+    ],
 )
 def test_a_prior_that_says_nothing_changes_nothing(options: dict[str, Any]) -> None:
     reranker = Reranker(OverlapScorer())
@@ -187,13 +192,13 @@ def test_a_prior_that_says_nothing_changes_nothing(options: dict[str, Any]) -> N
 @pytest.mark.parametrize("score", [0.1, 0.83, 1e-300])  # whose mean need not be itself
 def test_equal_priors_change_nothing(score: float) -> None:
     reranker = Reranker(OverlapScorer())
-    assert reranker.rank(QUERY, PASSAGES, prior=[score] * len(PASSAGES)) == reranker.rank(QUERY, PASSAGES)
+    assert reranker.rank(QUERY, PASSAGES, first_stage_scores=[score] * len(PASSAGES)) == reranker.rank(QUERY, PASSAGES)
 
 
 def test_a_prior_is_standardised_and_added_to_the_logits() -> None:
     prior = np.array([3.0, 1.0, 4.0, 1.0, 5.0, 9.0])
     z = (prior - prior.mean()) / prior.std()
-    for ranked in Reranker(OverlapScorer()).rank(QUERY, PASSAGES, prior=prior, prior_weight=2):
+    for ranked in Reranker(OverlapScorer()).rank(QUERY, PASSAGES, first_stage_scores=prior, first_stage_weight=2):
         assert ranked.logit == 2 * SHARED[ranked.index] - 3
         assert ranked.score == pytest.approx(sigmoid(ranked.logit + 2 * z[ranked.index]))
 
@@ -201,37 +206,49 @@ def test_a_prior_is_standardised_and_added_to_the_logits() -> None:
 @given(st.lists(st.integers(0, 50), min_size=6, max_size=6), st.floats(0.01, 100), st.floats(-100, 100))
 def test_the_scale_of_a_prior_is_of_no_matter(prior: list[int], scale: float, shift: float) -> None:
     reranker = Reranker(OverlapScorer())
-    straight = {r.index: r.score for r in reranker.rank(QUERY, PASSAGES, prior=prior)}
-    scaled = {r.index: r.score for r in reranker.rank(QUERY, PASSAGES, prior=[scale * p + shift for p in prior])}
+    straight = {r.index: r.score for r in reranker.rank(QUERY, PASSAGES, first_stage_scores=prior)}
+    scaled = {
+        r.index: r.score for r in reranker.rank(QUERY, PASSAGES, first_stage_scores=[scale * p + shift for p in prior])
+    }
     assert scaled == pytest.approx(straight, abs=1e-6)
 
 
 @given(st.lists(st.integers(-(2**20), 2**20), min_size=6, max_size=6), st.integers(-1000, 1000))
 def test_a_prior_of_any_magnitude_counts_as_one_of_order_one(prior: list[int], exponent: int) -> None:
-    straight = Reranker(OverlapScorer()).rank(QUERY, PASSAGES, prior=prior)
-    scaled = Reranker(OverlapScorer()).rank(QUERY, PASSAGES, prior=np.ldexp(np.array(prior, np.float64), exponent))
+    straight = Reranker(OverlapScorer()).rank(QUERY, PASSAGES, first_stage_scores=prior)
+    scaled = Reranker(OverlapScorer()).rank(
+        QUERY, PASSAGES, first_stage_scores=np.ldexp(np.array(prior, np.float64), exponent)
+    )
     assert scaled == straight
 
 
 @pytest.mark.parametrize("scale", [5e-324, 1e-300, 1e-170, 1e200, 1.7e307])
 def test_a_prior_far_from_one_still_orders(scale: float) -> None:
     prior = [scale * place for place in (6, 5, 4, 3, 2, 1)]
-    ranking = Reranker(OverlapScorer()).rank(QUERY, PASSAGES, prior=prior, prior_weight=15)
+    ranking = Reranker(OverlapScorer()).rank(QUERY, PASSAGES, first_stage_scores=prior, first_stage_weight=15)
     assert indices(ranking) == [0, 1, 2, 3, 4, 5]
     assert all(np.isfinite(ranked.score) for ranked in ranking)
 
 
 def test_a_heavy_prior_gives_the_first_stages_order() -> None:
-    ranking = Reranker(OverlapScorer()).rank(QUERY, PASSAGES, prior=[6, 5, 4, 3, 2, 1], prior_weight=15)
+    ranking = Reranker(OverlapScorer()).rank(
+        QUERY, PASSAGES, first_stage_scores=[6, 5, 4, 3, 2, 1], first_stage_weight=15
+    )
     assert indices(ranking) == [0, 1, 2, 3, 4, 5]
 
 
 def test_the_weight_is_the_models_own_unless_given_and_else_one() -> None:
     prior = [3, 1, 4, 1, 5, 9]
-    plain, fitted = Reranker(OverlapScorer()), Reranker(OverlapScorer(prior_weight=2.5))
-    assert plain.rank(QUERY, PASSAGES, prior=prior) == plain.rank(QUERY, PASSAGES, prior=prior, prior_weight=1)
-    assert fitted.rank(QUERY, PASSAGES, prior=prior) == plain.rank(QUERY, PASSAGES, prior=prior, prior_weight=2.5)
-    assert fitted.rank(QUERY, PASSAGES, prior=prior, prior_weight=1) == plain.rank(QUERY, PASSAGES, prior=prior)
+    plain, fitted = Reranker(OverlapScorer()), Reranker(OverlapScorer(first_stage_weight=2.5))
+    assert plain.rank(QUERY, PASSAGES, first_stage_scores=prior) == plain.rank(
+        QUERY, PASSAGES, first_stage_scores=prior, first_stage_weight=1
+    )
+    assert fitted.rank(QUERY, PASSAGES, first_stage_scores=prior) == plain.rank(
+        QUERY, PASSAGES, first_stage_scores=prior, first_stage_weight=2.5
+    )
+    assert fitted.rank(QUERY, PASSAGES, first_stage_scores=prior, first_stage_weight=1) == plain.rank(
+        QUERY, PASSAGES, first_stage_scores=prior
+    )
 
 
 # Many rankings at a time
@@ -269,8 +286,8 @@ def test_a_scorer_that_leaves_something_out_is_refused() -> None:
 
 def test_rank_many_takes_a_prior_for_each_and_any_iterable() -> None:
     reranker, prior = Reranker(OverlapScorer()), [3, 1, 4, 1, 5, 9]
-    both = reranker.rank_many(iter([(QUERY, PASSAGES), ("sort", PASSAGES)]), priors=[prior, None])
-    assert both == [reranker.rank(QUERY, PASSAGES, prior=prior), reranker.rank("sort", PASSAGES)]
+    both = reranker.rank_many(iter([(QUERY, PASSAGES), ("sort", PASSAGES)]), first_stage_scores=[prior, None])
+    assert both == [reranker.rank(QUERY, PASSAGES, first_stage_scores=prior), reranker.rank("sort", PASSAGES)]
 
 
 # Long passages
@@ -409,16 +426,32 @@ def test_bad_passages(passages: Any, error: type[Exception], message: str) -> No
         ({"criteria": {"x": float("nan")}}, OptionError, "criterion 'x': expected a finite number"),
         ({"criteria": {"x": float("inf")}}, OptionError, "criterion 'x'"),
         ({"criteria": {"": 1.0}}, InvalidTextError, "criterion"),
-        ({"prior_weight": -1}, OptionError, "prior_weight"),
-        ({"prior_weight": float("nan")}, OptionError, "prior_weight"),
-        ({"prior": [1.0]}, InputError, "prior: expected 6 finite scores"),
-        ({"prior": 1.0}, InputError, "prior: expected 6 finite scores"),
-        ({"prior": [[1.0] * 6]}, InputError, "prior: expected 6 finite scores"),
-        ({"prior": [1.0]}, InputError, r"prior: expected 6 finite scores, one a passage, got shape \(1,\)"),
-        ({"prior": [float("nan")] * 6}, InputError, "prior: expected 6 finite scores"),
-        ({"prior": [0, 1, float("nan"), 3, 4, 5]}, InputError, "prior: expected 6 finite scores, got nan at index 2"),
-        ({"prior": [0, 1, 2, 3, 4, float("-inf")]}, InputError, "prior: expected 6 finite scores, got -inf at index 5"),
-        ({"prior": [0, 1, 2, 3, 4, 10**400]}, InputError, "prior: expected 6 numbers, one a passage, got"),
+        ({"first_stage_weight": -1}, OptionError, "first_stage_weight"),
+        ({"first_stage_weight": float("nan")}, OptionError, "first_stage_weight"),
+        ({"first_stage_scores": [1.0]}, InputError, "first_stage_scores: expected 6 finite scores"),
+        ({"first_stage_scores": 1.0}, InputError, "first_stage_scores: expected 6 finite scores"),
+        ({"first_stage_scores": [[1.0] * 6]}, InputError, "first_stage_scores: expected 6 finite scores"),
+        (
+            {"first_stage_scores": [1.0]},
+            InputError,
+            r"first_stage_scores: expected 6 finite scores, one a passage, got shape \(1,\)",
+        ),
+        ({"first_stage_scores": [float("nan")] * 6}, InputError, "first_stage_scores: expected 6 finite scores"),
+        (
+            {"first_stage_scores": [0, 1, float("nan"), 3, 4, 5]},
+            InputError,
+            "first_stage_scores: expected 6 finite scores, got nan at index 2",
+        ),
+        (
+            {"first_stage_scores": [0, 1, 2, 3, 4, float("-inf")]},
+            InputError,
+            "first_stage_scores: expected 6 finite scores, got -inf at index 5",
+        ),
+        (
+            {"first_stage_scores": [0, 1, 2, 3, 4, 10**400]},
+            InputError,
+            "first_stage_scores: expected 6 numbers, one a passage, got",
+        ),
     ],
 )
 def test_bad_options(options: dict[str, Any], error: type[Exception], message: str) -> None:
@@ -435,8 +468,8 @@ def test_bad_options(options: dict[str, Any], error: type[Exception], message: s
         {"threshold": "0.5"},
         {"top_n": True},
         {"top_n": "3"},
-        {"prior": ["a"] * 6},
-        {"prior_weight": "1"},
+        {"first_stage_scores": ["a"] * 6},
+        {"first_stage_weight": "1"},
         {"fuse": ["max"]},
     ],
 )
@@ -452,8 +485,8 @@ def test_what_is_no_pair_is_refused(pair: Any) -> None:
 
 
 def test_priors_are_one_for_each_query() -> None:
-    with pytest.raises(InputError, match="priors: expected one for each of the 1 queries, got 2"):
-        Reranker(OverlapScorer()).rank_many([(QUERY, PASSAGES)], priors=[None, None])
+    with pytest.raises(InputError, match="first_stage_scores: expected one for each of the 1 queries, got 2"):
+        Reranker(OverlapScorer()).rank_many([(QUERY, PASSAGES)], first_stage_scores=[None, None])
 
 
 @pytest.mark.parametrize("logit", [float("nan"), float("inf"), float("-inf")])
@@ -471,7 +504,7 @@ def test_where_scores_have_run_out_of_digits_the_prior_still_counts() -> None:
         def score(self, requests: Any) -> list[Any]:
             return [np.array([float(request.text)], np.float32) for request in requests]
 
-    ranking = Reranker(Given()).rank("x", ["60", "50"], prior=[0, 1], prior_weight=10)
+    ranking = Reranker(Given()).rank("x", ["60", "50"], first_stage_scores=[0, 1], first_stage_weight=10)
     assert [ranked.score for ranked in ranking] == [1.0, 1.0]
     assert indices(ranking) == [1, 0]
 

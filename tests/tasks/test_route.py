@@ -44,7 +44,7 @@ from gliclass_rerank.scorers.progress import ProgressScorer
 from gliclass_rerank.scoring import labels_share_pass
 from gliclass_rerank.tasks.routing.fit import FEW, RouterReport, best_accuracy, best_f1, own_threshold
 from gliclass_rerank.tasks.routing.router import ExampleUse, Route, RouteDecision, Router, Scores, combined
-from gliclass_rerank.tasks.routing.scores import AT_ONCE, SHARED
+from gliclass_rerank.tasks.routing.scores import MAX_LABELS_PER_PASS, REQUESTS_PER_CHUNK
 from gliclass_rerank.types import FloatArray
 
 BILLING = Route("billing", "questions about an invoice or a refund", examples=("why was i charged twice",))
@@ -257,8 +257,8 @@ def test_five_hundred_routes_are_read_one_by_one() -> None:
 
 def test_routes_that_fit_one_pass_are_read_once() -> None:
     scorer = RecordingScorer()
-    Router(plain(SHARED), scorer).route_many(["one", "two"])
-    assert [len(request.labels) for request in scorer.requests] == [SHARED] * 2
+    Router(plain(MAX_LABELS_PER_PASS), scorer).route_many(["one", "two"])
+    assert [len(request.labels) for request in scorer.requests] == [MAX_LABELS_PER_PASS] * 2
 
 
 def test_so_are_not_routes_with_long_descriptions() -> None:
@@ -272,16 +272,18 @@ def test_many_queries_are_not_built_at_once() -> None:
     queries = [f"word{i}" for i in range(300)]
     decisions = Router([Route(f"r{i}", f"word{i}") for i in range(100)], scorer).route_many(queries)
     assert len(scorer.calls) > 1
-    assert max(scorer.calls) <= AT_ONCE
+    assert max(scorer.calls) <= REQUESTS_PER_CHUNK
     assert [one.name for one in decisions[:100]] == [f"r{i}" for i in range(100)]
 
 
-@given(st.integers(SHARED + 1, 3 * SHARED), st.randoms())
+@given(st.integers(MAX_LABELS_PER_PASS + 1, 3 * MAX_LABELS_PER_PASS), st.randoms())
 def test_many_routes_do_not_decide_by_what_stands_beside_them(count: int, random: Any) -> None:
     """The favourite's place moves with the other routes; what it gets does not."""
     routes = [Route(f"r{i}", "word " * (i % 3)) for i in range(count)] + [Route("favourite", "refund of an invoice")]
     whole = Router(routes, PlaceScorer()).route("refund of an invoice")
-    fewer = Router(random.sample(routes[:-1], SHARED) + routes[-1:], PlaceScorer()).route("refund of an invoice")
+    fewer = Router(random.sample(routes[:-1], MAX_LABELS_PER_PASS) + routes[-1:], PlaceScorer()).route(
+        "refund of an invoice"
+    )
     assert {name: whole.scores[name] for name in fewer.scores} == fewer.scores
     assert whole.name == fewer.name == "favourite"
     assert whole.score == fewer.score

@@ -32,7 +32,7 @@ from gliclass_rerank.models.adapter import with_adapter
 from gliclass_rerank.models.checkpoint import read_checkpoint
 from gliclass_rerank.scorers.torch import TorchScorer, load_model
 from gliclass_rerank.training.config import Lora, Source, TrainConfig, read_config
-from gliclass_rerank.training.data.examples import ExampleMaker, TrainingExample, softmax
+from gliclass_rerank.training.data.examples import ExampleBuilder, TrainingExample, softmax
 from gliclass_rerank.training.data.records import (
     FactRecord,
     LabelRecord,
@@ -45,7 +45,7 @@ from gliclass_rerank.training.data.records import (
 from gliclass_rerank.training.init_from_encoder import new_checkpoint
 from gliclass_rerank.training.losses import example_loss
 from gliclass_rerank.training.model import TARGETS, merge_adapter
-from gliclass_rerank.training.sampler import Stream
+from gliclass_rerank.training.sampler import MixtureSampler
 from gliclass_rerank.training.trainer import Trainer, keep_metrics_until, train
 from gliclass_rerank.types import Direction
 
@@ -152,23 +152,23 @@ def test_upstream_json_array_weights_prompts_and_examples_are_read(tmp_path: Pat
     positives=st.integers(1, 3),
     negatives=st.integers(0, 9),
     size=st.integers(2, 6),
-    distill=st.floats(0, 1),
+    distillation_weight=st.floats(0, 1),
     seed=st.integers(0, 99),
 )
 def test_ranking_examples_have_one_positive_and_shares_that_sum_to_one(
-    positives: int, negatives: int, size: int, distill: float, seed: int
+    positives: int, negatives: int, size: int, distillation_weight: float, seed: int
 ) -> None:
     names = tuple(f"passage {i}" for i in range(positives + negatives))
     record = RankingRecord("q", names[:positives], names[positives:], tuple(float(i) for i in range(len(names))))
-    example = ExampleMaker(list_size=size, distill=distill)(record, random.Random(seed))
+    example = ExampleBuilder(list_size=size, distillation_weight=distillation_weight)(record, random.Random(seed))
     assert len(example.requests) == len(example.targets) == min(size, negatives + 1)
     assert example.targets.tolist() == [1.0] + [0.0] * (len(example.targets) - 1)
     assert example.requests[0].text in record.positives
     assert all(request.text in record.negatives for request in example.requests[1:])
-    if example.shares is None:
+    if example.list_targets is None:
         assert not negatives
     else:
-        assert example.shares.sum() == pytest.approx(1, abs=1e-6)
+        assert example.list_targets.sum() == pytest.approx(1, abs=1e-6)
 
 
 @given(
@@ -186,7 +186,7 @@ def test_a_pool_is_a_list_for_each_query_whatever_the_direction(
     q_names, p_names = tuple(f"query {i}" for i in range(queries)), tuple(f"passage {i}" for i in range(passages))
     relevance = tuple(None if q < unjudged else tuple(rng.random() for _ in p_names) for q in range(queries))
     scores = tuple(tuple(rng.gauss(0, 3) for _ in p_names) for _ in q_names)
-    make = ExampleMaker(direction=direction, distill=1.0)
+    make = ExampleBuilder(direction=direction, distillation_weight=1.0)
     example = make(PoolRecord(q_names, p_names, relevance, scores), rng)
     pairs = [(request.text, label) for request in example.requests for label in request.labels]
     if direction == "passage-as-text":
@@ -197,12 +197,12 @@ def test_a_pool_is_a_list_for_each_query_whatever_the_direction(
         expected = np.nan if row is None else row[p_names.index(passage)]
         np.testing.assert_allclose(target, np.float32(expected))
     if passages == 1:
-        assert example.lists is None
+        assert example.list_indices is None
         return
-    assert example.lists is not None
-    assert example.shares is not None
+    assert example.list_indices is not None
+    assert example.list_targets is not None
     assert example.weight == queries
-    for places, shares in zip(example.lists, example.shares, strict=True):
+    for places, shares in zip(example.list_indices, example.list_targets, strict=True):
         ((query, *_),) = ({pairs[place][0] for place in places},)
         by_passage = {pairs[place][1]: share for place, share in zip(places, shares, strict=True)}
         teacher = softmax(np.array(scores[q_names.index(query)], np.float32))
@@ -211,19 +211,19 @@ def test_a_pool_is_a_list_for_each_query_whatever_the_direction(
 
 def test_an_answerless_query_without_a_teacher_is_in_no_list() -> None:
     record = PoolRecord(("asked", "stranger"), ("p", "r"), ((1.0, 0.0), (0.0, 0.0)))
-    example = ExampleMaker()(record, random.Random(0))
-    assert example.lists is not None
-    assert example.shares is not None
-    assert example.lists.shape == example.shares.shape == (1, 2)
+    example = ExampleBuilder()(record, random.Random(0))
+    assert example.list_indices is not None
+    assert example.list_targets is not None
+    assert example.list_indices.shape == example.list_targets.shape == (1, 2)
     assert sorted(example.targets.tolist()) == [0, 0, 0, 1]
-    assert example.shares.tolist() == [[1, 0]]
+    assert example.list_targets.tolist() == [[1, 0]]
 
 
 def test_fact_examples_ask_for_the_claim_and_its_denial() -> None:
     for label, targets in (("supported", [1, 0]), ("refuted", [0, 1]), ("nei", [0, 0])):
         record = parse_record({"premise": "p", "hypothesis": "h", "label": label}, "here")
         assert isinstance(record, FactRecord)
-        example = ExampleMaker()(record, random.Random(0))
+        example = ExampleBuilder()(record, random.Random(0))
         assert example.requests[0].labels == ("h", "It is false that h")
         assert example.targets.tolist() == targets
 
@@ -231,11 +231,11 @@ def test_fact_examples_ask_for_the_claim_and_its_denial() -> None:
 def test_labels_are_drawn_with_all_true_ones_and_stay_with_their_targets() -> None:
     labels = tuple(f"label {i}" for i in range(50))
     record = LabelRecord("t", labels, tuple(float(i in (7, 40)) for i in range(50)))
-    example = ExampleMaker(max_labels=10)(record, random.Random(1))
+    example = ExampleBuilder(max_labels=10)(record, random.Random(1))
     shown = example.requests[0].labels
     assert len(shown) == len(set(shown)) == 10
     assert {label for label, target in zip(shown, example.targets, strict=True) if target} == {"label 7", "label 40"}
-    assert example.shares is None  # of two true labels none is the better one
+    assert example.list_targets is None  # of two true labels none is the better one
 
 
 def test_loss_is_the_formula() -> None:
@@ -246,10 +246,10 @@ def test_loss_is_the_formula() -> None:
     p = 1 / (1 + np.exp(-logits.numpy()))
     bce = -(np.log(p[0]) + np.log(1 - p[1]) + np.log(1 - p[2])) / 3
     listwise = -(shares * np.log(softmax(logits.numpy()))).sum()
-    both = float(example_loss(logits, example, bce=0.5, listwise=2.0))
+    both = float(example_loss(logits, example, bce_weight=0.5, listwise_weight=2.0))
     assert both == pytest.approx(0.5 * bce + 2 * listwise, abs=1e-6)
     alone = TrainingExample(example.requests, targets)
-    assert float(example_loss(logits, alone, bce=1.0, listwise=2.0)) == pytest.approx(bce, abs=1e-6)
+    assert float(example_loss(logits, alone, bce_weight=1.0, listwise_weight=2.0)) == pytest.approx(bce, abs=1e-6)
 
 
 def test_loss_of_unknown_targets_and_of_several_lists() -> None:
@@ -261,13 +261,13 @@ def test_loss_of_unknown_targets_and_of_several_lists() -> None:
     bce = (np.log1p(np.exp(-values[0])) + np.log1p(np.exp(values[2]))) / 2
     rows = np.log(softmax(values[[0, 2]])), np.log(softmax(values[[3, 1]]))
     listwise = -((rows[0] * shares[0]).sum() + (rows[1] * shares[1]).sum()) / 2
-    loss = example_loss(logits, example, bce=0.5, listwise=2.0)
+    loss = example_loss(logits, example, bce_weight=0.5, listwise_weight=2.0)
     assert float(loss) == pytest.approx(0.5 * bce + 2 * listwise, abs=1e-6)
     loss.backward()  # type: ignore[no-untyped-call]
     assert logits.grad is not None
     assert torch.isfinite(logits.grad).all()
     nobody = TrainingExample(example.requests, np.full(4, np.nan, np.float32))
-    assert float(example_loss(logits, nobody, bce=1.0, listwise=1.0)) == 0
+    assert float(example_loss(logits, nobody, bce_weight=1.0, listwise_weight=1.0)) == 0
 
 
 # The loop
@@ -307,7 +307,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(tiny: Tiny, data: Path, tmp_pa
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
-    step_when_killed = torch.load(tmp_path / "killed" / "state.pt", weights_only=True)["progressed"]["step"]
+    step_when_killed = torch.load(tmp_path / "killed" / "state.pt", weights_only=True)["state"]["step"]
     assert 0 < step_when_killed < 40
     train(read_config(configs["killed"]), console=QUIET)
     train(read_config(configs["whole"]), console=QUIET)
@@ -371,7 +371,7 @@ def test_frozen_weights_do_not_move_and_patience_stops(tiny: Tiny, data: Path, t
     )  # fmt: skip
     model = train(config, console=QUIET)
     state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
-    assert state["progressed"]["step"] == 3  # the first is the best, the next two are no better
+    assert state["state"]["step"] == 3  # the first is the best, the next two are no better
     before, after = load_file(folder / "model.safetensors"), load_file(model / "model.safetensors")
     assert all(torch.equal(before[key], after[key]) for key in before if "encoder_model" in key)
 
@@ -389,7 +389,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny: Tiny, data: Path, tmp_pat
 def test_a_stream_is_the_same_again_and_repeats_nothing_before_its_time(tiny: Tiny, data: Path, tmp_path: Path) -> None:
     config = config_for(tiny("bert-simple").folder, data, tmp_path / "run")
 
-    def stream() -> Stream:
+    def stream() -> MixtureSampler:
         return Trainer(config, [read_records(data)], []).stream
 
     one, other = stream(), stream()
@@ -465,15 +465,15 @@ def test_a_step_is_the_formula(max_grad_norm: float, tiny: Tiny, tmp_path: Path)
 def test_what_was_fitted_to_the_old_weights_is_dropped(tiny: Tiny, data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "base"
     shutil.copytree(tiny("bert-simple").folder, folder)
-    (folder / "gliclass_rerank.json").write_text(json.dumps({"prior_weight": 0.5, "max_labels": 9}), "utf-8")
+    (folder / "gliclass_rerank.json").write_text(json.dumps({"first_stage_weight": 0.5, "max_labels": 9}), "utf-8")
     write_calibration(folder, {"relevance": PlattCalibrator(2.0, 1.0)})
     base = load_scorer(folder, backend="torch").info
-    assert (base.prior_weight, base.calibrated) == (0.5, True)
+    assert (base.first_stage_weight, base.calibrated) == (0.5, True)
     kinds: list[dict[str, Any]] = [{}, {"lora": Lora(r=2)}]
     for kind in kinds:
         model = train(config_for(folder, data, tmp_path / f"run{len(kind)}", steps=1, **kind), console=QUIET)
         info = load_scorer(model, backend="torch").info
-        assert (info.prior_weight, info.calibrated) == (None, False)
+        assert (info.first_stage_weight, info.calibrated) == (None, False)
         assert kind or read_checkpoint(model).options.max_labels == 9
 
 

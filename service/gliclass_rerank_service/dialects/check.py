@@ -12,7 +12,7 @@ from starlette.responses import Response
 from gliclass_rerank import FactChecker, Scorer
 from gliclass_rerank.tasks.fact_check.checker import SUPPORTED
 from gliclass_rerank.tasks.fact_check.claims import Verdict
-from gliclass_rerank_service.admission import estimate_product
+from gliclass_rerank_service.admission import estimate_tokens_for
 from gliclass_rerank_service.dialects.common import (
     Body,
     Flag,
@@ -27,9 +27,9 @@ from gliclass_rerank_service.dialects.common import (
     usage_of,
 )
 from gliclass_rerank_service.errors import EmptyError
-from gliclass_rerank_service.observability.request_stats import record_of
+from gliclass_rerank_service.observability.request_stats import stats_of
 from gliclass_rerank_service.service import service_of
-from gliclass_rerank_service.task_runner import run_scored
+from gliclass_rerank_service.task_runner import run_task
 
 router = scoring_router("check")
 EXAMPLE: JsonDict = {
@@ -98,11 +98,11 @@ async def check(body: CheckBody, request: Request) -> Response:
     evidence = [body.evidence] if isinstance(body.evidence, str) else body.evidence
     if not evidence:
         raise EmptyError("evidence: expected at least one passage, got none; without any, nothing can be checked")
-    report = await run_scored(
+    (report,) = await run_task(
         request,
-        lambda scorer: checker_of(body, scorer).check(body.answer, evidence),
-        count=len(evidence),
-        tokens=estimate_product(evidence, [body.answer]),
+        checker_of(body, service_of(request).scorer).plan([(body.answer, evidence)]),
+        texts=len(evidence),
+        tokens=estimate_tokens_for(evidence, [body.answer]),
         model=body.model,
     )
     filtered = report.filter(body.answer, keep=SUPPORTED if body.keep is None else body.keep) if body.filter else None
@@ -113,6 +113,6 @@ async def check(body: CheckBody, request: Request) -> Response:
         passed=report.passed,
         claims=[Claim.model_validate(asdict(claim)) for claim in report.claims],
         filtered=filtered,
-        usage=usage_of(record_of(request.scope)),
+        usage=usage_of(stats_of(request.scope)),
     )
     return respond(reply)

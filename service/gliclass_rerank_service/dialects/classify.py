@@ -14,7 +14,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gliclass_rerank import Classification, Classifier, InputError, Scorer
-from gliclass_rerank_service.admission import BYTES, estimate_product, sizes_in
+from gliclass_rerank.scoring import Plan
+from gliclass_rerank.tasks.classify import ClassifyOptions
+from gliclass_rerank_service.admission import BYTES, estimate_tokens_for, sizes_in
 from gliclass_rerank_service.dialects.common import (
     Body,
     Flag,
@@ -31,9 +33,9 @@ from gliclass_rerank_service.dialects.common import (
     usage_of,
 )
 from gliclass_rerank_service.errors import EmptyError
-from gliclass_rerank_service.observability.request_stats import record_of
+from gliclass_rerank_service.observability.request_stats import stats_of
 from gliclass_rerank_service.service import service_of
-from gliclass_rerank_service.task_runner import run_scored
+from gliclass_rerank_service.task_runner import run_task
 
 router = scoring_router("classify")
 AnyLabels = list[Any] | dict[str, Any]
@@ -121,23 +123,20 @@ class VllmReply(Reply):
     usage: Usage
 
 
-def classify_texts(
+def plan_of(
     body: ClassifyBody, texts: Sequence[str], scorer: Scorer, *, multi_label: bool, threshold: float | dict[str, float]
-) -> list[Classification]:
-    """Call the library with what the body says."""
-    return Classifier(scorer).classify(
-        texts,
-        body.labels or [],
+) -> Plan[list[Classification]]:
+    """The plan that a body describes."""
+    options = ClassifyOptions(
         multi_label=multi_label,
         threshold=threshold,
-        prompt=body.prompt,
-        examples=body.examples,
         top_k=body.top_k,
         hierarchical=bool(body.hierarchical),
         aggregate=body.aggregate or "max",
         long_text=body.long_text or "window",
         unreadable=body.unreadable or "flag",
     )
+    return Classifier(scorer).plan(texts, body.labels or [], options, prompt=body.prompt, examples=body.examples)
 
 
 def _texts(body: ClassifyBody) -> list[str]:
@@ -154,7 +153,7 @@ def _texts(body: ClassifyBody) -> list[str]:
 
 def _estimate(body: ClassifyBody, texts: Sequence[str]) -> int:
     """Tokens that are read, about: the labels, the prompt and the examples with each text, or each with its own."""
-    tokens = estimate_product(texts)
+    tokens = estimate_tokens_for(texts)
     for value, own in (
         (body.labels, _all_are(body.labels, (list, dict))),
         (body.prompt, isinstance(body.prompt, list)),
@@ -180,14 +179,10 @@ async def classify(body: ClassifyBody, request: Request) -> Response:
     multi = body.multi_label if body.multi_label is not None else not from_vllm
     # vLLM's shape tells the best label, whatever it reaches.
     threshold = 0.0 if from_vllm else 0.5 if body.threshold is None else body.threshold
-    found = await run_scored(
-        request,
-        lambda scorer: classify_texts(body, texts, scorer, multi_label=multi, threshold=threshold),
-        count=len(texts),
-        tokens=_estimate(body, texts),
-        model=body.model,
-    )
-    model, usage = service_of(request).scorer.info.name, usage_of(record_of(request.scope))
+    scorer = service_of(request).scorer
+    plan = plan_of(body, texts, scorer, multi_label=multi, threshold=threshold)
+    found = await run_task(request, plan, texts=len(texts), tokens=_estimate(body, texts), model=body.model)
+    model, usage = scorer.info.name, usage_of(stats_of(request.scope))
     if from_vllm:
         data = [_vllm(one, i) for i, one in enumerate(found)]
         return respond(VllmReply(id=request_id(request), created=int(time.time()), model=model, data=data, usage=usage))

@@ -13,7 +13,7 @@ from pydantic_core import from_json
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gliclass_rerank_service.observability.request_stats import RequestRecord, record_of
+from gliclass_rerank_service.observability.request_stats import RequestStats, stats_of
 
 T = TypeVar("T")
 Items = Annotated[list[T], Field(fail_fast=True)]
@@ -119,9 +119,9 @@ class Usage(Reply):
     prompt_tokens: int
 
 
-def usage_of(record: RequestRecord) -> Usage:
+def usage_of(stats: RequestStats) -> Usage:
     """What a request has used so far."""
-    return Usage(total_tokens=record.tokens, prompt_tokens=record.tokens)
+    return Usage(total_tokens=stats.tokens, prompt_tokens=stats.tokens)
 
 
 def respond(reply: BaseModel, *, exclude_none: bool = False, status: int = 200) -> Response:
@@ -131,7 +131,7 @@ def respond(reply: BaseModel, *, exclude_none: bool = False, status: int = 200) 
 
 def request_id(request: Request) -> str:
     """What the request is called."""
-    return record_of(request.scope).id
+    return stats_of(request.scope).id
 
 
 def _flag(value: object) -> object:

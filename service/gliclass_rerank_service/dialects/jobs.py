@@ -16,12 +16,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gliclass_rerank import InputError
-from gliclass_rerank_service.admission import estimate_product
+from gliclass_rerank_service.admission import estimate_tokens_for
 from gliclass_rerank_service.dialects.common import ErrorBody, Items, Reply, respond, scoring_router
 from gliclass_rerank_service.dialects.rerank import RerankBody, call_of
 from gliclass_rerank_service.dialects.score import PredictBody, PredictReply, predict
 from gliclass_rerank_service.errors import NotFoundError
-from gliclass_rerank_service.observability.request_stats import record_of
+from gliclass_rerank_service.observability.request_stats import stats_of
 from gliclass_rerank_service.service import Service, service_of
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ async def predict_or_submit(body: AnyPredictBody, request: Request) -> Response:
         return await predict(body, request)
     wanted = {"inputs", "labels", "classification_type", "threshold"}
     inputs = [body.inputs] if isinstance(body.inputs, str) else [one for one in body.inputs if isinstance(one, str)]
-    tokens = estimate_product(inputs, body.labels)
+    tokens = estimate_tokens_for(inputs, body.labels)
     return await _submit(request, "predict", body.model_dump(include=wanted, exclude_none=True), tokens, body.model)
 
 
@@ -95,7 +95,7 @@ async def submit_rerank(body: RerankBody, request: Request) -> Response:
     if call.long_text != "window":
         payload["long_text"] = call.long_text
     payload |= {name: True for name in ("return_documents", "raw_scores") if getattr(body, name)}
-    tokens = estimate_product(call.passages, [call.query])
+    tokens = estimate_tokens_for(call.passages, [call.query])
     return await _submit(request, "rerank", payload, tokens, body.model)
 
 
@@ -126,7 +126,7 @@ async def _submit(
 async def _called(request: Request, call: Callable[[], T]) -> T:
     """What a call gives that may go to a broker, in the time that the request has left."""
     service = service_of(request)
-    left = service.settings.timeout_seconds - record_of(request.scope).seconds
+    left = service.settings.timeout_seconds - stats_of(request.scope).seconds
     return await service.job_calls.run(call, seconds=left)
 
 

@@ -12,11 +12,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 import gliclass_rerank
-from gliclass_rerank import Example, Logits, ModelInfo, Scorer, ScoreRequest
-from gliclass_rerank.scoring import labels_share_pass, score_requests
+from gliclass_rerank import Example, Logits, ModelInfo, ScoreRequest
+from gliclass_rerank.scoring import Plan, labels_share_pass
 from gliclass_rerank.types import FloatArray
 from gliclass_rerank.unreadable import naming, request_places
-from gliclass_rerank_service.admission import estimate_product
+from gliclass_rerank_service.admission import estimate_tokens_for
 from gliclass_rerank_service.dialects.common import (
     Items,
     Reply,
@@ -26,7 +26,7 @@ from gliclass_rerank_service.dialects.common import (
 )
 from gliclass_rerank_service.errors import EmptyError
 from gliclass_rerank_service.service import service_of
-from gliclass_rerank_service.task_runner import run_scored
+from gliclass_rerank_service.task_runner import run_task
 
 router = scoring_router("logits")
 info_router = APIRouter(tags=["operations"], responses=documented(401, 429, 503))
@@ -58,7 +58,7 @@ class ScoreBody(BaseModel):
     def estimate(self) -> int:
         """Its tokens, about."""
         solved = [text for one in self.examples for text in (one.text, *one.labels)]
-        return estimate_product([self.text], self.labels) + estimate_product([self.prompt, *solved])
+        return estimate_tokens_for([self.text], self.labels) + estimate_tokens_for([self.prompt, *solved])
 
 
 class LogitsBody(BaseModel):
@@ -125,7 +125,7 @@ class GliclassInfo(Reply):
     kernel: str
     max_length: int
     direction: str
-    prior_weight: float | None
+    first_stage_weight: float | None
     calibrated: bool
     calibration: dict[str, dict[str, Any]]
     version: str
@@ -156,10 +156,10 @@ async def logits(body: LogitsBody, request: Request) -> Response:
     service = service_of(request)
     if not body.requests:
         raise EmptyError("requests: expected at least one, got none")
-    rows = await run_scored(
+    rows = await run_task(
         request,
-        lambda scorer: _scored(scorer, [one.request() for one in body.requests]),
-        count=len(body.requests),
+        _plan(body),
+        texts=len(body.requests),
         tokens=sum(one.estimate() for one in body.requests),
     )
     info = service.scorer.info
@@ -177,9 +177,10 @@ def labels(body: LabelsBody, request: Request) -> LabelsReply:
     return LabelsReply(share_pass=labels_share_pass(service.scorer, checked.labels, checked.examples))
 
 
-def _scored(scorer: Scorer, requests: Sequence[ScoreRequest]) -> Sequence[FloatArray]:
+def _plan(body: LogitsBody) -> Plan[Sequence[FloatArray]]:
+    requests = [one.request() for one in body.requests]
     with naming(lambda: request_places(requests)):
-        return score_requests(scorer, requests)
+        return (yield requests)
 
 
 def _result(row: FloatArray) -> LogitsResult:
@@ -211,9 +212,9 @@ async def info(request: Request) -> Response:
             model_type=ModelType(reranker={"id2label": {"0": "relevant"}, "label2id": {"relevant": 0}}),
             max_concurrent_requests=settings.max_concurrent_requests,
             max_input_length=model.max_length,
-            max_batch_tokens=settings.max_batch_tokens,
+            max_batch_tokens=settings.queue_batch_tokens,
             max_batch_requests=None,
-            max_client_batch_size=settings.max_passages,
+            max_client_batch_size=settings.max_texts,
             auto_truncate=False,
             tokenization_workers=1,
             version=gliclass_rerank.__version__,

@@ -25,9 +25,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gliclass_rerank import InputError, Ranked, Reranker, Scorer
+from gliclass_rerank.scoring import Plan
+from gliclass_rerank.tasks.rerank import RankOptions
 from gliclass_rerank.types import LongText
 from gliclass_rerank.unreadable import Unreadable
-from gliclass_rerank_service.admission import estimate_product
+from gliclass_rerank_service.admission import estimate_tokens_for
 from gliclass_rerank_service.dialects.common import (
     Body,
     Count,
@@ -45,9 +47,9 @@ from gliclass_rerank_service.dialects.common import (
 )
 from gliclass_rerank_service.dialects.spans import RelevantSpan, SpanOptions, find_spans
 from gliclass_rerank_service.errors import EmptyError
-from gliclass_rerank_service.observability.request_stats import record_of
+from gliclass_rerank_service.observability.request_stats import stats_of
 from gliclass_rerank_service.service import service_of
-from gliclass_rerank_service.task_runner import run_scored
+from gliclass_rerank_service.task_runner import run_task
 
 router = scoring_router("rerank")
 MOST_FIELDS = 32  # of a document, that are read
@@ -78,6 +80,11 @@ class RerankBody(Body):
         default=None, max_length=MOST_FIELDS, description="Fields of documents to read; by default text."
     )
     relevant_spans: SpanOptions | None = None
+    first_stage_scores: Items[float] | None = Field(
+        default=None,
+        description="Ours: the retriever's own scores, one a document, higher is better, on any scale; they are fused "
+        "with the model's by the weight that its folder has.",
+    )
     long_text: LongTextOption = None
     unreadable: UnreadableOption = None
     truncate: Ignored = None
@@ -151,6 +158,7 @@ class RankCall:
     long_text: LongText = "window"
     unreadable: Unreadable = "flag"
     spans: SpanOptions | None = None
+    first_stage_scores: Sequence[float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,16 +169,17 @@ class Ranking:
     spans: Sequence[Sequence[RelevantSpan]] | None = None
 
 
-def rank(call: RankCall, scorer: Scorer, check_tokens: Callable[[int], None]) -> Ranking:
-    """What all dialects do; ``check_tokens`` is told what the sentences cost before they are scored."""
+def plan_of(call: RankCall, scorer: Scorer, check_tokens: Callable[[int], None]) -> Plan[Ranking]:
+    """The ranking, then its spans; ``check_tokens`` is told what their sentences cost before they are scored."""
     reranker = Reranker(scorer)
-    ranked = reranker.rank(
-        call.query, call.passages, top_n=call.top_n, long_text=call.long_text, unreadable=call.unreadable
+    options = RankOptions(top_n=call.top_n, long_text=call.long_text, unreadable=call.unreadable)
+    (ranked,) = yield from reranker.plan(
+        [(call.query, call.passages)], options, first_stage_scores=[call.first_stage_scores]
     )
     if call.spans is None or not call.spans.wanted:
         return Ranking(ranked)
     texts = [call.passages[one.index] for one in ranked]
-    return Ranking(ranked, find_spans(reranker, call.query, texts, call.spans, check_tokens))
+    return Ranking(ranked, (yield from find_spans(reranker, call.query, texts, call.spans, check_tokens)))
 
 
 def call_of(body: RerankBody) -> RankCall:
@@ -197,6 +206,7 @@ def call_of(body: RerankBody) -> RankCall:
         long_text=body.long_text or "window",
         unreadable=body.unreadable or "flag",
         spans=body.relevant_spans,
+        first_stage_scores=body.first_stage_scores,
     )
 
 
@@ -241,13 +251,13 @@ def _shown(text: str, *, plain: bool) -> Document | str:
 async def answer(body: RerankBody, request: Request, *, bare: bool, version: str) -> Response:
     """Rank, and tell the ranking in the client's dialect."""
     service = service_of(request)
-    service.check_passages(len(body.documents or body.texts or ()))
+    service.check_texts(len(body.documents or body.texts or ()))
     call = call_of(body)
-    ranking = await run_scored(
+    ranking = await run_task(
         request,
-        lambda scorer: rank(call, scorer, service.check_tokens),
-        count=len(call.passages),
-        tokens=estimate_product(call.passages, [call.query]),
+        plan_of(call, service.scorer, service.check_tokens),
+        texts=len(call.passages),
+        tokens=estimate_tokens_for(call.passages, [call.query]),
         on_thread=call.spans is not None and call.spans.wanted,  # there may be many sentences
         model=body.model,
     )
@@ -271,7 +281,7 @@ async def answer(body: RerankBody, request: Request, *, bare: bool, version: str
         )
         for i, (one, score) in enumerate(zip(ranking.ranked, scores, strict=True))
     ]
-    usage = usage_of(record_of(request.scope))
+    usage = usage_of(stats_of(request.scope))
     reply = RerankReply(
         id=request_id(request),
         object="list" if dialect == "voyage" else "rerank",

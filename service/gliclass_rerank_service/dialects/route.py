@@ -11,8 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gliclass_rerank import InputError, Route, Router, Scorer
-from gliclass_rerank.tasks.routing.scores import fit_one_pass
-from gliclass_rerank_service.admission import estimate_product
+from gliclass_rerank.tasks.routing.scores import MAX_LABELS_PER_PASS
+from gliclass_rerank_service.admission import estimate_tokens_for
 from gliclass_rerank_service.dialects.common import (
     Body,
     Flag,
@@ -28,12 +28,11 @@ from gliclass_rerank_service.dialects.common import (
     usage_of,
 )
 from gliclass_rerank_service.errors import EmptyError
-from gliclass_rerank_service.observability.request_stats import record_of
+from gliclass_rerank_service.observability.request_stats import stats_of
 from gliclass_rerank_service.service import service_of
-from gliclass_rerank_service.task_runner import run_scored
+from gliclass_rerank_service.task_runner import run_task
 
 router = scoring_router("route")
-MOST_CHARACTERS = 20_000  # of labels that are tokenised to estimate a request
 EXAMPLE: JsonDict = {
     "query": "why was I charged twice?",
     "routes": {"billing": "questions about invoices and refunds", "tech": "errors, crashes and configuration"},
@@ -116,29 +115,26 @@ def _queries(body: RouteBody) -> list[str]:
     return queries
 
 
-def _estimate(body: RouteBody, routes: Sequence[Route], queries: Sequence[str], scorer: Scorer) -> int:
-    """Tokens that are read, about: a query once with all routes, or, where they do not fit one pass, with each."""
+def _estimate(body: RouteBody, routes: Sequence[Route], queries: Sequence[str]) -> int:
+    """Estimated tokens: of a query once with all routes, or with each, where they are many or have examples."""
     labels = {route.label for route in routes}
     examples = {example for route in routes for example in route.examples}
     nearest, prompt = body.examples in (None, "nearest"), body.examples == "prompt"
     read = labels | examples if nearest else labels
-    # Whether labels fit is told by the tokenizer, which is not asked about long ones here, on the event loop.
-    short = sum(map(len, read)) <= MOST_CHARACTERS
-    together = short and fit_one_pass(scorer, tuple(read)) and not (nearest and examples)
-    passes = 1 if together else len(read)
-    shown = estimate_product(queries, examples) - estimate_product(queries) if prompt else 0
-    return estimate_product(queries, read, passes=passes) + passes * shown
+    passes = 1 if len(read) <= MAX_LABELS_PER_PASS and not (nearest and examples) else len(read)
+    shown = estimate_tokens_for(queries, examples) - estimate_tokens_for(queries) if prompt else 0
+    return estimate_tokens_for(queries, read, passes=passes) + passes * shown
 
 
 @router.post("/route", responses={200: {"model": RouteReply}}, summary="Choose routes for queries")
 async def route(body: RouteBody, request: Request) -> Response:
     """Routes are described in words; a query is read once with all of them, as long as they fit one pass."""
     queries, routes = _queries(body), routes_of(body)
-    decisions = await run_scored(
+    decisions = await run_task(
         request,
-        lambda scorer: router_of(body, routes, scorer).route_many(queries, multi=bool(body.multi)),
-        count=len(queries),
-        tokens=_estimate(body, routes, queries, service_of(request).scorer),
+        router_of(body, routes, service_of(request).scorer).plan(queries, multi=bool(body.multi)),
+        texts=len(queries),
+        tokens=_estimate(body, routes, queries),
         model=body.model,
     )
     results = [
@@ -152,5 +148,5 @@ async def route(body: RouteBody, request: Request) -> Response:
         )
         for one in decisions
     ]
-    model, usage = service_of(request).scorer.info.name, usage_of(record_of(request.scope))
+    model, usage = service_of(request).scorer.info.name, usage_of(stats_of(request.scope))
     return respond(RouteReply(id=request_id(request), model=model, results=results, usage=usage))

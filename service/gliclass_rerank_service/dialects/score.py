@@ -12,8 +12,8 @@ from pydantic.config import JsonDict
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gliclass_rerank import InputError, Ranked, Reranker, Scorer
-from gliclass_rerank_service.admission import BYTES, bytes_of, estimate_product
+from gliclass_rerank import InputError, Ranked, Reranker
+from gliclass_rerank_service.admission import BYTES, bytes_of, estimate_tokens_for
 from gliclass_rerank_service.dialects.common import (
     Body,
     Flag,
@@ -27,9 +27,9 @@ from gliclass_rerank_service.dialects.common import (
     usage_of,
 )
 from gliclass_rerank_service.errors import EmptyError
-from gliclass_rerank_service.observability.request_stats import record_of
+from gliclass_rerank_service.observability.request_stats import stats_of
 from gliclass_rerank_service.service import service_of
-from gliclass_rerank_service.task_runner import run_scored
+from gliclass_rerank_service.task_runner import run_task
 
 router = scoring_router("score")
 TextOrTexts = str | Items[str]
@@ -118,11 +118,6 @@ def _side(value: TextOrTexts | None, older: TextOrTexts | None, name: str, older
     return [given] if isinstance(given, str) else given
 
 
-def score_pairs(pairs: Sequence[Pair], scorer: Scorer) -> list[Ranked]:
-    """Judge each pair as a ranking of one passage; in their order."""
-    return [ranking[0] for ranking in Reranker(scorer).rank_many([(query, [text]) for query, text in pairs])]
-
-
 @router.post("/score", responses={200: {"model": ScoreReply}}, summary="Score pairs of texts")
 async def score(body: ScoreBody, request: Request) -> Response:
     """The dialect of vLLM; scores are those of `/rerank`."""
@@ -133,18 +128,18 @@ async def score(body: ScoreBody, request: Request) -> Response:
         created=int(time.time()),
         model=service_of(request).scorer.info.name,
         data=[PairScore(index=i, score=one.score) for i, one in enumerate(found)],
-        usage=usage_of(record_of(request.scope)),
+        usage=usage_of(stats_of(request.scope)),
     )
     return respond(reply)
 
 
 async def _run(request: Request, pairs: Sequence[Pair], model: str | None) -> list[Ranked]:
     queries = Counter(query for query, _ in pairs)  # mostly one, however often it is repeated
-    tokens = estimate_product([text for _, text in pairs])
+    tokens = estimate_tokens_for([text for _, text in pairs])
     tokens += sum((bytes_of(query) // BYTES + 1) * count for query, count in queries.items())
-    return await run_scored(
-        request, lambda scorer: score_pairs(pairs, scorer), count=len(pairs), tokens=tokens, model=model
-    )
+    plan = Reranker(service_of(request).scorer).plan([(query, [text]) for query, text in pairs])
+    rankings = await run_task(request, plan, texts=len(pairs), tokens=tokens, model=model)
+    return [ranking[0] for ranking in rankings]
 
 
 async def predict(body: PredictBody, request: Request) -> Response:

@@ -12,9 +12,11 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from gliclass_rerank import Reranker
+from gliclass_rerank.scoring import Plan
 from gliclass_rerank.tasks.fact_check.sentences import split_sentences
+from gliclass_rerank.tasks.rerank import RankOptions
 from gliclass_rerank.types import is_blank
-from gliclass_rerank_service.admission import estimate_product
+from gliclass_rerank_service.admission import estimate_tokens_for
 from gliclass_rerank_service.dialects.common import Count, Reply, Share
 
 
@@ -44,7 +46,7 @@ DEFAULT_THRESHOLD = 0.1  # Cohere's
 
 def find_spans(
     reranker: Reranker, query: str, texts: Sequence[str], options: SpanOptions, check_tokens: Callable[[int], None]
-) -> list[list[RelevantSpan]]:
+) -> Plan[list[list[RelevantSpan]]]:
     """The relevant spans of each text, best first; none where nothing is relevant.
 
     Raises:
@@ -52,9 +54,9 @@ def find_spans(
     """
     sentences = [[one for one in split_sentences(text) if not is_blank(text[one.start : one.end])] for text in texts]
     pieces = [[text[one.start : one.end] for one in own] for text, own in zip(texts, sentences, strict=True)]
-    check_tokens(estimate_product([piece for own in pieces for piece in own], [query]))
+    check_tokens(estimate_tokens_for([piece for own in pieces for piece in own], [query]))
     threshold = DEFAULT_THRESHOLD if options.threshold is None else options.threshold
-    rankings = reranker.rank_many([(query, own) for own in pieces], threshold=threshold)
+    rankings = yield from reranker.plan([(query, own) for own in pieces], RankOptions(threshold=threshold))
     return [
         [RelevantSpan(start=own[one.index].start, end=own[one.index].end, score=one.score) for one in ranked]
         [: options.max_spans]

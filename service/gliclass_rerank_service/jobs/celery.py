@@ -207,7 +207,7 @@ def _load(settings: Settings) -> Scorer:
         backend=settings.backend,
         device=settings.device,
         dtype=settings.dtype,
-        threads=settings.workers,
+        threads=settings.threads,
     )
 
 

@@ -6,14 +6,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from gliclass_rerank import ScoreRequest
-from gliclass_rerank_service.observability.request_stats import RequestRecord
-from gliclass_rerank_service.queue import estimate_tokens
+from gliclass_rerank_service.observability.request_stats import RequestStats
 
 if TYPE_CHECKING:
     from gliclass_rerank_service.service import Service
@@ -51,7 +48,7 @@ class Metrics:
         )
         self._in_flight = Gauge("gliclass_rerank_in_flight", "Requests that are not answered yet.", registry=registry)
         self._responses = Counter("gliclass_rerank_responses", "Responses.", ["route", "status"], registry=registry)
-        self._passages = Counter("gliclass_rerank_passages", "Texts scored.", registry=registry)
+        self._texts = Counter("gliclass_rerank_texts", "Texts scored.", registry=registry)
         self._tokens = Counter("gliclass_rerank_tokens", "Estimated tokens scored.", registry=registry)
         self._batch_seconds = Histogram(
             "gliclass_rerank_batch_duration", "Seconds of a batch.", buckets=SECONDS, registry=registry
@@ -65,28 +62,27 @@ class Metrics:
         self._queue_tokens.set_function(lambda: scorer.stats().queue_tokens)
         self._throughput.set_function(lambda: scorer.stats().tokens_per_second or 0.0)
 
-    def count_batch(self, requests: Sequence[ScoreRequest], seconds: float) -> None:
+    def count_batch(self, requests: int, tokens: int, seconds: float) -> None:
         """Count one call of the model."""
-        tokens = sum(map(estimate_tokens, requests))
-        self._batch_size.observe(len(requests))
+        self._batch_size.observe(requests)
         self._batch_tokens.observe(tokens)
         self._batch_seconds.observe(seconds)
-        self._passages.inc(len(requests))
+        self._texts.inc(requests)
         self._tokens.inc(tokens)
 
-    def count_request(self, record: RequestRecord, route: str, status: int) -> None:
+    def count_request(self, stats: RequestStats, route: str, status: int) -> None:
         """Count one response."""
         self._responses.labels(route, str(status)).inc()
-        method = "single" if record.passages == 1 else "batch"
-        if record.passages:
+        method = "single" if stats.texts == 1 else "batch"
+        if stats.texts:
             self._count.labels(method).inc()
-        if record.failure:
-            self._failure.labels(record.failure.lower()).inc()
-        elif record.passages:
+        if stats.failure:
+            self._failure.labels(stats.failure.lower()).inc()
+        elif stats.texts:
             self._success.labels(method).inc()
-            self._duration.observe(record.seconds)
-            self._queue.observe(record.queue_seconds)
-            self._inference.observe(record.inference_seconds)
+            self._duration.observe(stats.seconds)
+            self._queue.observe(stats.queue_seconds)
+            self._inference.observe(stats.inference_seconds)
 
     def text(self) -> bytes:
         """All of it, as Prometheus reads it."""

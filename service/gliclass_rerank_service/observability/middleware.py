@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gliclass_rerank_service.errors import TYPES, error_response
-from gliclass_rerank_service.observability.request_stats import KEY, RequestRecord, record_of
+from gliclass_rerank_service.observability.request_stats import KEY, RequestStats, stats_of
 from gliclass_rerank_service.service import Service, logger
 
 OPEN_PATHS = frozenset({"/health", "/ping", "/ready", "/metrics"})
@@ -36,7 +36,7 @@ class Observed:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        scope[KEY] = record = RequestRecord(_request_id(headers.get("x-request-id")))
+        scope[KEY] = stats = RequestStats(_request_id(headers.get("x-request-id")))
         status: int | None = None
 
         async def sending(message: Message) -> None:
@@ -44,7 +44,7 @@ class Observed:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 told = MutableHeaders(scope=message)
-                told.update(_told(record))
+                told.update(_told(stats))
                 if self._service.draining:
                     told["Connection"] = "close"
             await send(message)
@@ -52,37 +52,37 @@ class Observed:
         try:
             await self._app(scope, receive, sending)
         except Exception as error:
-            logger.error("unexpected error", exc_info=error, extra={"request_id": record.id})
-            record.failure = "Backend"
+            logger.error("unexpected error", exc_info=error, extra={"request_id": stats.id})
+            stats.failure = "Backend"
             if status is None:
-                response = error_response(500, "an error of the service; its log has more", record.id)
+                response = error_response(500, "an error of the service; its log has more", stats.id)
                 await response(scope, receive, sending)
         finally:
-            self._tell(scope, record, status or 499, headers)
+            self._tell(scope, stats, status or 499, headers)
 
-    def _tell(self, scope: Scope, record: RequestRecord, status: int, headers: Mapping[str, str]) -> None:
+    def _tell(self, scope: Scope, stats: RequestStats, status: int, headers: Mapping[str, str]) -> None:
         if scope["path"] in OPEN_PATHS:  # who watches the service is not among those it serves
             return
         route = getattr(scope.get("route"), "path", "unmatched")
-        if status >= 400 and record.failure is None:
-            record.failure = TYPES.get(status, "Backend")
-        self._service.metrics.count_request(record, route, status)
+        if status >= 400 and stats.failure is None:
+            stats.failure = TYPES.get(status, "Backend")
+        self._service.metrics.count_request(stats, route, status)
         logger.info(
             "request",
             extra={
-                "request_id": record.id,
+                "request_id": stats.id,
                 "method": scope["method"],
                 "route": route,
                 "status": status,
-                "passages": record.passages,
-                "tokens": record.tokens,
-                "queue_ms": round(record.queue_seconds * 1000, 2),
-                "inference_ms": round(record.inference_seconds * 1000, 2),
-                "total_ms": round(record.seconds * 1000, 2),
+                "texts": stats.texts,
+                "tokens": stats.tokens,
+                "queue_ms": round(stats.queue_seconds * 1000, 2),
+                "inference_ms": round(stats.inference_seconds * 1000, 2),
+                "total_ms": round(stats.seconds * 1000, 2),
             },
         )
         if self._service.tracing:
-            self._service.tracing.tell(record, scope["method"], route, status, headers)
+            self._service.tracing.tell(stats, scope["method"], route, status, headers)
 
 
 class Guarded:
@@ -99,13 +99,13 @@ class Guarded:
         headers = Headers(scope=scope)
         if refusal := self._refusal(headers):
             status, message, told = refusal
-            record_of(scope).failure = TYPES[status]
-            response = error_response(status, message, record_of(scope).id, headers=told)
+            stats_of(scope).failure = TYPES[status]
+            response = error_response(status, message, stats_of(scope).id, headers=told)
             await response(scope, receive, send)
             return
         self._service.in_flight += 1
         try:
-            await self._app(scope, _bounded(receive, self._service, record_of(scope)), send)
+            await self._app(scope, _bounded(receive, self._service, stats_of(scope)), send)
         finally:
             self._service.in_flight -= 1
 
@@ -124,7 +124,7 @@ class Guarded:
         return None
 
 
-def _bounded(receive: Receive, service: Service, record: RequestRecord) -> Receive:
+def _bounded(receive: Receive, service: Service, stats: RequestStats) -> Receive:
     """``receive`` for a body that may be neither too large nor too slow; what the sender announced is not relied on."""
     received, complete = 0, False
 
@@ -134,7 +134,7 @@ def _bounded(receive: Receive, service: Service, record: RequestRecord) -> Recei
             return await receive()
         limit = service.settings.timeout_seconds
         try:
-            message = await asyncio.wait_for(receive(), limit - record.seconds)
+            message = await asyncio.wait_for(receive(), limit - stats.seconds)
         except asyncio.TimeoutError:
             raise HTTPException(408, f"the request was not sent within {limit:g} s", {"Connection": "close"}) from None
         received += len(message.get("body", b""))
@@ -154,16 +154,16 @@ def _request_id(given: str | None) -> str:
     return given if given and REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
 
 
-def _told(record: RequestRecord) -> dict[str, str]:
+def _told(stats: RequestStats) -> dict[str, str]:
     """Headers as text-embeddings-inference has them, times in milliseconds; tokens are estimated."""
-    told = {"x-request-id": record.id}
-    if record.passages:
-        total = str(round(record.seconds * 1000))
+    told = {"x-request-id": stats.id}
+    if stats.texts:
+        total = str(round(stats.seconds * 1000))
         told |= {
             "x-compute-time": total,
             "x-total-time": total,
-            "x-compute-tokens": str(record.tokens),
-            "x-queue-time": str(round(record.queue_seconds * 1000)),
-            "x-inference-time": str(round(record.inference_seconds * 1000)),
+            "x-compute-tokens": str(stats.tokens),
+            "x-queue-time": str(round(stats.queue_seconds * 1000)),
+            "x-inference-time": str(round(stats.inference_seconds * 1000)),
         }
     return told

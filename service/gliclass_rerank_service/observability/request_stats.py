@@ -11,21 +11,21 @@ KEY = "gliclass_rerank"
 
 
 @dataclass(slots=True)
-class RequestRecord:
+class RequestStats:
     """One request.
 
     Attributes:
         id: what the client, the log and the traces call it.
         started: monotonic clock, seconds.
-        passages: texts that were scored.
-        tokens: estimated tokens of them, labels included.
+        texts: texts that were scored.
+        tokens: tokens of them, labels included; estimated where the model is elsewhere.
         queue_seconds, inference_seconds: as a `Submission` tells them, summed where there were several.
         failure: TEI's ``error_type``, where it failed.
     """
 
     id: str
     started: float = field(default_factory=time.monotonic)
-    passages: int = 0
+    texts: int = 0
     tokens: int = 0
     queue_seconds: float = 0.0
     inference_seconds: float = 0.0
@@ -37,7 +37,7 @@ class RequestRecord:
         return time.monotonic() - self.started
 
 
-def record_of(scope: Scope) -> RequestRecord:
-    """The record that the middleware has put into an ASGI scope."""
-    record: RequestRecord = scope[KEY]
-    return record
+def stats_of(scope: Scope) -> RequestStats:
+    """The stats that the middleware has put into an ASGI scope."""
+    stats: RequestStats = scope[KEY]
+    return stats

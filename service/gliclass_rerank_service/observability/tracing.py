@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from gliclass_rerank.errors import MissingExtraError
-from gliclass_rerank_service.observability.request_stats import RequestRecord
+from gliclass_rerank_service.observability.request_stats import RequestStats
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -35,7 +35,7 @@ class Tracing:
         self._tracer = provider.get_tracer("gliclass_rerank.service")
         self._propagator = TraceContextTextMapPropagator()
 
-    def tell(self, record: RequestRecord, method: str, route: str, status: int, headers: Mapping[str, str]) -> None:
+    def tell(self, stats: RequestStats, method: str, route: str, status: int, headers: Mapping[str, str]) -> None:
         """Send the spans of a request that has just ended; it goes on the caller's trace, if ``traceparent`` names one.
 
         The queue is put before the inference; where a request was divided over batches, they really took turns.
@@ -43,7 +43,7 @@ class Tracing:
         from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
 
         end = time.time_ns()
-        start = end - int(record.seconds * NANOSECONDS)
+        start = end - int(stats.seconds * NANOSECONDS)
         span = self._tracer.start_span(
             f"{method} {route}",
             context=self._propagator.extract(headers),
@@ -53,14 +53,14 @@ class Tracing:
                 "http.request.method": method,
                 "http.route": route,
                 "http.response.status_code": status,
-                "gliclass_rerank.request_id": record.id,
-                "gliclass_rerank.passage_files": record.passages,
-                "gliclass_rerank.tokens": record.tokens,
+                "gliclass_rerank.request_id": stats.id,
+                "gliclass_rerank.texts": stats.texts,
+                "gliclass_rerank.tokens": stats.tokens,
             },
         )
         inside, position = set_span_in_context(span), start
-        for name, seconds in (("queue", record.queue_seconds), ("inference", record.inference_seconds)):
-            if record.passages:
+        for name, seconds in (("queue", stats.queue_seconds), ("inference", stats.inference_seconds)):
+            if stats.texts:
                 child = self._tracer.start_span(name, context=inside, start_time=position)
                 position += int(seconds * NANOSECONDS)
                 child.end(min(position, end))

@@ -254,7 +254,7 @@ def fit_calibrator(
 
     Args:
         logits: raw, shape (examples,).
-        outcomes: whether it held, booleans, shape (examples,); both must occur.
+        outcomes: whether it observed, booleans, shape (examples,); both must occur.
         kind: "platt" for few examples, "isotonic" from about a thousand on (Niculescu-Mizil and Caruana 2005),
             "temperature" where a logit of 0 shall stay a probability of one half.
         fitted_on: a note to keep.
@@ -266,15 +266,15 @@ def fit_calibrator(
         MissingExtraError: scikit-learn is not installed.
     """
     check_choice(kind, get_args(Kind), "kind")
-    scores, held = scores_and_outcomes(logits, outcomes, "logits")
-    check_both_occur(held)
+    scores, observed = scores_and_outcomes(logits, outcomes, "logits")
+    check_both_occur(observed)
     if np.abs(scores).max() > LARGEST or len(np.unique(scores.astype(np.float32))) < 2:
         raise InputError(f"logits: expected some that differ, within ±{LARGEST:g}; does the model work?")
     if importlib.util.find_spec("sklearn") is None:
         raise MissingExtraError("train", "fitting a calibration")
     if kind == "isotonic":
-        return _fit_isotonic(scores, held, fitted_on)
-    slope, intercept = _fit_line(scores, held, through_zero=kind == "temperature")
+        return _fit_isotonic(scores, observed, fitted_on)
+    slope, intercept = _fit_line(scores, observed, through_zero=kind == "temperature")
     if slope <= 0:
         raise InputError(f"logits: {UPSIDE_DOWN}")
     if kind == "temperature":
@@ -296,54 +296,56 @@ def scores_and_outcomes(
         InputError: other shapes, none, scores that are no finite numbers, outcomes that are no booleans.
     """
     try:
-        numbers, held = np.asarray(scores, np.float64), np.asarray(outcomes)
+        numbers, observed = np.asarray(scores, np.float64), np.asarray(outcomes)
     except (TypeError, ValueError) as error:
         raise InputError(f"{what}: expected finite numbers with as many outcomes, got {scores!r:.60}") from error
-    if numbers.ndim != 1 or numbers.shape != held.shape:
-        raise InputError(f"{what}: expected a row and as many outcomes, got shapes {numbers.shape} and {held.shape}")
+    if numbers.ndim != 1 or numbers.shape != observed.shape:
+        raise InputError(
+            f"{what}: expected a row and as many outcomes, got shapes {numbers.shape} and {observed.shape}"
+        )
     if not len(numbers):
         raise InputError(f"{what}: expected at least one, got none")
-    if held.dtype != np.bool_:
-        raise InputError(f"outcomes: expected booleans, got {held.dtype}; compare grades with a threshold first")
+    if observed.dtype != np.bool_:
+        raise InputError(f"outcomes: expected booleans, got {observed.dtype}; compare grades with a threshold first")
     if not np.isfinite(numbers).all():
         raise InputError(
             f"{what}: expected finite numbers, got {numbers[~np.isfinite(numbers)][0]}; is the model broken?"
         )
-    return numbers, held
+    return numbers, observed
 
 
-def check_both_occur(held: NDArray[np.bool_]) -> None:
+def check_both_occur(observed: NDArray[np.bool_]) -> None:
     """Raise `InputError` unless some outcomes hold and some do not."""
-    if held.all() or not held.any():
-        which = "all of them hold" if held.all() else "none of them holds"
+    if observed.all() or not observed.any():
+        which = "all of them hold" if observed.all() else "none of them holds"
         raise InputError(f"outcomes: expected some that hold and some that do not, but {which}; add the other kind")
 
 
-def _platt_targets(held: NDArray[np.bool_]) -> NDArray[np.float64]:
-    positive, negative = int(held.sum()), int((~held).sum())
-    return np.where(held, (positive + 1) / (positive + 2), 1 / (negative + 2))
+def _platt_targets(observed: NDArray[np.bool_]) -> NDArray[np.float64]:
+    positive, negative = int(observed.sum()), int((~observed).sum())
+    return np.where(observed, (positive + 1) / (positive + 2), 1 / (negative + 2))
 
 
-def _fit_line(scores: NDArray[np.float64], held: NDArray[np.bool_], *, through_zero: bool) -> tuple[float, float]:
+def _fit_line(scores: NDArray[np.float64], observed: NDArray[np.bool_], *, through_zero: bool) -> tuple[float, float]:
     """Slope and intercept (0 if ``through_zero``) of the largest likelihood of Platt's targets."""
     from sklearn.linear_model import LogisticRegression
 
     centre = 0.0 if through_zero else float(scores.mean())
     scale = float(np.sqrt(np.square(scores - centre).mean()))
     inputs = ((scores - centre) / scale)[:, None]
-    targets = _platt_targets(held)
+    targets = _platt_targets(observed)
     # A target between 0 and 1 is an example of either outcome, with that weight.
     model = LogisticRegression(C=np.inf, fit_intercept=not through_zero, solver="newton-cholesky", tol=1e-9)
-    model.fit(np.vstack([inputs, inputs]), np.repeat([1, 0], len(held)), np.concatenate([targets, 1 - targets]))
+    model.fit(np.vstack([inputs, inputs]), np.repeat([1, 0], len(observed)), np.concatenate([targets, 1 - targets]))
     slope = float(model.coef_[0, 0]) / scale
     return slope, 0.0 if through_zero else float(model.intercept_[0]) - slope * centre
 
 
-def _fit_isotonic(scores: NDArray[np.float64], held: NDArray[np.bool_], fitted_on: str | None) -> Calibrator:
+def _fit_isotonic(scores: NDArray[np.float64], observed: NDArray[np.bool_], fitted_on: str | None) -> Calibrator:
     from sklearn.isotonic import IsotonicRegression
 
     inputs = scores.astype(np.float32).astype(np.float64)  # thresholds that float32 cannot tell apart are one
-    model = IsotonicRegression().fit(inputs, _platt_targets(held))
+    model = IsotonicRegression().fit(inputs, _platt_targets(observed))
     thresholds, frequencies = model.X_thresholds_, model.y_thresholds_
     values = np.maximum.accumulate(np.log(frequencies) - np.log1p(-frequencies))
     if values[0] == values[-1]:
@@ -367,7 +369,7 @@ class Bin:
     Attributes:
         lower, upper: the bin's bounds, in [0, 1].
         count: how many examples, > 0.
-        mean_probability: what was promised, in [0, 1].
+        mean_probability: what was predicted, in [0, 1].
         frequency: share of the examples whose outcome holds, in [0, 1].
     """
 
@@ -379,11 +381,11 @@ class Bin:
 
 
 def reliability(probabilities: ArrayLike, outcomes: ArrayLike, bins: int = 15) -> list[Bin]:
-    """Compare promised and observed frequencies in bins of equal width, ascending; empty bins are left out.
+    """Compare predicted and observed frequencies in bins of equal width, ascending; empty bins are left out.
 
     Args:
         probabilities: shape (examples,), in [0, 1].
-        outcomes: whether it held, booleans, shape (examples,).
+        outcomes: whether it observed, booleans, shape (examples,).
         bins: into how many the unit interval is cut.
 
     Raises:
@@ -392,21 +394,21 @@ def reliability(probabilities: ArrayLike, outcomes: ArrayLike, bins: int = 15) -
     """
     if not isinstance(bins, int) or isinstance(bins, bool) or bins < 1:
         raise OptionError(f"bins: expected a positive number, got {bins!r}")
-    promised, held = scores_and_outcomes(probabilities, outcomes, "probabilities")
-    if promised.min() < 0 or promised.max() > 1:
-        raise InputError(f"probabilities: expected them in [0, 1], got {promised.min():g} to {promised.max():g}")
+    predicted, observed = scores_and_outcomes(probabilities, outcomes, "probabilities")
+    if predicted.min() < 0 or predicted.max() > 1:
+        raise InputError(f"probabilities: expected them in [0, 1], got {predicted.min():g} to {predicted.max():g}")
     edges = np.linspace(0, 1, bins + 1)
-    places = np.searchsorted(edges[1:-1], promised, side="left")
+    places = np.searchsorted(edges[1:-1], predicted, side="left")
     found = []
     for place in np.unique(places):
         inside = places == place
         bounds = float(edges[place]), float(edges[place + 1])
-        found.append(Bin(*bounds, int(inside.sum()), float(promised[inside].mean()), float(held[inside].mean())))
+        found.append(Bin(*bounds, int(inside.sum()), float(predicted[inside].mean()), float(observed[inside].mean())))
     return found
 
 
 def expected_calibration_error(probabilities: ArrayLike, outcomes: ArrayLike, bins: int = 15) -> float:
-    """Mean distance between promised and observed frequency over bins of equal width, in [0, 1]; 0 is best.
+    """Mean distance between predicted and observed frequency over bins of equal width, in [0, 1]; 0 is best.
 
     ECE = sum over bins of count / examples * |frequency - mean probability| (Guo et al. 2017, "On Calibration of Modern
     Neural Networks", eq. 3), with the probability of the outcome in place of the confidence in the best class.
@@ -419,7 +421,7 @@ def expected_calibration_error(probabilities: ArrayLike, outcomes: ArrayLike, bi
 
 
 def draw_reliability(bins: Sequence[Bin], file: str | Path, title: str) -> None:
-    """Draw what `reliability` gave: observed over promised frequency, and how many examples are behind each point.
+    """Draw what `reliability` gave: observed over predicted frequency, and how many examples are behind each point.
 
     Args:
         bins: what to draw.
@@ -435,9 +437,9 @@ def draw_reliability(bins: Sequence[Bin], file: str | Path, title: str) -> None:
 
     figure = Figure(figsize=(5, 6), layout="constrained")
     curve, counts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    curve.plot([0, 1], [0, 1], color="tab:gray", linestyle="dotted", label="what was promised")
-    promised = [one.mean_probability for one in bins]
-    curve.plot(promised, [one.frequency for one in bins], marker="o", color="tab:blue", label="what was observed")
+    curve.plot([0, 1], [0, 1], color="tab:gray", linestyle="dotted", label="what was predicted")
+    predicted = [one.mean_probability for one in bins]
+    curve.plot(predicted, [one.frequency for one in bins], marker="o", color="tab:blue", label="what was observed")
     curve.set(ylabel="frequency of the outcome", xlim=(0, 1), ylim=(0, 1))
     curve.set_title(title, fontsize="medium", loc="left")
     curve.legend(frameon=False)

@@ -53,7 +53,7 @@ def notes(report: DemoReport) -> list[str]:
     lines = [
         f"{len(report.task.passages):,} passages: the {report.collection}. For each question {model.name} "
         f"({model.backend}, {model.dtype}, {model.device})\nreads the names and summaries of BM25's first "
-        f"{report.candidates}; one standard deviation of their BM25 scores counts as {report.prior_weight:g} in "
+        f"{report.candidates}; one standard deviation of their BM25 scores counts as {report.first_stage_weight:g} in "
         "logits (alone: 0).",
         f"{better} questions better, {worse} worse, {len(changes) - better - worse} as before. "
         f"Collection {report.seconds['collection']:.1f} s, BM25 {report.seconds['first_stage']:.1f} s, "

@@ -38,14 +38,14 @@ def serve(
     backend: Annotated[str | None, typer.Option(help="auto, onnx or torch.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, int8, fp32, bf16 or fp16.")] = None,
-    workers: Annotated[
+    threads: Annotated[
         int | None, typer.Option(help="Batches that the model computes at a time; the usable cores by default.")
     ] = None,
     timeout_seconds: Annotated[float | None, typer.Option(help="For one request; 60 by default.")] = None,
     drain_seconds: Annotated[
         float | None, typer.Option(help="For accepted requests at the end; 30 by default.")
     ] = None,
-    max_passages: Annotated[int | None, typer.Option(help="Texts of one request; 2048 by default.")] = None,
+    max_texts: Annotated[int | None, typer.Option(help="Texts of one request; 2048 by default.")] = None,
     broker_url: Annotated[str | None, typer.Option(help="Redis for jobs; in this process without one.")] = None,
     otlp_endpoint: Annotated[
         str | None, typer.Option(help="Where OpenTelemetry traces go; nowhere by default.")
@@ -76,10 +76,10 @@ def serve(
         "backend": backend,
         "device": device,
         "dtype": dtype,
-        "workers": workers,
+        "threads": threads,
         "timeout_seconds": timeout_seconds,
         "drain_seconds": drain_seconds,
-        "max_passages": max_passages,
+        "max_texts": max_texts,
         "broker_url": broker_url,
         "otlp_endpoint": otlp_endpoint,
         "log_level": log_level,
@@ -111,5 +111,5 @@ def _scorer(settings: Settings) -> Scorer:
         backend=settings.backend,
         device=settings.device,
         dtype=settings.dtype,
-        threads=settings.workers,
+        threads=settings.threads,
     )

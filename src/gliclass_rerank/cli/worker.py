@@ -25,7 +25,7 @@ def worker(
     backend: Annotated[str | None, typer.Option(help="auto, onnx or torch.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, int8, fp32, bf16 or fp16.")] = None,
-    workers: Annotated[
+    threads: Annotated[
         int | None, typer.Option(help="Batches that the model computes at a time; the usable cores by default.")
     ] = None,
     processes: Annotated[
@@ -53,7 +53,7 @@ def worker(
         "backend": backend,
         "device": device,
         "dtype": dtype,
-        "workers": workers,
+        "threads": threads,
         "job_visibility_seconds": visibility_seconds,
         "log_level": log_level,
     }

@@ -14,7 +14,7 @@ from gliclass_rerank.demo.collection import Passage, load_collection
 from gliclass_rerank.demo.first_stage import Candidates, FirstStage
 from gliclass_rerank.demo.questions import Judged, Question, judge, load_questions
 from gliclass_rerank.metrics.ranking import ndcg_at, reciprocal_rank_at
-from gliclass_rerank.tasks.rerank import DEFAULT_PRIOR_WEIGHT, Reranker
+from gliclass_rerank.tasks.rerank import DEFAULT_WEIGHT, Reranker
 from gliclass_rerank.types import ModelInfo, Ranked, Scorer
 
 CUTOFF = 10
@@ -93,7 +93,7 @@ class DemoReport:
 
     Attributes:
         candidates: passages reranked for each question.
-        prior_weight: logits that one standard deviation of the first stage's scores was worth.
+        first_stage_weight: logits that one standard deviation of the first stage's scores was worth.
         seconds: wall time of "collection", "first_stage", "rerank", and "rerank_per_query".
     """
 
@@ -104,7 +104,7 @@ class DemoReport:
     held_out: Comparison
     model: ModelInfo
     candidates: int
-    prior_weight: float
+    first_stage_weight: float
     seconds: dict[str, float]
 
     def as_dict(self) -> dict[str, object]:
@@ -119,7 +119,7 @@ class DemoReport:
             "model": self.model.name,
             "model_info": asdict(self.model),
             "candidates": self.candidates,
-            "prior_weight": self.prior_weight,
+            "first_stage_weight": self.first_stage_weight,
             "missing_names": list(judged.missing_names),
             "dropped_questions": list(judged.dropped_questions),
         }
@@ -129,7 +129,7 @@ def run_demo(
     scorer: Scorer,
     *,
     candidates: int = CANDIDATES,
-    prior_weight: float | None = None,
+    first_stage_weight: float | None = None,
     cache_dir: Path | None = None,
 ) -> DemoReport:
     """Search, rerank, measure. Nothing is downloaded.
@@ -137,16 +137,16 @@ def run_demo(
     Args:
         scorer: the model.
         candidates: how many passages the first stage hands on for each question, > 0.
-        prior_weight: weight of the first stage's scores; the model's own by default.
+        first_stage_weight: weight of the first stage's scores; the model's own by default.
         cache_dir: where the collection is kept from one run to the next; the user's cache by default.
     """
-    if prior_weight is None:
-        fitted = scorer.info.prior_weight
-        prior_weight = DEFAULT_PRIOR_WEIGHT if fitted is None else fitted
+    if first_stage_weight is None:
+        fitted = scorer.info.first_stage_weight
+        first_stage_weight = DEFAULT_WEIGHT if fitted is None else fitted
     watch = Stopwatch()
     task = prepare(candidates, cache_dir=cache_dir, watch=watch)
     with watch.stage("rerank"):
-        outcomes = rerank(task, scorer, prior_weight)
+        outcomes = rerank(task, scorer, first_stage_weight)
     watch.seconds["rerank_per_query"] = watch.seconds["rerank"] / max(1, len(outcomes))
     return DemoReport(
         collection=f"documentation of Python {platform.python_version()}",
@@ -156,7 +156,7 @@ def run_demo(
         held_out=compare(task, [outcome for outcome in outcomes if outcome.question.split == "held_out"]),
         model=scorer.info,
         candidates=candidates,
-        prior_weight=prior_weight,
+        first_stage_weight=first_stage_weight,
         seconds=watch.seconds,
     )
 
@@ -173,14 +173,14 @@ def prepare(candidates: int, *, cache_dir: Path | None = None, watch: Stopwatch 
     return Task(passages, judged, found)
 
 
-def rerank(task: Task, scorer: Scorer, prior_weight: float) -> tuple[Outcome, ...]:
+def rerank(task: Task, scorer: Scorer, first_stage_weight: float) -> tuple[Outcome, ...]:
     """Put each question's candidates in order, all questions in one batch."""
     pairs = [
         (question.query, [shown_to_model(task.passages[i]) for i in hits.indices])
         for question, hits in zip(task.judged.questions, task.found, strict=True)
     ]
     priors = [hits.scores for hits in task.found]
-    rankings = Reranker(scorer).rank_many(pairs, priors=priors, prior_weight=prior_weight)
+    rankings = Reranker(scorer).rank_many(pairs, first_stage_scores=priors, first_stage_weight=first_stage_weight)
     return tuple(
         Outcome(
             question=question,

@@ -171,7 +171,9 @@ def see_activations(
         weights = np.where(inside, 0.5 / max(inside.sum(), 1), 0.5 / max((~inside).sum(), 1)).astype(np.float32)
         for name, values in zip(names, session.run(names, feed), strict=True):
             rows = values.reshape(-1, values.shape[-1])
-            one = Activation.of(rows, weights)
+            # The head's products have a row for each text or label instead.
+            of_rows = weights if len(rows) == len(weights) else np.full(len(rows), 1 / len(rows), np.float32)
+            one = Activation.of(rows, of_rows)
             seen[name] = seen[name] + one if name in seen else one
         on_progress(done, len(sequences))
     return seen

@@ -77,14 +77,14 @@ class ModelOptions:
     Attributes:
         name: how the model calls itself, or "".
         direction: which of query and passage it was trained to read as its text.
-        prior_weight: log-odds that one standard deviation of a first-stage score is worth.
+        first_stage_weight: log-odds that one standard deviation of a first-stage score is worth.
         dtype: precision of the ONNX graph beside the weights, "int8" or "fp32".
         max_labels: labels that it was trained to read in one pass; more are divided. None: as many as fit.
     """
 
     name: str = ""
     direction: Direction = "passage-as-text"
-    prior_weight: float | None = None
+    first_stage_weight: float | None = None
     dtype: str = "fp32"
     max_labels: int | None = None
 

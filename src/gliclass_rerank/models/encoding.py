@@ -57,6 +57,11 @@ class EncodedRequest:
     unread_text: bool = False
     unread_labels: tuple[int, ...] = ()
 
+    @property
+    def tokens(self) -> int:
+        """Tokens that the model reads for it."""
+        return sum(sequence.cost for sequence in self.sequences)
+
     def assemble(self, logits: Sequence[NDArray[np.float32]]) -> Logits:
         """Combine the logits of the sequences, float32, shape (labels of the group,) each."""
         groups = len(self.sequences) // len(self.spans)

@@ -83,6 +83,19 @@ class LocalScorer(Reloadable, ABC):
         with naming(lambda: request_places(requests)):
             return self._score(requests)
 
+    def encode(self, requests: Sequence[ScoreRequest]) -> list[EncodedRequest]:
+        """Tokenise requests for `score_encoded`, which together give what `score` gives.
+
+        Raises:
+            InputError: a request that cannot be encoded.
+        """
+        with naming(lambda: request_places(requests)):
+            return self._encoder.encode(requests)
+
+    def score_encoded(self, encoded: Sequence[EncodedRequest]) -> list[Logits]:
+        """Return the raw logits of encoded requests; results and other errors are those of `score`."""
+        return self._start(encoded)()
+
     def _score(self, requests: Sequence[ScoreRequest]) -> list[Logits]:
         most = PACKED_CHUNK_REQUESTS if self._overlaps and not self._pads else CHUNK_REQUESTS
         chunks = list(chunked(requests, chunk_sizes(requests), max_items=most, max_size=CHUNK_CHARACTERS))

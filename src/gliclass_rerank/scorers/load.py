@@ -18,7 +18,7 @@ from gliclass_rerank.models.adapter import base_name, is_adapter, with_adapter
 from gliclass_rerank.models.checkpoint import Checkpoint, fingerprint, read_checkpoint
 from gliclass_rerank.models.upstream import refuse_breaks
 from gliclass_rerank.scorers.base import LocalScorer
-from gliclass_rerank.types import ModelInfo, check_choice
+from gliclass_rerank.types import ModelInfo, Scorer, check_choice
 
 if TYPE_CHECKING:
     import torch
@@ -128,6 +128,11 @@ def load_scorer(
     scorer.check()
     scorer.origin = origin
     return scorer
+
+
+def as_scorer(scorer: Scorer | str | Path) -> Scorer:
+    """Return a scorer as it is, and load what is named: see `load_scorer` for names and errors."""
+    return load_scorer(scorer) if isinstance(scorer, str | Path) else scorer
 
 
 def _connect(
@@ -250,7 +255,7 @@ def _load_torch(
     model = with_adapter(load_model(checkpoint), adapter) if adapter else None
     info = _info(checkpoint, "torch", str(place), dtype)
     if adapter:  # what was fitted to the base's scores does not hold for the adapter's
-        info = replace(info, prior_weight=None, calibration=read_calibration(adapter))
+        info = replace(info, first_stage_weight=None, calibration=read_calibration(adapter))
     scorer = TorchScorer(checkpoint, info, max_batch_tokens=budget, model=model)
     scorer.warm_up()
     if place.type == "cuda" and max_batch_tokens is None:
@@ -288,6 +293,6 @@ def _info(checkpoint: Checkpoint, backend: str, device: str, dtype: str) -> Mode
         dtype=dtype,
         max_length=checkpoint.max_length,
         direction=checkpoint.options.direction,
-        prior_weight=checkpoint.options.prior_weight,
+        first_stage_weight=checkpoint.options.first_stage_weight,
         calibration=read_calibration(checkpoint.folder),
     )

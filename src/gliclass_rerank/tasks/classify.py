@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from gliclass_rerank.calibration.calibrators import Calibrator, calibrated, sigmoid
 from gliclass_rerank.errors import InputError, OptionError
-from gliclass_rerank.scorers.load import load_scorer
-from gliclass_rerank.scoring import score_requests
+from gliclass_rerank.scorers.load import as_scorer
+from gliclass_rerank.scoring import Plan, run
 from gliclass_rerank.tasks.nested_labels import Labels, LabelSet, ScoreTree, check_count, is_list, label_sets
 from gliclass_rerank.types import (
     Example,
@@ -27,7 +27,7 @@ from gliclass_rerank.types import (
     check_number,
     check_text,
 )
-from gliclass_rerank.unreadable import Places, Unreadable, naming, readable
+from gliclass_rerank.unreadable import Places, Unreadable, naming, readable, refuse_unread
 
 Aggregate = Literal["max", "mean", "first"]
 Threshold: TypeAlias = "float | Mapping[str, float]"
@@ -74,16 +74,20 @@ class Classification:
 
 
 @dataclass(frozen=True, slots=True)
-class _Options:
-    """What `Classifier.classify` was asked for, checked once for all texts of a call."""
+class ClassifyOptions:
+    """The options of `Classifier.classify`, which says what each means.
 
-    multi_label: bool
-    threshold: Threshold
-    top_k: int | None
-    hierarchical: bool
-    aggregate: Aggregate
-    long_text: LongText
-    unreadable: Unreadable
+    Raises:
+        OptionError: an option with an impossible value.
+    """
+
+    multi_label: bool = True
+    threshold: Threshold = DEFAULT_THRESHOLD
+    top_k: int | None = None
+    hierarchical: bool = False
+    aggregate: Aggregate = "max"
+    long_text: LongText = "window"
+    unreadable: Unreadable = "flag"
 
     def __post_init__(self) -> None:
         for name in ("multi_label", "hierarchical"):
@@ -141,7 +145,7 @@ class Classifier:
     """
 
     def __init__(self, scorer: Scorer | str | Path = "mini", *, separator: str = ".") -> None:
-        self.scorer: Scorer = load_scorer(scorer) if isinstance(scorer, str | Path) else scorer
+        self.scorer: Scorer = as_scorer(scorer)
         self._separator = check_text(separator, "separator", may_be_empty=True)
 
     @overload
@@ -228,22 +232,42 @@ class Classifier:
             OptionError: an option with an impossible value, or that does not go with the labels.
             NonFiniteError: the model gives NaN.
         """
-        options = _Options(multi_label, threshold, top_k, hierarchical, aggregate, long_text, unreadable)
+        options = ClassifyOptions(multi_label, threshold, top_k, hierarchical, aggregate, long_text, unreadable)
+        plan = self.plan(text_or_texts, labels, options, prompt=prompt, examples=examples, rac=rac)
+        results = run(plan, self.scorer)
+        return results[0] if isinstance(text_or_texts, str) else results
+
+    def plan(
+        self,
+        text_or_texts: str | Sequence[str],
+        labels: Labels | Sequence[Labels],
+        options: ClassifyOptions | None = None,
+        *,
+        prompt: str | Sequence[str | None] | None = None,
+        examples: Examples | None = None,
+        rac: Examples | None = None,
+    ) -> Plan[list[Classification]]:
+        """`classify` as a plan, for callers that score its requests themselves; the result is always a list.
+
+        Arguments and errors are those of `classify`.
+        """
+        wanted = options or ClassifyOptions()
         texts = _texts(text_or_texts)
         sets = label_sets(labels, len(texts), self._separator)
-        options.check_labels(sets)
+        wanted.check_labels(sets)
         prompts = _prompts(prompt, len(texts))
         shown = _examples(examples, len(texts), "examples")
         retrieved = _retrieved(rac, len(texts))
         requests = [
-            ScoreRequest(text, own.names, prompt=before, examples=(*always, *found), long_text=options.reading)
+            ScoreRequest(text, own.names, prompt=before, examples=(*always, *found), long_text=wanted.reading)
             for text, own, before, always, found in zip(texts, sets, prompts, shown, retrieved, strict=True)
         ]
-        calibrator = self.scorer.info.calibration.get("labels") if multi_label else None
+        calibrator = self.scorer.info.calibration.get("labels") if wanted.multi_label else None
         with naming(lambda: _places(texts, sets)):
-            rows = score_requests(self.scorer, requests, unreadable=unreadable)
-        results = [_classification(own, logits, options, calibrator) for own, logits in zip(sets, rows, strict=True)]
-        return results[0] if isinstance(text_or_texts, str) else results
+            rows = yield requests
+            if wanted.unreadable == "error":
+                refuse_unread(requests, rows)
+        return [_classification(own, logits, wanted, calibrator) for own, logits in zip(sets, rows, strict=True)]
 
 
 def _texts(text_or_texts: object) -> tuple[str, ...]:
@@ -309,7 +333,7 @@ def _example(example: object, where: str) -> Example:
 
 
 def _classification(
-    labels: LabelSet, logits: FloatArray, options: _Options, calibrator: Calibrator | None
+    labels: LabelSet, logits: FloatArray, options: ClassifyOptions, calibrator: Calibrator | None
 ) -> Classification:
     values, windows = _aggregated(logits, options.aggregate)
     scores = _probabilities(values, options, calibrator)
@@ -339,7 +363,7 @@ def _aggregated(logits: FloatArray, aggregate: Aggregate) -> tuple[NDArray[np.fl
 
 
 def _probabilities(
-    logits: NDArray[np.float64], options: _Options, calibrator: Calibrator | None
+    logits: NDArray[np.float64], options: ClassifyOptions, calibrator: Calibrator | None
 ) -> NDArray[np.float64]:
     if options.multi_label:
         return sigmoid(calibrated(logits, calibrator))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from gliclass_rerank.calibration.calibrators import Calibrator, calibrated, sigmoid
 from gliclass_rerank.errors import InputError, OptionError
-from gliclass_rerank.scorers.load import load_scorer
-from gliclass_rerank.scoring import score_requests
+from gliclass_rerank.scorers.load import as_scorer
+from gliclass_rerank.scoring import Plan, run
 from gliclass_rerank.types import (
     Direction,
     FloatArray,
@@ -28,17 +28,54 @@ from gliclass_rerank.types import (
     check_number,
     check_text,
 )
-from gliclass_rerank.unreadable import Places, Unreadable, naming, numbered, readable
+from gliclass_rerank.unreadable import Places, Unreadable, naming, numbered, readable, refuse_unread
 
 Fuse = Literal["max", "mean", "min"]
 AnyDirection = Literal["auto"] | Direction
 CHUNK = 8192  # requests of one call of the scorer, many times what it needs to sort by length
-DEFAULT_PRIOR_WEIGHT = 1.0  # for models whose folder has none fitted
+DEFAULT_WEIGHT = 1.0  # for models whose folder has none fitted
+
+
+@dataclass(frozen=True, slots=True)
+class RankOptions:
+    """The options of `Reranker.rank`, which says what each means.
+
+    Raises:
+        OptionError: an option with an impossible value.
+    """
+
+    top_n: int | None = None
+    threshold: float | None = None
+    fuse: Fuse = "max"
+    criteria: Mapping[str, float] | None = None
+    first_stage_weight: float | None = None
+    long_text: LongText = "window"
+    direction: AnyDirection = "auto"
+    unreadable: Unreadable = "flag"
+
+    def __post_init__(self) -> None:
+        check_choice(self.fuse, get_args(Fuse), "fuse")
+        check_choice(self.long_text, get_args(LongText), "long_text")
+        check_choice(self.unreadable, get_args(Unreadable), "unreadable")
+        check_choice(self.direction, ("auto", *get_args(Direction)), "direction")
+        if self.top_n is not None and (
+            not isinstance(self.top_n, int) or isinstance(self.top_n, bool) or self.top_n < 1
+        ):
+            raise OptionError(f"top_n: expected a positive number or None for all, got {self.top_n!r}")
+        if self.threshold is not None:
+            check_number(self.threshold, "threshold", low=0, high=1)
+        if not isinstance(self.criteria or {}, Mapping):
+            raise OptionError(f"criteria: expected a mapping from name to weight, got {type(self.criteria).__name__}")
+        for name, weight in (self.criteria or {}).items():
+            check_text(name, "criterion")
+            check_number(weight, f"criterion {name!r}")
+        if self.first_stage_weight is not None:
+            check_number(self.first_stage_weight, "first_stage_weight", low=0)
 
 
 @dataclass(frozen=True, slots=True)
 class _Options:
-    """What `Reranker.rank` was asked for, checked once for all queries of a call."""
+    """Options as they hold for one model."""
 
     top_n: int | None
     threshold: float | None
@@ -46,9 +83,8 @@ class _Options:
     criteria: Mapping[str, float]
     long_text: LongText
     as_label: bool
-    prior_weight: float
+    first_stage_weight: float
     calibrator: Calibrator | None
-    unreadable: Unreadable
 
 
 class Reranker:
@@ -62,7 +98,7 @@ class Reranker:
     """
 
     def __init__(self, scorer: Scorer | str | Path = "mini") -> None:
-        self.scorer: Scorer = load_scorer(scorer) if isinstance(scorer, str | Path) else scorer
+        self.scorer: Scorer = as_scorer(scorer)
 
     def rank(
         self,
@@ -73,8 +109,8 @@ class Reranker:
         threshold: float | None = None,
         fuse: Fuse = "max",
         criteria: Mapping[str, float] | None = None,
-        prior: ArrayLike | None = None,
-        prior_weight: float | None = None,
+        first_stage_scores: ArrayLike | None = None,
+        first_stage_weight: float | None = None,
         long_text: LongText = "window",
         direction: AnyDirection = "auto",
         unreadable: Unreadable = "flag",
@@ -92,11 +128,11 @@ class Reranker:
                 (uncalibrated) of criterion c, both in [0, 1], passages are ordered by p + sum of w_c * p_c, and the
                 score is that as a weighted mean in [0, 1]:
                 (p + sum over w_c > 0 of w_c * p_c + sum over w_c < 0 of |w_c| * (1 - p_c)) / (1 + sum of |w_c|).
-            prior: the first stage's own scores, one a passage, higher is better, on any scale. They are
-                standardised over the passages, times ``prior_weight`` added to the log-odds of relevance (the
-                logits, where the model has no calibration).
-            prior_weight: log-odds that one standard deviation of ``prior`` is worth; by default the model's own,
-                as fitted on development data, else 1.
+            first_stage_scores: the retriever's own scores, one per passage, higher is better, on any scale. They are
+                standardised over the passages, multiplied by ``first_stage_weight`` and added to the log-odds of
+                relevance (the logits, if the model has no calibration).
+            first_stage_weight: log-odds that one standard deviation of ``first_stage_scores`` is worth; by default
+                the model's own, fitted on development data, else 1.
             long_text: "window" reads a passage that does not fit in overlapping windows and takes the best,
                 "truncate" reads its beginning, "error" raises.
             direction: which of query and passage is read as the text; "auto" is what the model was trained for.
@@ -114,8 +150,8 @@ class Reranker:
             NonFiniteError: the model gives NaN.
             ModelError: a scorer of your own gives other logits than it was asked for: another number, another shape.
         """
-        options = self._options(top_n, threshold, fuse, criteria, prior_weight, long_text, direction, unreadable)
-        return self._rank_all([(query, passages, prior)], options)[0]
+        options = RankOptions(top_n, threshold, fuse, criteria, first_stage_weight, long_text, direction, unreadable)
+        return run(self.plan([(query, passages)], options, first_stage_scores=[first_stage_scores]), self.scorer)[0]
 
     def rank_many(
         self,
@@ -125,8 +161,8 @@ class Reranker:
         threshold: float | None = None,
         fuse: Fuse = "max",
         criteria: Mapping[str, float] | None = None,
-        priors: Sequence[ArrayLike | None] | None = None,
-        prior_weight: float | None = None,
+        first_stage_scores: Sequence[ArrayLike | None] | None = None,
+        first_stage_weight: float | None = None,
         long_text: LongText = "window",
         direction: AnyDirection = "auto",
         unreadable: Unreadable = "flag",
@@ -135,72 +171,61 @@ class Reranker:
 
         Args:
             pairs: (query, passages), as `rank` takes them.
-            priors: first-stage scores for each pair, or None for a pair without.
+            first_stage_scores: those of each pair, or None for a pair without.
 
         Other arguments, results and errors are those of `rank`.
         """
-        options = self._options(top_n, threshold, fuse, criteria, prior_weight, long_text, direction, unreadable)
-        jobs = list(pairs)
-        if priors is None:
-            priors = [None] * len(jobs)
-        if len(priors) != len(jobs):
-            raise InputError(f"priors: expected one for each of the {len(jobs)} queries, got {len(priors)}")
-        return self._rank_all([(*_pair(job), prior) for job, prior in zip(jobs, priors, strict=True)], options)
+        options = RankOptions(top_n, threshold, fuse, criteria, first_stage_weight, long_text, direction, unreadable)
+        return run(self.plan(pairs, options, first_stage_scores=first_stage_scores), self.scorer)
 
-    def _options(
+    def plan(
         self,
-        top_n: int | None,
-        threshold: float | None,
-        fuse: Fuse,
-        criteria: Mapping[str, float] | None,
-        prior_weight: float | None,
-        long_text: LongText,
-        direction: AnyDirection,
-        unreadable: Unreadable,
-    ) -> _Options:
-        check_choice(fuse, get_args(Fuse), "fuse")
-        check_choice(long_text, get_args(LongText), "long_text")
-        check_choice(unreadable, get_args(Unreadable), "unreadable")
-        check_choice(direction, ("auto", *get_args(Direction)), "direction")
-        if top_n is not None and (not isinstance(top_n, int) or isinstance(top_n, bool) or top_n < 1):
-            raise OptionError(f"top_n: expected a positive number or None for all, got {top_n!r}")
-        if threshold is not None:
-            check_number(threshold, "threshold", low=0, high=1)
-        if not isinstance(criteria or {}, Mapping):
-            raise OptionError(f"criteria: expected a mapping from name to weight, got {type(criteria).__name__}")
-        weights = {
-            check_text(name, "criterion"): check_number(weight, f"criterion {name!r}")
-            for name, weight in (criteria or {}).items()
-        }
-        info = self.scorer.info
-        if prior_weight is None:
-            prior_weight = DEFAULT_PRIOR_WEIGHT if info.prior_weight is None else info.prior_weight
-        check_number(prior_weight, "prior_weight", low=0)
-        as_label = (info.direction if direction == "auto" else direction) == "passage-as-label"
-        if as_label and weights:
+        pairs: Iterable[tuple[str | Sequence[str], Sequence[str]]],
+        options: RankOptions | None = None,
+        *,
+        first_stage_scores: Sequence[ArrayLike | None] | None = None,
+    ) -> Plan[list[list[Ranked]]]:
+        """`rank_many` as a plan, for callers that score its requests themselves; nothing is scored here.
+
+        Args:
+            pairs, first_stage_scores: as for `rank_many`, whose errors are raised here too.
+            options: those of `rank`.
+        """
+        wanted = options or RankOptions()
+        jobs = [_pair(pair) for pair in pairs]
+        given = [None] * len(jobs) if first_stage_scores is None else first_stage_scores
+        if len(given) != len(jobs):
+            raise InputError(f"first_stage_scores: expected one for each of the {len(jobs)} queries, got {len(given)}")
+        resolved = self._resolved(wanted)
+        rankings = [
+            _Ranking(_queries(query), _passages(passages), _standardised(scores, len(passages)), resolved)
+            for (query, passages), scores in zip(jobs, given, strict=True)
+        ]
+        requests = ((ranking, i, request) for ranking in rankings for i, request in enumerate(ranking.requests()))
+        with naming(lambda: _places(rankings, resolved)):
+            # Chunks of requests are built in turn, and gone with their logits before the next one.
+            while chunk := list(islice(requests, CHUNK)):
+                asked = [request for _, _, request in chunk]
+                rows = yield asked
+                if wanted.unreadable == "error":
+                    refuse_unread(asked, rows)
+                for (ranking, i, _), row in zip(chunk, rows, strict=True):
+                    ranking.add(i, row)
+                del chunk, asked, rows
+        return [ranking.ranked() for ranking in rankings]
+
+    def _resolved(self, options: RankOptions) -> _Options:
+        info, weight = self.scorer.info, options.first_stage_weight
+        if weight is None:
+            weight = DEFAULT_WEIGHT if info.first_stage_weight is None else info.first_stage_weight
+        direction = info.direction if options.direction == "auto" else options.direction
+        as_label, criteria = direction == "passage-as-label", options.criteria or {}
+        if as_label and criteria:
             raise OptionError('criteria: they need direction="passage-as-text", where a passage is read as a text')
         calibrator = info.calibration.get("relevance")
-        return _Options(top_n, threshold, fuse, weights, long_text, as_label, prior_weight, calibrator, unreadable)
-
-    def _rank_all(
-        self, jobs: Sequence[tuple[str | Sequence[str], Sequence[str], ArrayLike | None]], options: _Options
-    ) -> list[list[Ranked]]:
-        """Score the requests of all queries, one after another, and order each query's passages."""
-        prepared = [(_queries(query), _passages(passages)) for query, passages, _ in jobs]
-        priors = [_standardised(prior, len(passages)) for _, passages, prior in jobs]
-        build = _label_requests if options.as_label else _text_requests
-        scored = self._scored((request for job in prepared for request in build(*job, options)), options)
-        with naming(lambda: _places(prepared, options)):
-            return [
-                _order(_judged(len(queries), len(passages), scored, options), prior, options)
-                for (queries, passages), prior in zip(prepared, priors, strict=True)
-            ]
-
-    def _scored(self, requests: Iterator[ScoreRequest], options: _Options) -> Iterator[FloatArray]:
-        """Score chunks of requests, each built when its turn comes and gone with its logits before the next one."""
-        while chunk := list(islice(requests, CHUNK)):
-            # No name here keeps them while the next ones are made.
-            yield from score_requests(self.scorer, chunk, unreadable=options.unreadable)
+        return _Options(
+            options.top_n, options.threshold, options.fuse, criteria, options.long_text, as_label, weight, calibrator
+        )
 
 
 def _pair(job: object) -> tuple[str | Sequence[str], Sequence[str]]:
@@ -225,26 +250,27 @@ def _passages(passages: Sequence[str]) -> tuple[str, ...]:
     return tuple(check_text(passage, f"passage {i}") for i, passage in enumerate(passages))
 
 
-def _places(jobs: Sequence[tuple[Sequence[str], Sequence[str]]], options: _Options) -> Places:
-    for i, (queries, passages) in enumerate(jobs):
-        of = f"pair {i}, " if len(jobs) > 1 else ""
+def _places(rankings: Sequence[_Ranking], options: _Options) -> Places:
+    for i, ranking in enumerate(rankings):
+        of = f"pair {i}, " if len(rankings) > 1 else ""
+        queries = ranking.queries
         yield from numbered(f"{of}query", queries) if len(queries) > 1 else [(f"{of}query", queries[0])]
-        yield from numbered(f"{of}passage", passages)
+        yield from numbered(f"{of}passage", ranking.passages)
     yield from ((f"criterion {name!r:.60}", name) for name in options.criteria)
 
 
-def _standardised(prior: ArrayLike | None, count: int) -> NDArray[np.float64]:
+def _standardised(given: ArrayLike | None, count: int) -> NDArray[np.float64]:
     """First-stage scores with mean 0 and standard deviation 1; zeros where they do not differ."""
-    if prior is None:
+    if given is None:
         return np.zeros(count)
     try:
-        scores = np.asarray(prior, np.float64)
+        scores = np.asarray(given, np.float64)
     except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"prior: expected {count} numbers, one a passage, got {prior!r:.60}") from error
+        raise InputError(f"first_stage_scores: expected {count} numbers, one a passage, got {given!r:.60}") from error
     if scores.shape != (count,):
-        raise InputError(f"prior: expected {count} finite scores, one a passage, got shape {scores.shape}")
+        raise InputError(f"first_stage_scores: expected {count} finite scores, one a passage, got shape {scores.shape}")
     for i in np.flatnonzero(~np.isfinite(scores)):
-        raise InputError(f"prior: expected {count} finite scores, got {scores[i]} at index {i}")
+        raise InputError(f"first_stage_scores: expected {count} finite scores, got {scores[i]} at index {i}")
     if not count or scores.min() == scores.max():  # whose deviation need not be exactly 0
         return np.zeros(count)
     # To about 1, by a power of two, which rounds nothing: squares of 1e-170 or 1e200 leave the range of floats.
@@ -253,79 +279,79 @@ def _standardised(prior: ArrayLike | None, count: int) -> NDArray[np.float64]:
     return standardised
 
 
-def _text_requests(queries: Sequence[str], passages: Sequence[str], options: _Options) -> list[ScoreRequest]:
-    labels = (*queries, *options.criteria)
-    return [ScoreRequest(passage, labels, long_text=options.long_text) for passage in passages]
+class _Ranking:
+    """One query's passages while they are scored. It keeps numbers: 100,000 arrays take more memory than one.
 
-
-def _label_requests(queries: Sequence[str], passages: Sequence[str], options: _Options) -> list[ScoreRequest]:
-    """One request a query, with the passages as its labels; the scorer divides what does not fit in one pass."""
-    return [ScoreRequest(query, tuple(passages), long_text="error") for query in queries] if passages else []
-
-
-@dataclass(frozen=True, slots=True)
-class _Judged:
-    """What is kept of the scores of one query's passages: 100,000 arrays take more memory than one.
-
-    Attributes:
-        relevance: logits, fused over the queries, float64, shape (passages,).
-        criteria: logits, float64, shape (passages, criteria).
-        windows: of the passages that were read in several, the code points of the best one.
-        truncated: passages whose end was not read.
-        unread: passages whose scores say nothing, since something of them, the queries or criteria cannot be read.
+    Args:
+        queries, passages: checked texts.
+        first_stage: standardised first-stage scores, float64, shape (passages,).
+        options: as they hold for the model.
     """
 
-    relevance: NDArray[np.float64]
-    criteria: NDArray[np.float64]
-    windows: Mapping[int, Span]
-    truncated: Set[int]
-    unread: Set[int]
+    def __init__(
+        self,
+        queries: Sequence[str],
+        passages: Sequence[str],
+        first_stage: NDArray[np.float64],
+        options: _Options,
+    ) -> None:
+        self.queries, self.passages = queries, passages
+        self._first_stage, self._options = first_stage, options
+        rows, labels = len(passages), len(queries) + len(options.criteria)
+        self._logits = np.empty((len(queries), rows) if options.as_label else (rows, labels))
+        self._windows: dict[int, Span] = {}
+        self._truncated: set[int] = set()
+        self._unread: set[int] = set()
 
+    def requests(self) -> Iterator[ScoreRequest]:
+        """One a passage with the queries and criteria as labels; or one a query with the passages as labels."""
+        if not self.passages:
+            return
+        if self._options.as_label:  # the scorer divides what does not fit in one pass
+            yield from (ScoreRequest(query, tuple(self.passages), long_text="error") for query in self.queries)
+            return
+        labels = (*self.queries, *self._options.criteria)
+        for passage in self.passages:
+            yield ScoreRequest(passage, labels, long_text=self._options.long_text)
 
-def _judged(queries: int, passages: int, scored: Iterator[FloatArray], options: _Options) -> _Judged:
-    """Draw the scores of one query's passages."""
-    shape = (queries if passages else 0, passages) if options.as_label else (passages, queries + len(options.criteria))
-    logits = np.empty(shape)
-    windows: dict[int, Span] = {}
-    truncated: set[int] = set()
-    unread: set[int] = set()
-    for i in range(len(logits)):
-        row = next(scored)
-        logits[i] = row
+    def add(self, i: int, row: FloatArray) -> None:
+        """Take the logits of request i."""
+        self._logits[i] = row
         is_read = readable(row)
         if not is_read.all():
-            unread.update(np.flatnonzero(~is_read).tolist() if options.as_label else [i])
-        if isinstance(row, Logits) and not options.as_label:
+            self._unread.update(np.flatnonzero(~is_read).tolist() if self._options.as_label else [i])
+        if isinstance(row, Logits) and not self._options.as_label:
             if row.truncated:
-                truncated.add(i)
+                self._truncated.add(i)
             if len(row.spans) > 1:
-                windows[i] = _best_window(row, queries, options.fuse)
-    by_passage = logits.T if options.as_label else logits
-    relevance = getattr(by_passage[:, :queries], options.fuse)(axis=1) if passages else np.empty(0)
-    return _Judged(relevance, by_passage[:, queries:], windows, truncated, unread)
+                self._windows[i] = _best_window(row, len(self.queries), self._options.fuse)
 
-
-def _order(judged: _Judged, prior: NDArray[np.float64], options: _Options) -> list[Ranked]:
-    relevance = judged.relevance
-    probabilities = sigmoid(judged.criteria)
-    fused = calibrated(relevance, options.calibrator) + options.prior_weight * prior
-    scores = _weighted(sigmoid(fused), probabilities, options.criteria)
-    # Stable; where probabilities have run out of digits (log-odds beyond 36), or a calibration is flat, log-odds and
-    # logits still tell passages apart.
-    order = np.lexsort((-relevance, -fused, -scores))[: options.top_n]
-    return [
-        Ranked(
-            index=i,
-            score=float(scores[i]),
-            logit=float(relevance[i]),
-            truncated=i in judged.truncated,
-            window=judged.windows.get(i),
-            criteria=dict(zip(options.criteria, probabilities[i].tolist(), strict=True)),
-            readable=i not in judged.unread,
-        )
-        for i in map(int, order)
-        if options.threshold is None or scores[i] >= options.threshold
-    ]
+    def ranked(self) -> list[Ranked]:
+        """The ranking, once all logits are there."""
+        if not self.passages:
+            return []
+        options, queries = self._options, len(self.queries)
+        by_passage = self._logits.T if options.as_label else self._logits
+        relevance = getattr(by_passage[:, :queries], options.fuse)(axis=1)
+        criteria = sigmoid(by_passage[:, queries:])
+        fused = calibrated(relevance, options.calibrator) + options.first_stage_weight * self._first_stage
+        scores = _weighted(sigmoid(fused), criteria, options.criteria)
+        # Stable; where probabilities have run out of digits (log-odds beyond 36), or a calibration is flat, log-odds
+        # and logits still tell passages apart.
+        order = np.lexsort((-relevance, -fused, -scores))[: options.top_n]
+        return [
+            Ranked(
+                index=i,
+                score=float(scores[i]),
+                logit=float(relevance[i]),
+                truncated=i in self._truncated,
+                window=self._windows.get(i),
+                criteria=dict(zip(options.criteria, criteria[i].tolist(), strict=True)),
+                readable=i not in self._unread,
+            )
+            for i in map(int, order)
+            if options.threshold is None or scores[i] >= options.threshold
+        ]
 
 
 def _weighted(

@@ -75,7 +75,7 @@ class TrainConfig(_Strict):
             the run and then falls linearly to zero.
         freeze: weights whose name contains one of these do not move.
         ema: decay, a step, of the running mean of the weights that is evaluated and saved; 0 keeps the last ones.
-        list_size, max_labels, distill: see `ExampleMaker`.
+        list_size, max_labels, distillation_weight: see `ExampleBuilder`.
         bce, listwise: weights of the two losses.
         dropout: None keeps the checkpoint's own.
         precision: "auto" computes in bf16 where the device has it in hardware, else in fp32.
@@ -106,9 +106,9 @@ class TrainConfig(_Strict):
     ema: float = Field(default=0.0, ge=0, lt=1)
     list_size: int = Field(default=6, ge=2)
     max_labels: Positive = 32
-    distill: Share = 0.5
-    bce: float = Field(default=0.5, ge=0)
-    listwise: float = Field(default=1.0, ge=0)
+    distillation_weight: Share = 0.5
+    bce_weight: float = Field(default=0.5, ge=0)
+    listwise_weight: float = Field(default=1.0, ge=0)
     dropout: Share | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: str = "auto"
@@ -126,7 +126,7 @@ class TrainConfig(_Strict):
             raise ValueError("'lora' freezes all weights but its own; leave 'freeze' out")
         if self.lora and self.pooling:
             raise ValueError("'lora' trains an adapter, which has no configuration to keep a 'pooling' in")
-        if self.bce == self.listwise == 0:
+        if self.bce_weight == self.listwise_weight == 0:
             raise ValueError("'bce' and 'listwise' are both 0, nothing would be learned")
         return self
 

@@ -9,13 +9,13 @@ from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax
 from gliclass_rerank.training.data.examples import TrainingExample
 
 
-def example_loss(logits: Tensor, example: TrainingExample, *, bce: float, listwise: float) -> Tensor:
+def example_loss(logits: Tensor, example: TrainingExample, *, bce_weight: float, listwise_weight: float) -> Tensor:
     """Loss of one example, a scalar.
 
-    ``bce`` times the mean binary cross-entropy over the logits with a known target, which makes a score mean
-    something by itself, plus ``listwise`` times the mean, over the example's lists, of the cross-entropy of their
-    softmax with the example's shares (ListNet's top-one loss, Cao et al. 2007; with a teacher's shares it is, up to
-    a constant, the Kullback-Leibler divergence to the teacher).
+    The sum of two terms. ``bce_weight`` times the mean binary cross-entropy over the logits with a known target.
+    ``listwise_weight`` times the mean, over the example's lists, of the cross-entropy between their softmax and the
+    list targets (ListNet's top-one loss, Cao et al. 2007; with a teacher's targets it equals the Kullback-Leibler
+    divergence to the teacher up to a constant).
 
     Args:
         logits: float, shape (all labels of all requests,).
@@ -25,9 +25,9 @@ def example_loss(logits: Tensor, example: TrainingExample, *, bce: float, listwi
     known = ~targets.isnan()
     loss = logits.new_zeros(())
     if known.any():
-        loss = bce * binary_cross_entropy_with_logits(logits[known], targets[known])
-    if example.lists is not None and example.shares is not None and listwise:
-        shares = torch.from_numpy(example.shares).to(logits.device)
-        lists = torch.from_numpy(example.lists).to(logits.device)
-        loss = loss - listwise * (shares * log_softmax(logits[lists], 1)).sum(1).mean()
+        loss = bce_weight * binary_cross_entropy_with_logits(logits[known], targets[known])
+    if example.list_indices is not None and example.list_targets is not None and listwise_weight:
+        shares = torch.from_numpy(example.list_targets).to(logits.device)
+        lists = torch.from_numpy(example.list_indices).to(logits.device)
+        loss = loss - listwise_weight * (shares * log_softmax(logits[lists], 1)).sum(1).mean()
     return loss

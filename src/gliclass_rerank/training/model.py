@@ -112,7 +112,7 @@ def _complete(folder: Path, checkpoint: Checkpoint) -> None:
             shutil.copytree(checkpoint.folder / file, folder / file)
         elif (checkpoint.folder / file).is_file():
             shutil.copyfile(checkpoint.folder / file, folder / file)
-    card = replace(checkpoint.options, name=checkpoint.name, dtype="fp32", prior_weight=None)
+    card = replace(checkpoint.options, name=checkpoint.name, dtype="fp32", first_stage_weight=None)
     (folder / OPTIONS_FILE).write_text(json.dumps(asdict(card), indent=2) + "\n", "utf-8")
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from gliclass_rerank.models.encoding import EncodedRequest, InputEncoder
-from gliclass_rerank.training.data.examples import ExampleMaker, TrainingExample
+from gliclass_rerank.training.data.examples import ExampleBuilder, TrainingExample
 from gliclass_rerank.training.data.records import Record
 
 
@@ -55,15 +55,15 @@ class EncodedExample:
         return sum(item.cost for request in self.encoded for item in request.sequences)
 
 
-class Stream:
+class MixtureSampler:
     """Draws the examples of a step."""
 
-    def __init__(self, sources: Sequence[RecordSource], make: ExampleMaker, *, step_tokens: int, seed: int) -> None:
+    def __init__(self, sources: Sequence[RecordSource], make: ExampleBuilder, *, step_tokens: int, seed: int) -> None:
         self.sources = list(sources)
         self._make = make
         self._step_tokens = step_tokens
         self._seed = seed
-        self._shares = [source.weight / self._mean_tokens(source) for source in sources]
+        self._list_targets = [source.weight / self._mean_tokens(source) for source in sources]
 
     def step(self, number: int) -> list[EncodedExample]:
         """Draw about ``step_tokens`` tokens of examples, and at least one example."""
@@ -71,7 +71,7 @@ class Stream:
         examples: list[EncodedExample] = []
         tokens = 0
         while tokens < self._step_tokens:
-            source = rng.choices(self.sources, self._shares)[0]
+            source = rng.choices(self.sources, self._list_targets)[0]
             examples.append(self._encode(source, source.draw(), rng))
             tokens += examples[-1].tokens
         return examples

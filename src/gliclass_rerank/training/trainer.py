@@ -31,13 +31,13 @@ from gliclass_rerank.scorers.load import torch_device, usable_cores
 from gliclass_rerank.scorers.padded.forward import UniEncoderForward
 from gliclass_rerank.scorers.torch import ModelRunner, TorchScorer, load_model
 from gliclass_rerank.training.config import Source, TrainConfig
-from gliclass_rerank.training.data.examples import ExampleMaker
+from gliclass_rerank.training.data.examples import ExampleBuilder
 from gliclass_rerank.training.data.records import Record, read_records
 from gliclass_rerank.training.evaluate import evaluate
 from gliclass_rerank.training.losses import example_loss
 from gliclass_rerank.training.model import base_folder, pooled_by, save_trained, set_dropout, with_adapters
 from gliclass_rerank.training.plot import draw_losses
-from gliclass_rerank.training.sampler import EncodedExample, RecordSource, Stream
+from gliclass_rerank.training.sampler import EncodedExample, MixtureSampler, RecordSource
 from gliclass_rerank.types import ModelInfo
 
 MAX_ATTENTION_BYTES = 4 << 30  # for attention that is written out; fused, it needs next to none
@@ -46,14 +46,14 @@ NO_DECAY = ("bias", "norm", "logit_scale")
 
 
 @dataclass(slots=True)
-class Progressed:
+class TrainState:
     """What a run has reached; kept in ``state.pt``. ``evaluated`` is the step that was last judged."""
 
     step: int = 0
     evaluated: int = -1
     seconds: float = 0.0
     best: float = -math.inf
-    stale: int = 0
+    evals_without_improvement: int = 0
     drawn: dict[str, int] = field(default_factory=dict)
 
 
@@ -104,9 +104,9 @@ class Trainer:
         self.mean = {name: p.detach().clone() for name, p in self.trained.items()} if config.ema else {}
         self.optimizer = optimizer_of(self.trained, config)
         self.stream = self._stream(records)
-        self.progressed = Progressed()
+        self.state = TrainState()
 
-    def _stream(self, records: Sequence[Sequence[Record]]) -> Stream:
+    def _stream(self, records: Sequence[Sequence[Record]]) -> MixtureSampler:
         config = self.config
         tokenizer = TextTokenizer(self.checkpoint.tokenizer_file)
 
@@ -117,49 +117,49 @@ class Trainer:
             return RecordSource(name, rows, chosen.weight, InputEncoder(cut, tokenizer), config.seed)
 
         sources = [source(c, r, i) for i, (c, r) in enumerate(zip(config.train, records, strict=True))]
-        make = ExampleMaker(
+        make = ExampleBuilder(
             direction=self.checkpoint.options.direction,
             list_size=config.list_size,
             max_labels=config.max_labels,
-            distill=config.distill,
+            distillation_weight=config.distillation_weight,
         )
-        return Stream(sources, make, step_tokens=config.step_tokens, seed=config.seed)
+        return MixtureSampler(sources, make, step_tokens=config.step_tokens, seed=config.seed)
 
     def run(self, console: Console) -> None:
         """Train until a budget is used up or the dev files say stop."""
         self._resume(console)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console, transient=True) as progress:
-            task = progress.add_task("training", total=self.config.steps, completed=self.progressed.step)
+            task = progress.add_task("training", total=self.config.steps, completed=self.state.step)
             while not self._done():
                 started = time.perf_counter()
-                losses, tokens = self._step(self.stream.step(self.progressed.step))
-                self.progressed.step += 1
-                self.progressed.seconds += time.perf_counter() - started
+                losses, tokens = self._step(self.stream.step(self.state.step))
+                self.state.step += 1
+                self.state.seconds += time.perf_counter() - started
                 loss = sum(map(sum, losses.values())) / sum(map(len, losses.values()))
                 self._log(
-                    step=self.progressed.step,
+                    step=self.state.step,
                     loss=round(loss, 5),
                     sources={name: round(sum(values) / len(values), 5) for name, values in sorted(losses.items())},
                     rate=self._rate(),
                     tokens=tokens,
-                    seconds=round(self.progressed.seconds, 2),
+                    seconds=round(self.state.seconds, 2),
                 )
-                progress.update(task, completed=self.progressed.step, description=f"training, loss {loss:.3f}")
-                if self.progressed.step % self.config.eval_every == 0:
+                progress.update(task, completed=self.state.step, description=f"training, loss {loss:.3f}")
+                if self.state.step % self.config.eval_every == 0:
                     self._evaluate(console)
-        if self.progressed.evaluated != self.progressed.step:
+        if self.state.evaluated != self.state.step:
             self._evaluate(console)
         draw_losses(self.config.out / "metrics.jsonl", self.config.out / "loss.png")
 
     def _done(self) -> bool:
         patience = self.config.patience
-        return self._used() >= 1 or (patience is not None and self.progressed.stale >= patience)
+        return self._used() >= 1 or (patience is not None and self.state.evals_without_improvement >= patience)
 
     def _used(self) -> float:
         """Share of the budget that is used up, in steps or minutes, whichever is more."""
-        minutes = self.progressed.seconds / 60 / self.config.minutes if self.config.minutes else 0.0
-        return max(self.progressed.step / self.config.steps, minutes)
+        minutes = self.state.seconds / 60 / self.config.minutes if self.config.minutes else 0.0
+        return max(self.state.step / self.config.steps, minutes)
 
     def _rate(self) -> float:
         used, warmup = self._used(), self.config.warmup
@@ -170,7 +170,7 @@ class Trainer:
     def _step(self, examples: Sequence[EncodedExample]) -> tuple[dict[str, list[float]], int]:
         """One optimizer step; returns the losses by source and the tokens read."""
         self.model.train()
-        torch.manual_seed(self.config.seed * 1_000_003 + self.progressed.step)
+        torch.manual_seed(self.config.seed * 1_000_003 + self.state.step)
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate()
         losses: dict[str, list[float]] = defaultdict(list)
@@ -182,13 +182,13 @@ class Trainer:
             for item, value in zip(batch, values, strict=True):
                 losses[item.source].append(float(value.detach()))
         if not all(math.isfinite(value) for row in losses.values() for value in row):
-            raise NonFiniteError(f"step {self.progressed.step}: the loss is not finite; try a lower learning_rate")
+            raise NonFiniteError(f"step {self.state.step}: the loss is not finite; try a lower learning_rate")
         torch.nn.utils.clip_grad_norm_(list(self.trained.values()), self.config.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.mean:
             # The mean forgets its random beginning: no slower than the run is long.
-            decay = min(self.config.ema, (1 + self.progressed.step) / (10 + self.progressed.step))
+            decay = min(self.config.ema, (1 + self.state.step) / (10 + self.state.step))
             with torch.no_grad():
                 now = [self.trained[name] for name in self.mean]
                 torch._foreach_lerp_(list(self.mean.values()), now, 1 - decay)
@@ -201,7 +201,11 @@ class Trainer:
         losses = []
         for item in batch:
             logits = torch.cat([next(rows) for request in item.encoded for _ in request.sequences])
-            losses.append(example_loss(logits, item.example, bce=self.config.bce, listwise=self.config.listwise))
+            losses.append(
+                example_loss(
+                    logits, item.example, bce_weight=self.config.bce_weight, listwise_weight=self.config.listwise_weight
+                )
+            )
         return losses
 
     def _logits(self, sequences: Sequence[EncodedSequence]) -> list[Tensor]:
@@ -217,16 +221,16 @@ class Trainer:
 
     def _evaluate(self, console: Console) -> None:
         """Judge the weights on the dev records, keep them if they are the best, and save all that resuming needs."""
-        self.progressed.evaluated = self.progressed.step
+        self.state.evaluated = self.state.step
         with _Swapped(self.trained, self.mean):
             better = True
             if self.dev:
                 report = evaluate(self.scorer(), self.dev)
-                self._log(step=self.progressed.step, dev=report.as_dict(each_class=False))
-                console.print(f"step {self.progressed.step}: {report.summary()}", highlight=False)
-                better = report.score > self.progressed.best
-                self.progressed.stale = 0 if better else self.progressed.stale + 1
-                self.progressed.best = max(report.score, self.progressed.best)
+                self._log(step=self.state.step, dev=report.as_dict(each_class=False))
+                console.print(f"step {self.state.step}: {report.summary()}", highlight=False)
+                better = report.score > self.state.best
+                self.state.evals_without_improvement = 0 if better else self.state.evals_without_improvement + 1
+                self.state.best = max(report.score, self.state.best)
             if better:
                 save_trained(self.adapted or self.model, self.checkpoint, self.config.out / "model")
         self._save()
@@ -251,10 +255,10 @@ class Trainer:
             out.write(json.dumps(values) + "\n")
 
     def _save(self) -> None:
-        self.progressed.drawn = {source.name: source.drawn for source in self.stream.sources}
+        self.state.drawn = {source.name: source.drawn for source in self.stream.sources}
         state = {
             "config": self.config.model_dump(mode="json"),
-            "progressed": {name: getattr(self.progressed, name) for name in Progressed.__slots__},
+            "state": {name: getattr(self.state, name) for name in TrainState.__slots__},
             "weights": {name: p.detach().cpu() for name, p in self.trained.items()},
             "mean": self.mean,
             "optimizer": self.optimizer.state_dict(),
@@ -270,16 +274,16 @@ class Trainer:
             return
         state: Mapping[str, Any] = torch.load(file, map_location=self.device, weights_only=True)
         refuse_another_run(state["config"], self.config, file)
-        self.progressed = Progressed(**state["progressed"])
+        self.state = TrainState(**state["state"])
         with torch.no_grad():
             for name, parameter in self.trained.items():
                 parameter.copy_(state["weights"][name])
         self.mean = {name: tensor.to(self.device) for name, tensor in state["mean"].items()}
         self.optimizer.load_state_dict(state["optimizer"])
         for source in self.stream.sources:
-            source.drawn = self.progressed.drawn[source.name]
-        keep_metrics_until(self.config.out / "metrics.jsonl", self.progressed.step)
-        console.print(f"resumed at step {self.progressed.step}", highlight=False)
+            source.drawn = self.state.drawn[source.name]
+        keep_metrics_until(self.config.out / "metrics.jsonl", self.state.step)
+        console.print(f"resumed at step {self.state.step}", highlight=False)
 
 
 class _Swapped:

@@ -29,7 +29,7 @@ from gliclass_rerank.types import Example, Logits, ModelInfo, ScoreRequest, chec
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 IN_FLIGHT = 16  # questions under way at a time; servers batch what they get together
-AT_ONCE = 4096  # questions that wait for a thread at a time
+REQUESTS_PER_CHUNK = 4096  # questions that wait for a thread at a time
 WANTED = "log-probabilities of the likeliest tokens"
 CHECK = Question("The cat sleeps on the sofa.", "animals")
 
@@ -112,8 +112,8 @@ class OpenAIScorer(Reloadable):
         ]
         distinct = list(dict.fromkeys(question for row in rows for question in row))
         logits: dict[Question, float] = {}
-        for start in range(0, len(distinct), AT_ONCE):
-            asked = distinct[start : start + AT_ONCE]
+        for start in range(0, len(distinct), REQUESTS_PER_CHUNK):
+            asked = distinct[start : start + REQUESTS_PER_CHUNK]
             logits.update(zip(asked, self._pool.get().map(self._logit, asked), strict=True))
         return [
             Logits.over_windows(np.array([[logits[one] for one in row]], np.float32), [(0, len(request.text))])

@@ -100,7 +100,7 @@ def _info(answer: Any, url: str) -> ServiceInfo:
     said = answer["gliclass"]
     if said.get("direction") not in get_args(Direction):
         raise ValueError(f"direction {said.get('direction')!r}")
-    weight = said.get("prior_weight")
+    weight = said.get("first_stage_weight")
     model = ModelInfo(
         name=str(said["name"]),
         revision=str(said["revision"]),
@@ -110,7 +110,7 @@ def _info(answer: Any, url: str) -> ServiceInfo:
         dtype=str(said["dtype"]),
         max_length=int(said["max_length"]),
         direction=said["direction"],
-        prior_weight=None if weight is None else float(weight),
+        first_stage_weight=None if weight is None else float(weight),
         calibration={
             task: calibrator_from_dict(value, f"{url}/info, {task}") for task, value in said["calibration"].items()
         },

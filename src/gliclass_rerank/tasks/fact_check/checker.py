@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from gliclass_rerank.calibration.calibrators import calibrated, sigmoid
 from gliclass_rerank.errors import InputError, LabelTooLongError, OptionError
-from gliclass_rerank.scorers.load import load_scorer
-from gliclass_rerank.scoring import score_requests
+from gliclass_rerank.scorers.load import as_scorer
+from gliclass_rerank.scoring import Plan, run
 from gliclass_rerank.tasks.fact_check.claims import (
     Verdict,
     claim_labels,
@@ -35,7 +35,7 @@ from gliclass_rerank.types import (
     check_number,
     check_text,
 )
-from gliclass_rerank.unreadable import Places, Unreadable, naming, numbered, readable
+from gliclass_rerank.unreadable import Places, Unreadable, naming, numbered, readable, refuse_unread
 
 SUPPORTED: tuple[Verdict, ...] = ("supported",)
 MIN_PART = 8  # characters; a model that reads no label as long is told of as it is
@@ -143,7 +143,7 @@ class FactChecker:
         self._threshold = check_number(threshold, "threshold", low=0, high=1)
         self._refute_threshold = check_number(refute_threshold, "refute_threshold", low=0, high=1)
         self._only_claims = only_claims
-        self.scorer: Scorer = load_scorer(scorer) if isinstance(scorer, str | Path) else scorer
+        self.scorer: Scorer = as_scorer(scorer)
 
     def check(self, answer: str, evidence: str | Sequence[str]) -> FactReport:
         """Judge the claims of an answer.
@@ -169,11 +169,18 @@ class FactChecker:
         Args:
             pairs: (answer, evidence), as `check` takes them, whose errors are raised here too.
         """
+        return run(self.plan(pairs), self.scorer)
+
+    def plan(self, pairs: Iterable[tuple[str, str | Sequence[str]]]) -> Plan[list[FactReport]]:
+        """`check_many` as a plan, for callers that score its requests themselves; arguments and errors are its own."""
         jobs = [_job(pair, self._only_claims) for pair in pairs]
         try:
-            return self._reports(jobs)
+            return (yield from self._reports(jobs))
         except LabelTooLongError:
-            return [self._report_in_parts(job) for job in jobs]
+            reports = []
+            for job in jobs:
+                reports.append((yield from self._report_in_parts(job)))
+            return reports
 
     def filter(self, answer: str, evidence: str | Sequence[str], *, keep: Collection[Verdict] = SUPPORTED) -> str:
         """Return the answer without the sentences whose verdict is not among ``keep``.
@@ -198,21 +205,25 @@ class FactChecker:
         check_verdicts(keep)
         return self.check(answer, evidence).filter(answer, keep=keep)
 
-    def _reports(self, jobs: Sequence[_Job]) -> list[FactReport]:
+    def _reports(self, jobs: Sequence[_Job]) -> Plan[list[FactReport]]:
         requests = [job.requests() for job in jobs]
         every = [request for group in requests for request in group]
         with naming(lambda: _places(jobs)):
-            scored = iter(score_requests(self.scorer, every, unreadable=self._unreadable))
+            rows = yield every
+            if self._unreadable == "error":
+                refuse_unread(every, rows)
+        scored = iter(rows)
         return [self._report(job, [next(scored) for _ in group]) for job, group in zip(jobs, requests, strict=True)]
 
-    def _report_in_parts(self, job: _Job) -> FactReport:
+    def _report_in_parts(self, job: _Job) -> Plan[FactReport]:
         """Read what is longer than half of the longest text in parts, then than a quarter, until the model takes it."""
-        try:
-            return self._reports([job])[0]
-        except LabelTooLongError:
-            if (size := job.longest_part // 2) < MIN_PART:
-                raise
-        return self._report_in_parts(job.divided(size))
+        while True:
+            try:
+                return (yield from self._reports([job]))[0]
+            except LabelTooLongError:
+                if (size := job.longest_part // 2) < MIN_PART:
+                    raise
+            job = job.divided(size)
 
     def _report(self, job: _Job, logits: Sequence[FloatArray]) -> FactReport:
         if not job.claims:

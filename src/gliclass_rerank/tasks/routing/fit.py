@@ -1,7 +1,7 @@
 """What a Router learns from queries whose routes are known: a calibration, thresholds, and how well they do. Pure.
 
 Arrays here have a row for each query and a column for each route; the right route of a query is its column, or
-`NOWHERE`.
+`NO_ROUTE`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gliclass_rerank.calibration.calibrators import (
 )
 from gliclass_rerank.metrics.decisions import ClassScores, auroc, classification_report
 
-NOWHERE = -1
+NO_ROUTE = -1
 MULTI_THRESHOLD = 0.5  # where several routes may hold and nothing was learned
 FEW = 10  # queries of a route, up to which its threshold is that of a route without any
 
@@ -77,16 +77,16 @@ def route_probabilities(logits: Floats, calibrator: Calibrator | None) -> Floats
 # Learning
 
 
-def learn(logits: Floats, right: Ints, calibrator: Calibrator | None, model: tuple[str, str]) -> Fitted:
+def learn(logits: Floats, gold: Ints, calibrator: Calibrator | None, model: tuple[str, str]) -> Fitted:
     """Learn Platt's calibrator over all decisions about a query and a route, then thresholds on its probabilities.
 
-    The general threshold makes the most queries right, those without a route included. A route's own moves from there
+    The general threshold makes the most queries gold, those without a route included. A route's own moves from there
     to the best F1 of the queries that the route is best for, with how many of its own are among them (`own_threshold`).
     Where several routes may hold, a route's threshold moves from one half to the best F1 over all queries.
 
     Args:
         logits: raw, finite, shape (queries, routes).
-        right: shape (queries,).
+        gold: shape (queries,).
         calibrator: what to keep where all decisions have the same outcome, which leaves nothing to calibrate on.
         model: its name and revision.
 
@@ -95,27 +95,27 @@ def learn(logits: Floats, right: Ints, calibrator: Calibrator | None, model: tup
         MissingExtraError: scikit-learn is not installed.
     """
     routes = logits.shape[1]
-    held = right[:, None] == np.arange(routes)
-    if held.any() and not held.all():
-        calibrator = fit_calibrator(logits.ravel(), held.ravel(), fitted_on=f"{len(logits)} routed queries")
-    promised = route_probabilities(logits, calibrator)
+    is_gold = gold[:, None] == np.arange(routes)
+    if is_gold.any() and not is_gold.all():
+        calibrator = fit_calibrator(logits.ravel(), is_gold.ravel(), fitted_on=f"{len(logits)} routed queries")
+    probabilities = route_probabilities(logits, calibrator)
     best = logits.argmax(axis=1)
-    general = best_accuracy(promised[np.arange(len(best)), best], best == right, right == NOWHERE)
+    general = best_accuracy(probabilities[np.arange(len(best)), best], best == gold, gold == NO_ROUTE)
     own, multi = [], []
     for route in range(routes):
-        mine, support = best == route, int(held[:, route].sum())
-        own.append(own_threshold(promised[mine, route], held[mine, route], support, general))
-        multi.append(own_threshold(promised[:, route], held[:, route], support, MULTI_THRESHOLD))
+        mine, support = best == route, int(is_gold[:, route].sum())
+        own.append(own_threshold(probabilities[mine, route], is_gold[mine, route], support, general))
+        multi.append(own_threshold(probabilities[:, route], is_gold[:, route], support, MULTI_THRESHOLD))
     return Fitted(model, calibrator, tuple(own), tuple(multi))
 
 
 def best_accuracy(scores: Floats, hits: Bools, nowhere: Bools) -> float:
-    """The lowest threshold with the most queries right, in [0, 1].
+    """The lowest threshold with the most queries gold, in [0, 1].
 
     Args:
         scores: probability of the best route, shape (queries,).
         hits: the best route is the right one, shape (queries,).
-        nowhere: abstaining is right, shape (queries,).
+        nowhere: abstaining is gold, shape (queries,).
     """
     thresholds = candidates(scores)
     routed, _ = _from(scores, hits, thresholds)
@@ -175,27 +175,27 @@ def _from(scores: Floats, marked: Bools, thresholds: Floats) -> tuple[Ints, Ints
 # Judging
 
 
-def judge(names: Sequence[str], logits: Floats, promised: Floats, thresholds: Floats, right: Ints) -> RouterReport:
+def judge(names: Sequence[str], logits: Floats, probabilities: Floats, thresholds: Floats, gold: Ints) -> RouterReport:
     """Compare the routes that queries get, one each, with their right ones.
 
     Args:
         names: of the routes, each once.
-        logits, promised: raw, and as probabilities, shape (queries, routes).
+        logits, probabilities: raw, and as probabilities, shape (queries, routes).
         thresholds: shape (routes,).
-        right: shape (queries,).
+        gold: shape (queries,).
     """
     best = logits.argmax(axis=1)
-    scores = promised[np.arange(len(best)), best]
+    scores = probabilities[np.arange(len(best)), best]
     routed = scores >= thresholds[best]
     given: list[set[object]] = [{names[i]} if taken else set() for i, taken in zip(best, routed, strict=True)]
-    true: list[set[object]] = [{names[i]} if i != NOWHERE else set() for i in right]
+    true: list[set[object]] = [{names[i]} if i != NO_ROUTE else set() for i in gold]
     report = classification_report(true, given, names)
-    belongs = right != NOWHERE
+    belongs = gold != NO_ROUTE
     return RouterReport(
         accuracy=report.accuracy,
         macro_f1=report.macro_f1,
         routes=report.classes,
-        ece=expected_calibration_error(promised.ravel(), (right[:, None] == np.arange(len(names))).ravel()),
-        best_ece=expected_calibration_error(scores, best == right),
+        ece=expected_calibration_error(probabilities.ravel(), (gold[:, None] == np.arange(len(names))).ravel()),
+        best_ece=expected_calibration_error(scores, best == gold),
         abstention_auroc=auroc(scores, belongs) if belongs.any() and not belongs.all() else None,
     )

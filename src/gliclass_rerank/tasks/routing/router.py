@@ -11,11 +11,12 @@ import numpy as np
 
 from gliclass_rerank.calibration.calibrators import Calibrator
 from gliclass_rerank.errors import CheckpointError, InputError
-from gliclass_rerank.scorers.load import load_scorer
+from gliclass_rerank.scorers.load import as_scorer
+from gliclass_rerank.scoring import Plan, run
 from gliclass_rerank.tasks.routing.file import CORRECT, FILE_VERSION, fitted_as_dict, read_file, read_fitted, write_file
 from gliclass_rerank.tasks.routing.fit import (
     MULTI_THRESHOLD,
-    NOWHERE,
+    NO_ROUTE,
     Fitted,
     Floats,
     Ints,
@@ -147,7 +148,7 @@ class Router:
         self._unreadable = unreadable
         self._names = tuple(route.name for route in self.routes)
         self._fitted: Fitted | None = None
-        self.scorer: Scorer = load_scorer(scorer) if isinstance(scorer, str | Path) else scorer
+        self.scorer: Scorer = as_scorer(scorer)
 
     def route(self, query: str, *, multi: bool = False) -> RouteDecision:
         """Choose the most probable route, the first of equals; or, if several may hold, all that reach their threshold.
@@ -164,13 +165,17 @@ class Router:
 
     def route_many(self, queries: Sequence[str], *, multi: bool = False) -> list[RouteDecision]:
         """Route queries as one batch; decisions, arguments and errors are those of `route` on each."""
+        return run(self.plan(queries, multi=multi), self.scorer)
+
+    def plan(self, queries: Sequence[str], *, multi: bool = False) -> Plan[list[RouteDecision]]:
+        """`route_many` as a plan, for callers that score its requests themselves; arguments and errors are its own."""
         fitted = self._fitted  # one state for the whole call, whoever fits meanwhile
-        logits, read = self._logits(_texts(queries, "query", "queries"))
-        promised = route_probabilities(logits, self._calibrator(fitted))
+        logits, read = yield from self._logits(_texts(queries, "query", "queries"))
+        probabilities = route_probabilities(logits, self._calibrator(fitted))
         thresholds = self._thresholds(fitted, multi=multi)
         return [
             decide(self._names, *row, thresholds, multi=multi, fallback=self._fallback, readable=bool(is_read))
-            for row, is_read in zip(zip(logits, promised, strict=True), read, strict=True)
+            for row, is_read in zip(zip(logits, probabilities, strict=True), read, strict=True)
         ]
 
     def fit(self, queries: Sequence[str], names: Sequence[str | None]) -> RouterReport:
@@ -191,15 +196,15 @@ class Router:
             InputError: no queries, other lengths, an unknown name, or logits that tell nothing about the routes.
             MissingExtraError: scikit-learn is not installed.
         """
-        logits, right = self._judged(queries, names)
-        fitted = learn(logits, right, self._calibrator(None), self._model())
+        logits, gold = run(self._judged(queries, names), self.scorer)
+        fitted = learn(logits, gold, self._calibrator(None), self._model())
         self._fitted = fitted
-        return self._report(logits, right, fitted)
+        return self._report(logits, gold, fitted)
 
     def evaluate(self, queries: Sequence[str], names: Sequence[str | None]) -> RouterReport:
         """Tell how well queries are routed whose routes are known; arguments as for `fit`, and nothing is learned."""
         fitted = self._fitted
-        return self._report(*self._judged(queries, names), fitted)
+        return self._report(*run(self._judged(queries, names), self.scorer), fitted)
 
     @property
     def thresholds(self) -> dict[str, float]:
@@ -238,7 +243,7 @@ class Router:
             CheckpointError: it is no router's, or was fitted on another model.
         """
         saved = read_file(path)
-        loaded: Scorer = load_scorer(scorer) if isinstance(scorer, str | Path) else scorer
+        loaded = as_scorer(scorer)
         try:
             routes = [_saved_route(entry, i) for i, entry in enumerate(saved["routes"])]
             options = {key: saved[key] for key in ("threshold", "fallback", "examples") if key in saved}
@@ -251,7 +256,7 @@ class Router:
     def _model(self) -> tuple[str, str]:
         return self.scorer.info.name, self.scorer.info.revision
 
-    def _logits(self, queries: Sequence[str]) -> tuple[Floats, Bools]:
+    def _logits(self, queries: Sequence[str]) -> Plan[tuple[Floats, Bools]]:
         """Raw logits, shape (queries, routes), and whether the best label could be read, shape (queries,)."""
         labels, owners = labels_of(self.routes, with_examples=self._examples == "nearest")
         solved = self.routes if self._examples == "prompt" else ()
@@ -261,7 +266,7 @@ class Router:
         # Beside whole sentences, names get scores of another kind.
         alone = len(labels) > len(self.routes)
         with naming(lambda: _places(queries, self.routes)):
-            logits, read = label_logits(
+            logits, read = yield from label_logits(
                 self.scorer, queries, labels, examples=examples, alone=alone, unreadable=self._unreadable
             )
         best = logits.argmax(axis=1)
@@ -276,24 +281,25 @@ class Router:
         unfitted = MULTI_THRESHOLD if multi else 0.0
         return np.full(len(self.routes), unfitted if self._threshold is None else self._threshold)
 
-    def _judged(self, queries: Sequence[str], names: Sequence[str | None]) -> tuple[Floats, Ints]:
-        """Logits, shape (queries, routes), and the place of each query's route or `NOWHERE`, shape (queries,)."""
+    def _judged(self, queries: Sequence[str], names: Sequence[str | None]) -> Plan[tuple[Floats, Ints]]:
+        """Logits, shape (queries, routes), and the place of each query's route or `NO_ROUTE`, shape (queries,)."""
         texts = _texts(queries, "query", "queries")
         if isinstance(names, str) or not isinstance(names, Sequence) or len(names) != len(texts):
             got = len(names) if isinstance(names, Sequence) else type(names).__name__
             raise InputError(f"names: expected one, or None, for each of the {len(texts)} queries, got {got}")
         if not texts:
             raise InputError("queries: expected at least one, with the name of its route, got none")
-        places: dict[object, int] = {None: NOWHERE} | {name: place for place, name in enumerate(self._names)}
+        places: dict[object, int] = {None: NO_ROUTE} | {name: place for place, name in enumerate(self._names)}
         for i, name in enumerate(names):
             if not isinstance(name, str | None) or name not in places:
                 known = ", ".join(map(repr, self._names))
                 raise InputError(f"name {i}: expected None or one of {known:.80}, got {name!r:.60}")
-        return self._logits(texts)[0], np.array([places[name] for name in names], np.intp)
+        logits, _ = yield from self._logits(texts)
+        return logits, np.array([places[name] for name in names], np.intp)
 
-    def _report(self, logits: Floats, right: Ints, fitted: Fitted | None) -> RouterReport:
-        promised = route_probabilities(logits, self._calibrator(fitted))
-        return judge(self._names, logits, promised, self._thresholds(fitted, multi=False), right)
+    def _report(self, logits: Floats, gold: Ints, fitted: Fitted | None) -> RouterReport:
+        probabilities = route_probabilities(logits, self._calibrator(fitted))
+        return judge(self._names, logits, probabilities, self._thresholds(fitted, multi=False), gold)
 
 
 def labels_of(routes: Sequence[Route], *, with_examples: bool) -> tuple[tuple[str, ...], Ints]:
@@ -321,7 +327,7 @@ def combined(logits: Floats, owners: Ints, routes: int) -> Floats:
 def decide(
     names: Sequence[str],
     logits: Floats,
-    promised: Floats,
+    probabilities: Floats,
     thresholds: Floats,
     *,
     multi: bool = False,
@@ -333,20 +339,20 @@ def decide(
     Args:
         names: of the routes.
         logits: raw, shape (routes,). They order the routes, since they still differ where probabilities are 1.
-        promised: the same as probabilities, shape (routes,).
+        probabilities: in [0, 1], shape (routes,).
         thresholds: shape (routes,); a probability at its threshold is enough.
         multi: all routes that reach their threshold, not only the best one if it does.
         fallback: the name to give if none does.
         readable: what the decision says of that.
     """
     best = int(logits.argmax())
-    chosen = [i for i in (range(len(names)) if multi else (best,)) if promised[i] >= thresholds[i]]
+    chosen = [i for i in (range(len(names)) if multi else (best,)) if probabilities[i] >= thresholds[i]]
     top = max(chosen, key=lambda i: logits[i], default=best)
     instead = () if fallback is None else (fallback,)
     return RouteDecision(
         name=names[top] if chosen else fallback,
-        score=float(promised[top]),
-        scores=dict(zip(names, promised.tolist(), strict=True)),
+        score=float(probabilities[top]),
+        scores=dict(zip(names, probabilities.tolist(), strict=True)),
         names=tuple(names[i] for i in chosen) if chosen else instead,
         abstained=not chosen,
         readable=readable,

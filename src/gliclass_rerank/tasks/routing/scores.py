@@ -7,16 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from gliclass_rerank.scoring import labels_share_pass, score_requests
+from gliclass_rerank.scoring import Plan, labels_share_pass
 from gliclass_rerank.tasks.routing.fit import Floats
 from gliclass_rerank.types import Example, FloatArray, Scorer, ScoreRequest
-from gliclass_rerank.unreadable import Unreadable, readable
+from gliclass_rerank.unreadable import Unreadable, readable, refuse_unread
 
 Bools = NDArray[np.bool_]
 
-SHARED = 32
+MAX_LABELS_PER_PASS = 32
 """Labels that are read together, at most."""
-AT_ONCE = 8192  # requests that are built at a time
+REQUESTS_PER_CHUNK = 8192  # requests that are built at a time
 
 
 def label_logits(
@@ -27,7 +27,7 @@ def label_logits(
     examples: Sequence[Example] = (),
     alone: bool = False,
     unreadable: Unreadable = "flag",
-) -> tuple[Floats, Bools]:
+) -> Plan[tuple[Floats, Bools]]:
     """Raw logits, shape (queries, labels), and whether the model could read query and label, of the same shape.
 
     Equal labels get equal logits, in whatever order they come.
@@ -37,7 +37,7 @@ def label_logits(
     read alone, with the query repeated.
 
     Args:
-        scorer: what reads them.
+        scorer: tells whether labels share a pass; what reads them.
         queries: texts.
         labels: at least one.
         examples: shown to the model in every pass.
@@ -52,18 +52,21 @@ def label_logits(
     known: list[str] = distinct.tolist()
     together = not alone and fit_one_pass(scorer, known, examples)
     groups = [tuple(known)] if together else [(label,) for label in known]
-    at_once = max(1, AT_ONCE // len(groups))
-    rows: list[FloatArray] = []
+    at_once = max(1, REQUESTS_PER_CHUNK // len(groups))
+    made: list[FloatArray] = []
     for start in range(0, len(queries), at_once):
         asked = [(query, group) for query in queries[start : start + at_once] for group in groups]
         requests = [ScoreRequest(*pair, examples=tuple(examples)) for pair in asked]
-        rows += score_requests(scorer, requests, unreadable=unreadable)
+        rows = yield requests
+        if unreadable == "error":
+            refuse_unread(requests, rows)
+        made += rows
     shape = len(queries), len(known)
-    logits = np.concatenate([np.empty(0), *rows]).reshape(shape)
-    read = np.concatenate([np.empty(0, bool), *map(readable, rows)]).reshape(shape)
+    logits = np.concatenate([np.empty(0), *made]).reshape(shape)
+    read = np.concatenate([np.empty(0, bool), *map(readable, made)]).reshape(shape)
     return logits[:, places], read[:, places]
 
 
 def fit_one_pass(scorer: Scorer, labels: Sequence[str], examples: Sequence[Example] = ()) -> bool:
     """Whether labels are read together: not too many, and such as no text makes the scorer divide over passes."""
-    return len(labels) == 1 or (len(labels) <= SHARED and labels_share_pass(scorer, labels, examples))
+    return len(labels) == 1 or (len(labels) <= MAX_LABELS_PER_PASS and labels_share_pass(scorer, labels, examples))

@@ -26,36 +26,36 @@ class TrainingExample:
     Attributes:
         requests: at least one.
         targets: probability that each label holds, float32, shape (all labels of all requests,); NaN is unknown.
-        lists: which logits compete with each other, places in ``targets``, shape (lists, size); or None.
-        shares: what each of them should get of its list's softmax, float32, same shape, each row of sum 1; or None.
+        list_indices: logits that compete with each other, as indices into ``targets``, shape (lists, size); or None.
+        list_targets: target of each list's softmax, float32, same shape, each row sums to 1; or None.
     """
 
     requests: tuple[ScoreRequest, ...]
     targets: FloatArray
-    lists: Places | None = None
-    shares: FloatArray | None = None
+    list_indices: Places | None = None
+    list_targets: FloatArray | None = None
 
     @property
     def weight(self) -> int:
         """How much it counts in a step: every query, text and claim alike."""
-        return 1 if self.lists is None else len(self.lists)
+        return 1 if self.list_indices is None else len(self.list_indices)
 
 
 @dataclass(frozen=True, slots=True)
-class ExampleMaker:
+class ExampleBuilder:
     """Makes examples of records; everything random comes from the generator given with each.
 
     Attributes:
         direction: which of query and passage is the text.
         list_size: passages of a ranking example, one positive among them.
         max_labels: labels of a text at most; the true ones are kept, others drawn.
-        distill: share of a teacher's softmax in the target of a list, in [0, 1], where a record has scores.
+        distillation_weight: share of a teacher's softmax in the target of a list, in [0, 1], where a record has scores.
     """
 
     direction: Direction = "passage-as-text"
     list_size: int = 6
     max_labels: int = 32
-    distill: float = 0.5
+    distillation_weight: float = 0.5
 
     def __call__(self, record: Record, rng: random.Random) -> TrainingExample:
         """Make the example of one record."""
@@ -80,7 +80,7 @@ class ExampleMaker:
         requests = ranking_requests([record.query], passages, self.direction)
         if len(picked) < 2:
             return TrainingExample(requests, gold)
-        return TrainingExample(requests, gold, np.arange(len(gold))[None], self._shares(gold, scores)[None])
+        return TrainingExample(requests, gold, np.arange(len(gold))[None], self._list_targets(gold, scores)[None])
 
     def _pool(self, record: PoolRecord, rng: random.Random) -> TrainingExample:
         """All queries, in random order, over all passages; a query's passages are a list."""
@@ -98,7 +98,7 @@ class ExampleMaker:
         if len(record.passages) < 2 or not known:
             return TrainingExample(requests, targets)
         shares = [
-            self._shares(np.nan_to_num(judged[i]), list(record.scores[order[i]]) if record.scores else None)
+            self._list_targets(np.nan_to_num(judged[i]), list(record.scores[order[i]]) if record.scores else None)
             for i in known
         ]
         return TrainingExample(requests, targets, lists[known], np.stack(shares))
@@ -117,15 +117,17 @@ class ExampleMaker:
         # One true label among others competes with them; of several, or none, only a teacher knows the shares.
         if len(picked) < 2 or (scores is None and np.count_nonzero(targets) != 1):
             return TrainingExample((request,), targets)
-        return TrainingExample((request,), targets, np.arange(len(targets))[None], self._shares(targets, scores)[None])
+        return TrainingExample(
+            (request,), targets, np.arange(len(targets))[None], self._list_targets(targets, scores)[None]
+        )
 
-    def _shares(self, gold: FloatArray, scores: list[float] | None) -> FloatArray:
+    def _list_targets(self, gold: FloatArray, scores: list[float] | None) -> FloatArray:
         teacher = softmax(np.array(scores, np.float32)) if scores else None
         if not gold.sum():
             assert teacher is not None
             return teacher
         own: FloatArray = gold / gold.sum()
-        return own if teacher is None else (1 - self.distill) * own + self.distill * teacher
+        return own if teacher is None else (1 - self.distillation_weight) * own + self.distillation_weight * teacher
 
 
 def ranking_requests(queries: list[str], passages: list[str], direction: Direction) -> tuple[ScoreRequest, ...]:

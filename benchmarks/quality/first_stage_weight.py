@@ -1,9 +1,9 @@
 """Choose the weight of a first stage's scores: logits that one standard deviation of them is worth.
 
-    python -m benchmarks.quality.prior_weight [--model mini | FOLDER] [--write]
+    python -m benchmarks.quality.first_stage_weight [--model mini | FOLDER] [--write]
 
 BM25 over Python's documentation, the demo's questions of the split "tune" only (those held out are for measuring).
---write puts a weight into the model folder's gliclass_rerank.json ("prior_weight"): the largest one whose mean nDCG@10
+--write puts a weight into the model folder's gliclass_rerank.json (first_stage_weight): the largest whose mean nDCG@10
 is within one standard error of the best, over the questions' differences (the one-SE rule of Breiman et al. 1984).
 BM25 knows every collection alike; a model knows those best that are like what it was trained on.
 """
@@ -69,12 +69,12 @@ def main() -> None:
     report |= {"bm25": tried[best].before.as_dict(), "best": best, "chosen": chosen}
     report["weights"] = {str(weight): comparison.after.as_dict() for weight, comparison in tried.items()}
     options.out.mkdir(parents=True, exist_ok=True)
-    file = options.out / f"prior-weight-{report['date']}.json"
+    file = options.out / f"first-stage-weight-{report['date']}.json"
     file.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
     if options.write:
         card = locate(options.model)[0] / OPTIONS_FILE
         known = json.loads(card.read_text("utf-8")) if card.is_file() else {}
-        card.write_text(json.dumps(known | {"prior_weight": chosen}, indent=2) + "\n", "utf-8")
+        card.write_text(json.dumps(known | {"first_stage_weight": chosen}, indent=2) + "\n", "utf-8")
 
 
 def is_worse(values: NDArray[np.float64], best: NDArray[np.float64]) -> bool:
