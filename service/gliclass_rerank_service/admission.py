@@ -18,7 +18,7 @@ def estimate_tokens_for(texts: Sequence[str], shared: Iterable[str] = (), *, pas
     What is shared counts with a marker each, as labels have one. The time is that of reading all once.
     """
     beside = list(shared)
-    read = passes * sum(map(bytes_of, texts)) + len(texts) * sum(map(bytes_of, beside))
+    read = passes * sum(map(len, map(str.encode, texts))) + len(texts) * sum(map(len, map(str.encode, beside)))
     return read // BYTES + len(texts) * len(beside)
 
 

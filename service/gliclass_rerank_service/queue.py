@@ -138,6 +138,8 @@ class Submission(Future[list[FloatArray]]):
             concurrent.futures.TimeoutError: ``timeout`` is over, and the deadline is not.
             Exception: whatever the inner scorer raised on these requests.
         """
+        if self.done():
+            return super().result()
         left = self._seconds_left()
         if timeout is not None and timeout < left:
             return super().result(timeout)
@@ -260,22 +262,36 @@ class _FairQueue:
                 place.credit += self.turn
                 self._ring.move_to_end(place.submission)
                 continue
-            cost = place.submission.costs[place.taken]
-            if batch and cost > room:
+            taken = self._affordable(place, room, is_first=not batch)
+            if not taken:
                 break
-            batch.setdefault(place.submission, []).append(place.taken)
-            room -= cost
-            self._pay(place, cost)
+            batch.setdefault(place.submission, []).extend(taken)
+            room -= self._pay(place, taken)
         return batch
 
-    def _pay(self, place: _Place, cost: int) -> None:
+    def _affordable(self, place: _Place, room: int, *, is_first: bool) -> range:
+        """The next requests of a submission that its credit and the batch's room allow.
+
+        The last one may overdraw the credit, and the first one of a batch may exceed the room.
+        """
+        costs, end, credit = place.submission.costs, place.taken, place.credit
+        while end < len(costs) and credit > 0 and (costs[end] <= room or (is_first and end == place.taken)):
+            room -= costs[end]
+            credit -= costs[end]
+            end += 1
+        return range(place.taken, end)
+
+    def _pay(self, place: _Place, taken: range) -> int:
+        """Book requests that are taken; returns their tokens."""
+        cost = sum(place.submission.costs[taken.start : taken.stop])
         before = self._charge(place.waiting)
-        place.taken += 1
+        place.taken = taken.stop
         place.credit -= cost
         place.waiting -= cost
         self.charged += self._charge(place.waiting) - before
         if place.taken == len(place.submission.costs):
             del self._ring[place.submission]
+        return cost
 
     def _charge(self, tokens: int) -> int:
         """What a submission counts for in the bound: half of it at most, as small ones need not wait for the rest."""
@@ -501,7 +517,8 @@ class BatchingScorer(Shared):
     def _next_batch(self) -> Batch | None:
         """Wait for work and take a batch; it is empty if all that waited was late."""
         with self._changed:
-            self._changed.wait_for(lambda: self._queue or self._closed)
+            while not (self._queue.charged or self._closed):
+                self._changed.wait()
             waiting = self._queue.submissions()
         for submission in waiting:
             submission._alive()  # without the lock, because whoever is told now may call back
@@ -542,7 +559,7 @@ class BatchingScorer(Shared):
 
     def _count(self, batch: Batch, seconds: float) -> None:
         requests = sum(map(len, batch.values()))
-        tokens = sum(submission.costs[i] for submission, part in batch.items() for i in part)
+        tokens = sum([submission.costs[i] for submission, part in batch.items() for i in part])
         if self._on_batch is not None:
             self._on_batch(requests, tokens, seconds)
         with self._changed:

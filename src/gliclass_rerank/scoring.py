@@ -17,13 +17,14 @@ from gliclass_rerank.errors import GLiClassRerankError, ModelError, NonFiniteErr
 from gliclass_rerank.types import Example, FloatArray, Logits, Scorer, ScoreRequest
 
 T = TypeVar("T")
-Plan: TypeAlias = Generator[Sequence[ScoreRequest], Sequence[FloatArray], T]
-"""A task that is under way. Errors of the scorer are thrown into it, so that it can name what they are about."""
+Plan: TypeAlias = Generator[Sequence[ScoreRequest], list[FloatArray], T]
+"""A task that is under way. It may empty the list that it is sent. Errors of the scorer are thrown into it, so that it
+can name what they are about."""
 
 FRAME = 16  # tokens around a text and its labels, or around an example; more than any layout has
 
 
-Answer: TypeAlias = Sequence[FloatArray] | GLiClassRerankError
+Answer: TypeAlias = list[FloatArray] | GLiClassRerankError
 """What a plan is given for its requests: a row for each, or why there are none."""
 
 
@@ -56,6 +57,7 @@ def run(plan: Plan[T], scorer: Scorer) -> T:
             answer = score_requests(scorer, requests)
         except GLiClassRerankError as error:
             answer = error
+        del requests  # the plan builds the next ones; these need not stay beside them
 
 
 def score_requests(scorer: Scorer, requests: Sequence[ScoreRequest]) -> list[FloatArray]:
@@ -75,8 +77,11 @@ def checked_rows(answer: object, requests: Sequence[ScoreRequest]) -> list[Float
     rows = list(answer)
     if len(rows) != len(requests):  # the next rows would be taken for those of other texts
         raise ModelError(f"the scorer: expected logits for each of {len(requests)} requests, got {len(rows)}")
-    pairs = enumerate(zip(rows, requests, strict=True))
-    return [_checked(row, len(request.labels), i) for i, (row, request) in pairs]
+    for i, (row, request) in enumerate(zip(rows, requests, strict=True)):
+        shape = len(row.spans) if isinstance(row, Logits) else 0, len(request.labels)
+        if not shape[0] or row.per_window.shape != shape or not np.isfinite(row.per_window).all():
+            rows[i] = _checked(row, len(request.labels), i)
+    return rows
 
 
 def labels_share_pass(scorer: Scorer, labels: Sequence[str], examples: Sequence[Example] = ()) -> bool:

@@ -73,6 +73,23 @@ class ScoreRequest:
         object.__setattr__(self, "labels", _checked_labels(self.labels, "label", at_least_one=True))
         object.__setattr__(self, "examples", tuple(_as_example(example) for example in self.examples))
 
+    @classmethod
+    def of_checked(
+        cls,
+        text: str,
+        labels: tuple[str, ...],
+        *,
+        examples: tuple[Example, ...] = (),
+        long_text: LongText = "window",
+    ) -> ScoreRequest:
+        """Make a request of texts that `check_text` has passed, without checking them again."""
+        request = object.__new__(cls)
+        for name, value in (
+            ("text", text), ("labels", labels), ("prompt", ""), ("examples", examples), ("long_text", long_text)
+        ):  # fmt: skip
+            object.__setattr__(request, name, value)
+        return request
+
 
 class Logits(np.ndarray[Any, np.dtype[np.float32]]):
     """Raw logits of one request, float32, shape (labels,), that remember how the text was read.
@@ -244,7 +261,7 @@ def check_text(value: object, what: str, *, may_be_empty: bool = False) -> str:
     """
     if not isinstance(value, str):
         raise InvalidTextError(f"{what}: expected a string, got {type(value).__name__}")
-    if not may_be_empty and is_blank(value):
+    if not may_be_empty and not WORD_CHARACTER.search(value) and is_blank(value):
         raise InvalidTextError(
             f"{what}: expected some text, got {value[:20]!r}; it needs a letter, a digit or another visible character"
         )

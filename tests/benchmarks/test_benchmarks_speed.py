@@ -23,7 +23,7 @@ from gliclass_rerank.models.checkpoint import read_checkpoint
 
 ROOT = Path(__file__).parents[2]
 # Scripts that "bench all" leaves out: itself, what makes the tables and the model, and what other scripts start.
-NOT_MEASURED = {"all", "tables", "data", "pool", "judge", "cross_encoder", "locustfile"}
+NOT_MEASURED = {"all", "tables", "data", "pool", "judge", "cross_encoder", "locustfile", "call_trace"}
 ENCODER = {"hidden_size": 4, "intermediate_size": 8, "num_hidden_layers": 2}
 
 

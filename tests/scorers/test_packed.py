@@ -86,7 +86,9 @@ def tokens_of(lengths: Sequence[int], shape: PackedShape | None = None) -> Packe
     ids = np.random.default_rng(0).integers(3, 50, sum(lengths)).astype(np.int32)
     pieces = np.split(ids, np.cumsum(lengths)[:-1])
     none = np.zeros(0, np.int32)
-    batch = [EncodedSequence(piece, np.array([[0, 1]], np.int32), 0, none, ("",), False) for piece in pieces]
+    batch = [
+        EncodedSequence(piece, np.array([[0, 1]], np.int32), 0, none, ("",), False, len(piece)) for piece in pieces
+    ]
     arrays = pack(batch, 0, segments=False, shape=shape)
     return arrays.tokens(arrays.buffer)
 
@@ -139,7 +141,7 @@ def test_a_bucket_and_its_graph_change_nothing(name: str, tiny: Tiny) -> None:
 def sequences_of(token: int) -> PackedArrays:
     """Two sequences of one token, always of the same shape."""
     none = np.zeros(0, np.int32)
-    item = EncodedSequence(np.full(5, token, np.int32), np.array([[0, 1]], np.int32), 0, none, ("",), False)
+    item = EncodedSequence(np.full(5, token, np.int32), np.array([[0, 1]], np.int32), 0, none, ("",), False, 5)
     return pack([item, item], 0, segments=False)
 
 

@@ -255,7 +255,7 @@ def test_flags_go_before_environment_before_file_before_defaults(
     file = tmp_path / "service.toml"
     file.write_text('port = 1\nhost = "h"\nmax_texts = 3\napi_keys = ["k1", "k2"]\n', "utf-8")
     monkeypatch.setenv("GLICLASS_RERANK_PORT", "2")
-    monkeypatch.setenv("GLICLASS_RERANK_MAX_PASSAGES", "4")
+    monkeypatch.setenv("GLICLASS_RERANK_MAX_TEXTS", "4")
     monkeypatch.setenv("GLICLASS_RERANK_BROKER_URL", "")
     read = read_settings(file, {"port": 5, "host": None})
     assert (read.port, read.max_texts, read.host, read.model) == (5, 4, "h", "mini")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
@@ -177,7 +176,7 @@ def labels(body: LabelsBody, request: Request) -> LabelsReply:
     return LabelsReply(share_pass=labels_share_pass(service.scorer, checked.labels, checked.examples))
 
 
-def _plan(body: LogitsBody) -> Plan[Sequence[FloatArray]]:
+def _plan(body: LogitsBody) -> Plan[list[FloatArray]]:
     requests = [one.request() for one in body.requests]
     with naming(lambda: request_places(requests)):
         return (yield requests)

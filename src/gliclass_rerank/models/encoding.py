@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,7 @@ class EncodedSequence:
         side: int32, the label sequence of an encoder-decoder, else empty.
         labels: the labels' texts, for architectures that encode them apart.
         has_examples: examples stand in the sequence.
+        cost: tokens that the model reads, those of ``ids`` and ``side``.
     """
 
     ids: Ids
@@ -40,11 +42,7 @@ class EncodedSequence:
     side: Ids
     labels: tuple[str, ...]
     has_examples: bool
-
-    @property
-    def cost(self) -> int:
-        """Tokens that the model reads."""
-        return len(self.ids) + len(self.side)
+    cost: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,21 +51,18 @@ class EncodedRequest:
 
     sequences: tuple[EncodedSequence, ...]
     spans: tuple[Span, ...]
+    tokens: int
     truncated: bool
-    unread_text: bool = False
-    unread_labels: tuple[int, ...] = ()
-
-    @property
-    def tokens(self) -> int:
-        """Tokens that the model reads for it."""
-        return sum(sequence.cost for sequence in self.sequences)
+    unread_text: bool
+    unread_labels: tuple[int, ...]
 
     def assemble(self, logits: Sequence[NDArray[np.float32]]) -> Logits:
         """Combine the logits of the sequences, float32, shape (labels of the group,) each."""
         groups = len(self.sequences) // len(self.spans)
-        rows = [np.concatenate(logits[start : start + groups]) for start in range(0, len(logits), groups)]
+        if groups > 1:
+            logits = [np.concatenate(logits[start : start + groups]) for start in range(0, len(logits), groups)]
         return Logits.over_windows(
-            np.stack(rows),
+            np.stack(logits),
             self.spans,
             truncated=self.truncated,
             unread_text=self.unread_text,
@@ -111,26 +106,19 @@ class InputEncoder:
             templates.append(cache[key])
         texts: list[Ids] = [np.empty(0, np.int32)] * len(requests)
         for first in (True, False):
-            chosen = [i for i, template in enumerate(templates) if template.first == first]
+            if not (chosen := [i for i, template in enumerate(templates) if template.first == first]):
+                continue
             strings = [f"{templates[i].lead}{requests[i].text}{templates[i].trail}" for i in chosen]
             for i, ids in zip(chosen, self._tokenizer.batch(strings, first=first), strict=True):
                 texts[i] = ids
-        return [self._flagged(*item, unread[item[0].labels]) for item in zip(requests, templates, texts, strict=True)]
+        return [
+            self._encode(request, template, text, unread[request.labels])
+            for request, template, text in zip(requests, templates, texts, strict=True)
+        ]
 
-    def _flagged(
-        self, request: ScoreRequest, template: InputTemplate, text: Ids, unread_labels: tuple[int, ...]
-    ) -> EncodedRequest:
-        """Encode a request, and say what of it the vocabulary does not know."""
-        encoded = self._encode(request, template, text)
-        if not template.lead and not template.trail:
-            reads = self._tokenizer.reads(request.text, text)
-        else:  # a prompt that is known must not hide a text that is not
-            reads = self._tokenizer.knows(text) or self._tokenizer.reads(
-                request.text, self._tokenizer.ids(request.text)
-            )
-        if reads and not unread_labels:
-            return encoded
-        return replace(encoded, unread_text=not reads, unread_labels=unread_labels)
+    def _reads_beside_prompt(self, text: str, ids: Ids) -> bool:
+        """Whether the vocabulary knows enough of a text; ``ids`` hold a prompt too, which must not hide the text."""
+        return self._tokenizer.knows(ids) or self._tokenizer.reads(text, self._tokenizer.ids(text))
 
     def _unread(self, labels: Sequence[str]) -> tuple[int, ...]:
         """Positions of the labels that the vocabulary does not know."""
@@ -142,18 +130,33 @@ class InputEncoder:
                 raise UnreadableTextError("label", label, NOTHING_LEFT)
         return self._templates.template(request.labels, request.prompt, request.examples)
 
-    def _encode(self, request: ScoreRequest, template: InputTemplate, text: Ids) -> EncodedRequest:
+    def _encode(
+        self, request: ScoreRequest, template: InputTemplate, text: Ids, unread_labels: tuple[int, ...]
+    ) -> EncodedRequest:
         prompt = template.lead + template.trail
         if not len(text) or (prompt and len(text) <= len(self._tokenizer.ids(prompt, first=template.first))):
             self._parts(request.text, template, text)  # raises if the tokens are all the prompt's
         limit = self._checkpoint.max_length
-        fits = len(template.before) + len(text) + len(template.after) <= limit
-        if fits and len(template.side) <= limit and len(request.labels) <= self._max_labels(request.labels):
+        fits = len(template.before) + len(text) + len(template.after) <= limit and len(template.side) <= limit
+        if fits and len(request.labels) <= (self._checkpoint.options.max_labels or len(request.labels)):
             whole = self._sequence(request, template, template.before, text, template.after, request.labels)
-            return EncodedRequest((whole,), ((0, len(request.text)),), truncated=False)
-        return self._encode_windows(request, template, text)
+            sequences, spans, truncated = [whole], [(0, len(request.text))], False
+        else:
+            sequences, spans, truncated = self._windows(request, template, text)
+        reads = self._reads_beside_prompt if prompt else self._tokenizer.reads
+        return EncodedRequest(
+            sequences=tuple(sequences),
+            spans=tuple(spans),
+            tokens=sum(map(attrgetter("cost"), sequences)),
+            truncated=truncated,
+            unread_text=not reads(request.text, text),
+            unread_labels=unread_labels,
+        )
 
-    def _encode_windows(self, request: ScoreRequest, template: InputTemplate, text: Ids) -> EncodedRequest:
+    def _windows(
+        self, request: ScoreRequest, template: InputTemplate, text: Ids
+    ) -> tuple[list[EncodedSequence], list[Span], bool]:
+        """Sequences, spans of the windows, and whether the text is cut."""
         lead, body, trail, offsets = self._parts(request.text, template, text)
         room, side_room = self._room(request.labels, template)
         groups, size = self._fit_labels(request.labels, room - len(lead) - len(trail), side_room, len(body))
@@ -173,7 +176,7 @@ class InputEncoder:
             for part, group in zip(templates, groups, strict=True)
         ]
         spans = [(int(offsets[start, 0]), int(offsets[end - 1, 1])) for start, end in bounds]
-        return EncodedRequest(tuple(sequences), tuple(spans), truncated)
+        return sequences, spans, truncated
 
     def _parts(
         self, text: str, template: InputTemplate, ids: Ids
@@ -256,15 +259,19 @@ class InputEncoder:
         # A prompt stands between the template and the text, so "after" starts that much later.
         shift = len(ids) - len(template.after) if template.labels_in == "after" else 0
         end = len(template.side) if template.labels_in == "side" else len(ids)
-        spans = [(start + shift, end if stop == TO_THE_END else stop + shift) for start, stop in template.spans]
+        spans = np.array(template.spans, np.int32).reshape(-1, 2)
+        to_the_end = spans[:, 1] == TO_THE_END
+        spans += shift
+        spans[to_the_end, 1] = end
         separated = template.separator is not None and template.labels_in in ("before", "after")
         return EncodedSequence(
             ids=ids,
-            label_spans=np.array(spans, np.int32).reshape(-1, 2),
+            label_spans=spans,
             separator=shift + (template.separator or 0) if separated else 0,
             side=np.array(template.side, np.int32),
             labels=tuple(labels),
             has_examples=bool(request.examples),
+            cost=len(ids) + len(template.side),
         )
 
 

@@ -43,6 +43,7 @@ class TextTokenizer:
         self.prefix, self.suffix = self._special_ids()
         self._vocabulary = Vocabulary(spec["model"], self.vocabulary)
         self._forms = CompatibilityForms(self._vocabulary, self._bare_ids, self._normalised)
+        self.knows, self.reads = self._vocabulary.knows, self._vocabulary.reads
         self.ids_of_label = lru_cache(maxsize=4096)(self._label_ids)
         self.reads_label = lru_cache(maxsize=4096)(self._reads_label)
 
@@ -68,9 +69,8 @@ class TextTokenizer:
     def batch(self, texts: Sequence[str], *, first: bool = False) -> list[Ids]:
         """Ids of many pieces at once, on all cores."""
         tokenizer = self._first if first else self._inner
-        encodings = tokenizer.encode_batch_fast(
-            [self._forms.replaced(text) for text in texts], add_special_tokens=False
-        )
+        plain = list(map(self._forms.replaced, texts))
+        encodings = tokenizer.encode_batch_fast(plain, add_special_tokens=False)
         return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
 
     def offsets(self, text: str, *, first: bool = False) -> NDArray[np.int64]:
@@ -78,14 +78,6 @@ class TextTokenizer:
         tokenizer = self._first if first else self._inner
         encoding = tokenizer.encode(self._forms.replaced(text), add_special_tokens=False)
         return self._forms.original_spans(text, np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2))
-
-    def knows(self, ids: Ids) -> bool:
-        """Whether the vocabulary knows all tokens of a text."""
-        return self._vocabulary.knows(ids)
-
-    def reads(self, text: str, ids: Ids) -> bool:
-        """Whether the vocabulary knows enough of a text, whose `ids` are given, to judge it."""
-        return self._vocabulary.reads(text, ids)
 
     def _label_ids(self, label: str) -> tuple[int, ...]:
         return tuple(self.ids(label).tolist())

@@ -65,7 +65,10 @@ class Vocabulary:
 
     def reads(self, text: str, ids: Ids) -> bool:
         """Whether enough of a text is read, see `LEAST_READ`; ``ids`` are its tokens."""
-        if self.unknown is None or not (unread := self._unread(ids)).any():
+        if self.unknown is None or not ((ids == self.unknown).any() or self._is_letter[ids].any()):
+            return True
+        unread = self._unread(ids)
+        if not unread.any():
             return True
         total = sum(map(_letters, text.split()))
         return bool(total and self._letters[ids][~unread].sum() >= LEAST_READ * total)
@@ -106,12 +109,14 @@ class CompatibilityForms:
 
     def replaced(self, text: str) -> str:
         """The text in plain forms; mostly the text itself."""
+        if text.isascii():  # nothing of it has another form
+            return text
         forms = self._forms(text)
         return text.translate(forms) if forms else text
 
     def original_spans(self, text: str, spans: NDArray[np.int64]) -> NDArray[np.int64]:
         """Turn code-point ranges of `replaced`, shape (spans, 2), into those of the text, whole characters each."""
-        forms = self._forms(text)
+        forms = {} if text.isascii() else self._forms(text)
         if not forms:
             return spans
         starts = np.cumsum([0, *(len(forms.get(ord(character), character)) for character in text)])
@@ -120,7 +125,7 @@ class CompatibilityForms:
 
     def _forms(self, text: str) -> dict[int, str]:
         """What is replaced in a text, by code point."""
-        if self._vocabulary.unknown is None or text.isascii():
+        if self._vocabulary.unknown is None:
             return {}
         return {ord(one): plain for one in set(text) if not one.isascii() and (plain := self._plain(one)) is not None}
 

@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
+from itertools import islice
+from operator import attrgetter
 
 import numpy as np
 
@@ -87,10 +89,9 @@ class LocalScorer(Reloadable, ABC):
         """Tokenise requests for `score_encoded`, which together give what `score` gives.
 
         Raises:
-            InputError: a request that cannot be encoded.
+            InputError: a request that cannot be encoded; it quotes the text, and `score` says which request it is of.
         """
-        with naming(lambda: request_places(requests)):
-            return self._encoder.encode(requests)
+        return self._encoder.encode(requests)
 
     def score_encoded(self, encoded: Sequence[EncodedRequest]) -> list[Logits]:
         """Return the raw logits of encoded requests; results and other errors are those of `score`."""
@@ -137,7 +138,7 @@ class LocalScorer(Reloadable, ABC):
         """Batch a chunk and start it where the device works beside us; the result finishes it."""
         sequences = [item for request in encoded for item in request.sequences]
         plan = plan_batches(
-            [item.cost for item in sequences],
+            list(map(attrgetter("cost"), sequences)),
             [len(item.labels) for item in sequences],
             max_tokens=self._max_batch_tokens,
             padded=self._pads,
@@ -165,7 +166,7 @@ class LocalScorer(Reloadable, ABC):
             for i, row in zip(batch, logits, strict=True):
                 rows[i] = row
         ordered = iter(rows)
-        return [request.assemble([next(ordered) for _ in request.sequences]) for request in encoded]
+        return [request.assemble(list(islice(ordered, len(request.sequences)))) for request in encoded]
 
     def _launch_to_fit(self, batch: list[EncodedSequence]) -> Waiting:
         """Start a batch, in halves of halves if the device's memory is too small for it."""

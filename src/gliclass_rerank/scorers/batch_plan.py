@@ -28,7 +28,7 @@ def plan_batches(
     """
     open_batch: dict[int, tuple[list[int], int]] = {}  # what a kind is filled into, and its tokens so far
     planned: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
         batch, tokens = open_batch.get(kinds[index], ([], 0))
         tokens += lengths[batch[0]] if padded and batch else lengths[index]
         if not batch or tokens > max_tokens:

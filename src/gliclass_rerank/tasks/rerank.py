@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, count, islice, repeat
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -192,7 +192,7 @@ class Reranker:
             options: those of `rank`.
         """
         wanted = options or RankOptions()
-        jobs = [_pair(pair) for pair in pairs]
+        jobs = list(map(_pair, pairs))
         given = [None] * len(jobs) if first_stage_scores is None else first_stage_scores
         if len(given) != len(jobs):
             raise InputError(f"first_stage_scores: expected one for each of the {len(jobs)} queries, got {len(given)}")
@@ -201,7 +201,7 @@ class Reranker:
             _Ranking(_queries(query), _passages(passages), _standardised(scores, len(passages)), resolved)
             for (query, passages), scores in zip(jobs, given, strict=True)
         ]
-        requests = ((ranking, i, request) for ranking in rankings for i, request in enumerate(ranking.requests()))
+        requests = chain.from_iterable(zip(repeat(one), count(), one.requests()) for one in rankings)
         with naming(lambda: _places(rankings, resolved)):
             # Chunks of requests are built in turn, and gone with their logits before the next one.
             while chunk := list(islice(requests, CHUNK)):
@@ -211,7 +211,8 @@ class Reranker:
                     refuse_unread(asked, rows)
                 for (ranking, i, _), row in zip(chunk, rows, strict=True):
                     ranking.add(i, row)
-                del chunk, asked, rows
+                rows.clear()
+                del chunk, asked
         return [ranking.ranked() for ranking in rankings]
 
     def _resolved(self, options: RankOptions) -> _Options:
@@ -241,13 +242,13 @@ def _queries(query: str | Sequence[str]) -> tuple[str, ...]:
     if not queries:
         raise InputError("query: expected at least one, got none")
     names = ["query"] if len(queries) == 1 else [f"query {i}" for i in range(len(queries))]
-    return tuple(check_text(item, name) for item, name in zip(queries, names, strict=True))
+    return tuple(map(check_text, queries, names))
 
 
 def _passages(passages: Sequence[str]) -> tuple[str, ...]:
     if isinstance(passages, str) or not isinstance(passages, Sequence):
         raise InputError(f"passages: expected a sequence of strings, got {type(passages).__name__}")
-    return tuple(check_text(passage, f"passage {i}") for i, passage in enumerate(passages))
+    return tuple([check_text(passage, f"passage {i}") for i, passage in enumerate(passages)])
 
 
 def _places(rankings: Sequence[_Ranking], options: _Options) -> Places:
@@ -308,23 +309,26 @@ class _Ranking:
         if not self.passages:
             return
         if self._options.as_label:  # the scorer divides what does not fit in one pass
-            yield from (ScoreRequest(query, tuple(self.passages), long_text="error") for query in self.queries)
+            passages = tuple(self.passages)
+            yield from (ScoreRequest.of_checked(query, passages, long_text="error") for query in self.queries)
             return
         labels = (*self.queries, *self._options.criteria)
         for passage in self.passages:
-            yield ScoreRequest(passage, labels, long_text=self._options.long_text)
+            yield ScoreRequest.of_checked(passage, labels, long_text=self._options.long_text)
 
     def add(self, i: int, row: FloatArray) -> None:
         """Take the logits of request i."""
         self._logits[i] = row
-        is_read = readable(row)
-        if not is_read.all():
-            self._unread.update(np.flatnonzero(~is_read).tolist() if self._options.as_label else [i])
-        if isinstance(row, Logits) and not self._options.as_label:
-            if row.truncated:
-                self._truncated.add(i)
-            if len(row.spans) > 1:
-                self._windows[i] = _best_window(row, len(self.queries), self._options.fuse)
+        if not isinstance(row, Logits):
+            return
+        if row.unread_text or row.unread_labels:
+            self._unread.update(np.flatnonzero(~readable(row)).tolist() if self._options.as_label else [i])
+        if self._options.as_label:
+            return
+        if row.truncated:
+            self._truncated.add(i)
+        if len(row.spans) > 1:
+            self._windows[i] = _best_window(row, len(self.queries), self._options.fuse)
 
     def ranked(self) -> list[Ranked]:
         """The ranking, once all logits are there."""

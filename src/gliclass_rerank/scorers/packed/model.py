@@ -238,5 +238,5 @@ def _packed_encoder(model: GLiClassModel, max_length: int, compiled: bool) -> nn
 
 def _dummy(length: int) -> EncodedSequence:
     return EncodedSequence(
-        np.zeros(length, np.int32), np.array([[0, 1]], np.int32), 0, np.zeros(0, np.int32), ("",), False
+        np.zeros(length, np.int32), np.array([[0, 1]], np.int32), 0, np.zeros(0, np.int32), ("",), False, length
     )

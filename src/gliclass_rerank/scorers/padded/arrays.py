@@ -34,7 +34,7 @@ def text_inputs(batch: Sequence[EncodedSequence], pad_id: int) -> dict[str, Padd
 
 def label_spans(batch: Sequence[EncodedSequence]) -> Padded:
     """Where labels are pooled from, shape (B, C, 2); a pass with fewer labels is filled up with the first token."""
-    spans = np.zeros((len(batch), max(len(item.label_spans) for item in batch), 2), np.int64)
+    spans = np.zeros((len(batch), max([len(item.label_spans) for item in batch]), 2), np.int64)
     spans[..., 1] = 1
     for row, item in zip(spans, batch, strict=True):
         row[: len(item.label_spans)] = item.label_spans

@@ -52,11 +52,12 @@ def label_logits(
     known: list[str] = distinct.tolist()
     together = not alone and fit_one_pass(scorer, known, examples)
     groups = [tuple(known)] if together else [(label,) for label in known]
+    shown = tuple(examples)
     at_once = max(1, REQUESTS_PER_CHUNK // len(groups))
     made: list[FloatArray] = []
     for start in range(0, len(queries), at_once):
         asked = [(query, group) for query in queries[start : start + at_once] for group in groups]
-        requests = [ScoreRequest(*pair, examples=tuple(examples)) for pair in asked]
+        requests = [ScoreRequest.of_checked(*pair, examples=shown) for pair in asked]
         rows = yield requests
         if unreadable == "error":
             refuse_unread(requests, rows)
