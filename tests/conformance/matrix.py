@@ -1,4 +1,4 @@
-"""What was found of each client: checked against the library, and told as JSON and as a table."""
+"""Results of the clients: compared with the library, written as JSON and as a Markdown table."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ BEGIN, END = "<!-- clients -->", "<!-- /clients -->"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One client.
+    """Results of one client.
 
     Attributes:
-        versions: of its distributions.
-        setup: what its users write.
-        calls: routes that it called.
-        rankings: ways to ask whose rankings were compared.
-        difference: largest between a score over HTTP and the library's.
-        refusals: what its user sees, by case.
-        problems: what is not as it should be; none if the client works.
+        versions: versions of its distributions.
+        setup: code that its users write.
+        calls: HTTP routes that it called.
+        rankings: names of the requests whose rankings were compared.
+        difference: largest difference between a score over HTTP and the library's.
+        refusals: error that its user sees, by case.
+        problems: failures; empty if the client works.
     """
 
     client: str
@@ -42,14 +42,14 @@ class Row:
 
 
 class Judge:
-    """Compares rankings with the library's own."""
+    """Compares rankings with those of the library."""
 
     def __init__(self, reranker: Reranker) -> None:
         self._reranker = reranker
         self._expected = reranker.rank(QUERY, DOCUMENTS)
 
     def row(self, report: dict[str, Any]) -> Row:
-        """Read a line that a script wrote."""
+        """Check the report of a script."""
         problems, differences = list(report["problems"]), [0.0]
         for name, hits in report["rankings"].items():
             expected = self._expected[: _count(name)]
@@ -74,7 +74,7 @@ class Judge:
         return problems
 
     def _span_problems(self, document: str, spans: Sequence[tuple[int, int, float]]) -> list[str]:
-        """The spans are the document's two best sentences, scored as passages are."""
+        """Check that the spans are the document's two best sentences, scored as passages."""
         sentences = [document[one.start : one.end] for one in split_sentences(document)]
         best = self._reranker.rank(QUERY, sentences, top_n=min(2, len(sentences)))
         expected = [(sentences[one.index], one.score) for one in best]
@@ -86,12 +86,12 @@ class Judge:
 
 
 def _count(ranking: str) -> int:
-    """How many documents a ranking has, by its name: "top 3" or else all."""
+    """Return the length of a ranking by its name: "top 3", or all documents."""
     return int(ranking.removeprefix("top ")) if ranking.startswith("top ") else len(DOCUMENTS)
 
 
 def table(rows: Sequence[Row], date: str) -> str:
-    """The rows in Markdown: a table of the clients that are installed, a sentence of what is plain HTTP."""
+    """Format the rows in Markdown: a table of installed clients, and a sentence on plain HTTP requests."""
     lines = ["| client | set up with | calls | wrong key | busy (429) |", "|---|---|---|---|---|"]
     for row in rows:
         if row.versions:
@@ -101,13 +101,15 @@ def table(rows: Sequence[Row], date: str) -> str:
             lines.append(f"| {' | '.join(told)} |")
     plain = ", ".join(f"{row.client} ({_calls(row)})" for row in rows if not row.versions)
     difference = max(row.difference for row in rows)
-    scores = f"scores within {difference:.0e} of its own" if difference else "its very scores"
+    scores = f"scores within {difference:.0e} of the library's" if difference else "the same scores"
     lines += [
         "",
-        f"Run on {date} by `make conformance`: each gave the library's own order of {len(DOCUMENTS)} passages, equal "
-        f"and long ones\namong them, and {scores}. `URL` is the service's. The last two columns are what users of the "
-        "client see; errors\nlike `KeyError` are of clients that look at no status. Requests of others, sent as plain "
-        f"HTTP, were answered\nlikewise: {plain}.",
+        f"`make conformance` ran these clients on {date}. Each received the library's order of {len(DOCUMENTS)} "
+        f"passages and\n{scores}. Some of the passages are equal and some are long. The last two columns show the "
+        "error that\nthe user of the client sees. Errors such as `KeyError` come from clients that ignore the HTTP "
+        "status.",
+        "",
+        f"Requests in the format of other clients were sent as plain HTTP and gave the same ranking: {plain}.",
     ]
     return "\n".join(lines)
 
@@ -122,40 +124,40 @@ def _refusal(refusal: str | None) -> str:
     return refusal if " " in refusal else f"`{refusal}`"
 
 
-def put_into(readme: Path, text: str) -> bool:
-    """Put a table between its marks; False if there are none."""
-    old = readme.read_text("utf-8")
+def put_into(page: Path, text: str) -> bool:
+    """Put a table between its marks; return False if the page has none."""
+    old = page.read_text("utf-8")
     if BEGIN not in old or END not in old:
         return False
-    readme.write_text(_with_table(old, text), "utf-8")
+    page.write_text(_with_table(old, text), "utf-8")
     return True
 
 
-def is_in(readme: Path, text: str) -> bool:
-    """Whether this very table stands between the marks."""
-    old = readme.read_text("utf-8")
+def is_in(page: Path, text: str) -> bool:
+    """Return whether this table stands between the marks."""
+    old = page.read_text("utf-8")
     return BEGIN in old and END in old and _with_table(old, text) == old
 
 
-def _with_table(readme: str, text: str) -> str:
-    head, tail = readme.split(BEGIN)[0], readme.split(END)[1]
+def _with_table(page: str, text: str) -> str:
+    head, tail = page.split(BEGIN)[0], page.split(END)[1]
     return f"{head}{BEGIN}\n{text}\n{END}{tail}"
 
 
 def save(path: Path, rows: Sequence[Row], about: Mapping[str, str]) -> None:
-    """Write rows, and what else is to be known of a run, as JSON."""
+    """Write the rows and the facts about the run as JSON."""
     found = {**about, "passages": len(DOCUMENTS), "clients": [asdict(row) for row in rows]}
     path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
 def saved_table(path: Path) -> str:
-    """The table of what `save` wrote."""
+    """Return the table of a file that `save` wrote."""
     found = json.loads(path.read_text("utf-8"))
     return table([Row(**one) for one in found["clients"]], found["date"])
 
 
 def is_saved(path: Path, rows: Sequence[Row]) -> bool:
-    """Whether a file has these very rows, whatever the last digits of their scores."""
+    """Return whether a file has these rows, differences in scores aside."""
     if not path.is_file():
         return False
     saved = [Row(**one) for one in json.loads(path.read_text("utf-8"))["clients"]]

@@ -1,11 +1,11 @@
-"""Call the real service with the real clients, and compare what they get with the library in this process.
+"""Call the real service with the real clients and compare their results with the library in this process.
 
     python tests/conformance/run.py [--write | --table] [ENVIRONMENT ...]
 
-The environments of the clients are made below build/conformance once. With ``--write`` and all environments, what was
-found goes into matrix.json beside this file and into the README; without, it is compared with both. With ``--table``
-no client is called: the README's table is made of matrix.json. Exits 1 if a client does not work, or works otherwise
-than those files say.
+The environments of the clients are created once, below build/conformance. ``--write`` needs all environments. It stores
+the results in matrix.json beside this file and in the table of docs/service.md. Without it, the results are compared
+with both files. ``--table`` calls no client and makes the table from matrix.json. The exit status is 1 if a client
+fails, or if its results differ from the files.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from gliclass_rerank import Reranker, load_scorer
 
 HERE = Path(__file__).parent
 MATRIX = HERE / "matrix.json"
-README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "service.md"
 BUILD = ROOT / "build" / "conformance"
 KEY = "sk-conformance"
 PATIENCE = 900.0  # seconds of one script
 
 
 def main() -> None:
-    """Try the clients of some environments, by default of all."""
+    """Run the clients of the given environments, by default of all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("environments", nargs="*", metavar="ENVIRONMENT", help=", ".join(ENVIRONMENTS))
-    parser.add_argument("--write", action="store_true", help="matrix.json and the README's table")
-    parser.add_argument("--table", action="store_true", help="the README's table alone, of matrix.json")
+    parser.add_argument("--write", action="store_true", help="write matrix.json and the table of docs/service.md")
+    parser.add_argument("--table", action="store_true", help="write the table alone, from matrix.json")
     options = parser.parse_args()
     if options.table:
         write_table(saved_table(MATRIX))
@@ -52,7 +52,7 @@ def main() -> None:
     if unknown := set(names) - set(ENVIRONMENTS):
         parser.error(f"expected some of {', '.join(ENVIRONMENTS)}, got {', '.join(unknown)}")
     if options.write and set(names) != set(ENVIRONMENTS):
-        parser.error("--write wants all environments, or the table would lose rows")
+        parser.error("--write needs all environments, or the table would lose rows")
     pythons = {name: python_of(name, BUILD) for name in names}
     judge, rows = Judge(Reranker("mini")), []
     for report in reports(pythons):
@@ -63,13 +63,13 @@ def main() -> None:
     if options.write:
         write(rows)
     elif len(names) == len(ENVIRONMENTS) and not is_saved(MATRIX, rows):
-        sys.exit(f"{MATRIX.name} tells something else; run `make conformance`")
-    elif not is_in(README, saved_table(MATRIX)):
-        sys.exit(f"the table in {README.name} is not that of {MATRIX.name}; run this with --table")
+        sys.exit(f"{MATRIX.name} has other results; run `make conformance`")
+    elif not is_in(PAGE, saved_table(MATRIX)):
+        sys.exit(f"the table in {PAGE.name} differs from {MATRIX.name}; run this with --table")
 
 
 def reports(pythons: dict[str, Path]) -> Iterator[dict[str, Any]]:
-    """What the scripts write, a client each."""
+    """Yield the reports of the scripts, one for each client."""
     with ExitStack() as running:
         locked = running.enter_context(service(BUILD / "locked.log", {"api_key": KEY}))
         single = running.enter_context(service(BUILD / "single.log", {"max_concurrent_requests": "1"}))
@@ -79,7 +79,7 @@ def reports(pythons: dict[str, Path]) -> Iterator[dict[str, Any]]:
 
 
 def run_script(python: Path, script: str, arguments: Sequence[str]) -> list[dict[str, Any]]:
-    """Run a script in its environment. One that fails leaves a report that says so."""
+    """Run a script in its environment; a failure becomes a report with a problem."""
     done = subprocess.run(
         [python, HERE / "clients" / f"{script}.py", *arguments],
         input=json.dumps({"query": QUERY, "documents": DOCUMENTS}),
@@ -96,14 +96,14 @@ def run_script(python: Path, script: str, arguments: Sequence[str]) -> list[dict
 
 
 def tell(row: Row) -> None:
-    """Say how a client did."""
+    """Print the result of a client."""
     sys.stdout.write(f"{'fails' if row.problems else 'works'}  {row.client}  {', '.join(row.calls)}\n")
     sys.stdout.writelines(f"    {problem}\n" for problem in row.problems)
     sys.stdout.flush()
 
 
 def write(rows: Sequence[Row]) -> None:
-    """Keep what was found."""
+    """Write the results to matrix.json and to the page."""
     info, date = load_scorer("mini").info, datetime.now(timezone.utc).date().isoformat()
     about = {"date": date, "gliclass_rerank": gliclass_rerank.__version__, "model": f"{info.name} {info.revision}"}
     save(MATRIX, rows, about | {"python": platform.python_version()})
@@ -111,9 +111,9 @@ def write(rows: Sequence[Row]) -> None:
 
 
 def write_table(text: str) -> None:
-    """Put a table into the README, or show it where there is no place for it."""
-    if not put_into(README, text):
-        sys.stdout.write(f"{README.name} has no marks for the table:\n\n{text}\n")
+    """Put a table into the page, or print it if the page has no marks."""
+    if not put_into(PAGE, text):
+        sys.stdout.write(f"{PAGE.name} has no marks for the table:\n\n{text}\n")
 
 
 if __name__ == "__main__":

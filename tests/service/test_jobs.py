@@ -92,6 +92,14 @@ def test_thresholds_are_kept_to() -> None:
     assert all(row == [] for row in found)
 
 
+def test_first_stage_scores_count_in_a_job_as_in_the_reranker() -> None:
+    scores = [float(i) for i in range(len(RERANK["documents"]))]
+    found: Any = run_job(OverlapScorer(), "rerank", RERANK | {"first_stage_scores": scores})
+    expected = Reranker(OverlapScorer()).rank(RERANK["query"], RERANK["documents"], first_stage_scores=scores)
+    assert [one["index"] for one in found["results"]] == [one.index for one in expected]
+    assert found != run_job(OverlapScorer(), "rerank", RERANK)
+
+
 @pytest.mark.parametrize("top_n", [None, 0, 1, 2, 9])
 def test_rankings_are_the_rerankers(top_n: int | None) -> None:
     expected = Reranker(OverlapScorer()).rank("the salt sea", TEXTS, top_n=top_n or None)
@@ -136,6 +144,8 @@ def test_what_is_not_read_is_told() -> None:
         ("rerank", RERANK | {"query": ""}, "query"),
         ("rerank", RERANK | {"top_n": -1}, "top_n"),
         ("rerank", RERANK | {"long_text": "cut"}, "long_text"),
+        ("rerank", RERANK | {"first_stage_scores": [1.0]}, "first_stage_scores: expected one for each of"),
+        ("rerank", RERANK | {"first_stage_scores": ["high"] * len(TEXTS)}, "first_stage_scores"),
         ("guess", {}, "expected one of 'predict', 'rerank'"),
     ],
 )

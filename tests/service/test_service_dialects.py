@@ -176,6 +176,22 @@ def test_long_documents_are_read_as_asked(client: TestClient, path: str) -> None
     assert scores["truncate"] < scores["window"] == scores["default"]
 
 
+@pytest.mark.parametrize("path", ["/rerank", "/v1/rerank", "/v2/rerank"])
+def test_first_stage_scores_are_fused_as_in_the_library(client: TestClient, path: str) -> None:
+    scores = [0.5, -3.0, 12.0]
+    fused = post(client, path, query=QUERY, documents=DOCUMENTS[:3], first_stage_scores=scores)["results"]
+    expected = Reranker(OverlapScorer()).rank(QUERY, DOCUMENTS[:3], first_stage_scores=scores)
+    assert [(one["index"], one["relevance_score"]) for one in fused] == [(one.index, one.score) for one in expected]
+    alone = post(client, path, query=QUERY, documents=DOCUMENTS[:3])["results"]
+    assert [one["relevance_score"] for one in alone] != [one["relevance_score"] for one in fused]
+
+
+def test_first_stage_scores_are_one_a_document(client: TestClient) -> None:
+    response = client.post("/rerank", json={"query": "a", "documents": ["b", "c"], "first_stage_scores": [1.0]})
+    assert response.status_code == 422
+    assert "first_stage_scores: expected 2 finite scores" in response.json()["message"]
+
+
 def test_a_list_longer_than_the_documents_is_all_of_them(client: TestClient) -> None:
     assert order(post(client, "/v2/rerank", **V2, top_n=10**30)["results"]) == RANKED
 

@@ -92,6 +92,8 @@ async def submit_rerank(body: RerankBody, request: Request) -> Response:
     payload: dict[str, JsonValue] = {"query": call.query, "documents": list(call.passages)}
     if call.top_n is not None:
         payload["top_n"] = call.top_n
+    if call.first_stage_scores is not None:
+        payload["first_stage_scores"] = list(call.first_stage_scores)
     if call.long_text != "window":
         payload["long_text"] = call.long_text
     payload |= {name: True for name in ("return_documents", "raw_scores") if getattr(body, name)}

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, Field, JsonValue, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from gliclass_rerank import Classifier, GLiClassRerankError, InputError, ModelInfo, Ranked, Reranker, Scorer
 from gliclass_rerank.types import LongText, check_text
@@ -62,17 +62,35 @@ class PredictPayload(BaseModel):
 class RerankPayload(BaseModel):
     """The payload of a "rerank" job; a ``top_n`` of 0 means all, as at `/rerank`."""
 
+    model_config = ConfigDict(allow_inf_nan=False)
+
     query: Text
     documents: Texts
     top_n: int | None = Field(None, ge=0)
     return_documents: bool = False
     raw_scores: bool = False
     long_text: LongText = "window"
+    first_stage_scores: Annotated[list[float], Field(fail_fast=True)] | None = None
 
     def run(self, scorer: Scorer) -> JsonValue:
         """``{"model", "results": [{"index", "relevance_score"}]}``, best first."""
-        ranking = Reranker(scorer).rank(self.query, self.documents, top_n=self.top_n or None, long_text=self.long_text)
+        ranking = Reranker(scorer).rank(
+            self.query,
+            self.documents,
+            top_n=self.top_n or None,
+            long_text=self.long_text,
+            first_stage_scores=self.first_stage_scores,
+        )
         return {"model": scorer.info.name, "results": [self._result(ranked) for ranked in ranking]}
+
+    @model_validator(mode="after")
+    def _one_score_a_document(self) -> RerankPayload:
+        given = self.first_stage_scores
+        if given is not None and len(given) != len(self.documents):
+            raise ValueError(
+                f"first_stage_scores: expected one for each of {len(self.documents)} documents, got {len(given)}"
+            )
+        return self
 
     def _result(self, ranked: Ranked) -> JsonValue:
         score = ranked.logit if self.raw_scores else ranked.score
