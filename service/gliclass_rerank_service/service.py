@@ -21,7 +21,7 @@ from gliclass_rerank_service.queue import BatchingScorer
 from gliclass_rerank_service.settings import Settings, read_keys
 
 if TYPE_CHECKING:
-    from gliclass_rerank_service.jobs.local import Jobs
+    from gliclass_rerank_service.jobs.base import Jobs
 
 PREPARING_THREADS = 4  # they only build requests and read logits; nothing waits on them
 
@@ -58,7 +58,7 @@ class Service:
         self._jobs: Jobs | None = None
         self._keys = read_keys(settings)
         self.scorer = scorer if isinstance(scorer, BatchingScorer) else self._batching(scorer)
-        self.metrics.watch(self)
+        self.metrics.watch(self.scorer.stats, lambda: self.in_flight)
 
     def _batching(self, scorer: Scorer) -> BatchingScorer:
         return BatchingScorer(
@@ -85,7 +85,7 @@ class Service:
         Raises:
             MissingExtraError: a broker is set, and what talks to it is not installed.
         """
-        from gliclass_rerank_service.jobs.local import open_jobs
+        from gliclass_rerank_service.jobs.open import open_jobs
 
         with self._opening.get():
             if self._jobs is None:

@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 from fakes import INFO, OverlapScorer
 from gliclass_rerank_service import BatchingScorer, ClosedError, OverloadedError
-from gliclass_rerank_service.jobs.local import Jobs, LocalJobs, UnknownJobError, open_jobs
+from gliclass_rerank_service.jobs.base import Jobs, UnknownJobError
+from gliclass_rerank_service.jobs.local import LocalJobs
+from gliclass_rerank_service.jobs.open import open_jobs
 from gliclass_rerank_service.jobs.run import JobStatus, attempt_job, cache_key, checked_payload, run_job
 from gliclass_rerank_service.settings import read_settings
 

@@ -22,8 +22,9 @@ import pytest
 import redis
 from conftest import MINI, needs_mini
 from fakes import INFO, OverlapScorer
+from gliclass_rerank_service.jobs.base import UnknownJobError
 from gliclass_rerank_service.jobs.celery import MAX_STARTS, NAME, CeleryJobs
-from gliclass_rerank_service.jobs.local import UnknownJobError, open_jobs
+from gliclass_rerank_service.jobs.open import open_jobs
 from gliclass_rerank_service.jobs.redis_store import JobStore
 from gliclass_rerank_service.jobs.run import JobStatus, cache_key, checked_payload, run_job
 from gliclass_rerank_service.settings import Settings, read_settings

@@ -25,7 +25,7 @@ from gliclass_rerank_service.observability.request_stats import stats_of
 from gliclass_rerank_service.service import Service, service_of
 
 if TYPE_CHECKING:
-    from gliclass_rerank_service.jobs.local import Executor
+    from gliclass_rerank_service.jobs.base import Executor
     from gliclass_rerank_service.jobs.run import JobKind, JobStatus
 
 T = TypeVar("T")
@@ -137,7 +137,7 @@ def _submitted(service: Service, kind: JobKind, payload: dict[str, JsonValue]) -
 
 
 def _status(service: Service, task_id: str) -> tuple[Executor, JobStatus]:
-    from gliclass_rerank_service.jobs.local import UnknownJobError
+    from gliclass_rerank_service.jobs.base import UnknownJobError
 
     try:
         return service.jobs.executor, service.jobs.status(task_id)

@@ -37,7 +37,7 @@ from kombu.exceptions import OperationalError
 from pydantic import JsonValue
 
 from gliclass_rerank import GLiClassRerankError, ModelInfo, OptionError, Scorer, ServiceError, load_scorer
-from gliclass_rerank_service.jobs.local import Executor, UnknownJobError
+from gliclass_rerank_service.jobs.base import Executor, UnknownJobError
 from gliclass_rerank_service.jobs.redis_store import SERVICES_RETRIES, WORKERS_RETRIES, JobStore, StartedJob
 from gliclass_rerank_service.jobs.run import JobKind, JobStatus, attempt_job, cache_key, checked_payload
 from gliclass_rerank_service.queue import ClosedError, OverloadedError
@@ -56,7 +56,7 @@ logger = logging.getLogger("gliclass_rerank.jobs")
 
 
 class CeleryJobs:
-    """Jobs that are run by workers. See `gliclass_rerank_service.jobs.local.Jobs`.
+    """Jobs that are run by workers. See `gliclass_rerank_service.jobs.base.Jobs`.
 
     Args:
         settings: with a ``broker_url``; see the top of this file.

@@ -1,15 +1,7 @@
-"""Jobs: work that is answered later. Submitted for an id, by which its status is asked until the result expires.
-
-    GLiClassRerankError
-    └── UnknownJobError                                 no job of that id, or its result has expired
-
-Without a broker they run in this process (`LocalJobs`), and end with it. With one they run on workers and outlive every
-single process (`gliclass_rerank_service.jobs.celery`).
-"""
+"""Jobs in this process: one after the other, lost when it ends."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import threading
 import time
@@ -17,21 +9,18 @@ import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol
 
 from pydantic import JsonValue
 
-from gliclass_rerank import Example, GLiClassRerankError, MissingExtraError, ModelInfo, Scorer, ScoreRequest
+from gliclass_rerank import Example, ModelInfo, Scorer, ScoreRequest
 from gliclass_rerank.models.encoding import chunk_sizes
 from gliclass_rerank.scorers.batch_plan import chunked
 from gliclass_rerank.scoring import labels_share_pass
 from gliclass_rerank.types import FloatArray
 from gliclass_rerank_service.errors import TooLargeError
+from gliclass_rerank_service.jobs.base import Executor, UnknownJobError
 from gliclass_rerank_service.jobs.run import JobKind, JobStatus, attempt_job, checked_payload
 from gliclass_rerank_service.queue import ClosedError, OverloadedError
-from gliclass_rerank_service.settings import Settings
-
-Executor = Literal["in-process", "celery"]
 
 KEPT_PER_WAITING = 100  # results that are kept, for each job that may wait
 # A step of a job: large enough for full batches, small enough to find room in the queue beside other callers.
@@ -40,70 +29,6 @@ STEP_CHARACTERS = 60_000
 LONGEST_PAUSE = 1.0  # seconds before a step is tried again
 SHUT_DOWN = "the service was shut down before the job was done; submit it again"
 PROCESSING = JobStatus("processing")
-
-
-class UnknownJobError(GLiClassRerankError):
-    """There is no job of that id, or its result has expired."""
-
-    def __init__(self, task_id: str) -> None:
-        super().__init__(f"job {task_id!r:.60}: there is none; its result may have expired, submit it again")
-
-
-class Jobs(Protocol):
-    """Where jobs go. Safe to call from many threads; both calls may block for a while where a broker is involved."""
-
-    @property
-    def executor(self) -> Executor: ...
-
-    def submit(self, kind: JobKind, payload: Mapping[str, JsonValue]) -> str:
-        """Accept a job and return its id.
-
-        Raises:
-            InputError: a payload that is none.
-            OverloadedError: no more jobs can be taken now.
-            ClosedError: jobs are closed.
-            ServiceError: the broker cannot be reached; the job is not accepted.
-        """
-        ...
-
-    def status(self, task_id: str) -> JobStatus:
-        """Say how far a job is.
-
-        Raises:
-            UnknownJobError: no such job, or its result has expired.
-            ServiceError: the broker cannot be reached.
-        """
-        ...
-
-    def close(self) -> None:
-        """Accept nothing more, and let go of what is held."""
-        ...
-
-
-def open_jobs(settings: Settings, scorer: Scorer) -> Jobs:
-    """Jobs on the workers of ``settings.broker_url``, or in this process where there is none.
-
-    Args:
-        settings: ``broker_url``, ``result_url``, ``job_ttl_seconds``, ``job_visibility_seconds``, ``max_jobs``,
-            ``max_job_bytes``.
-        scorer: what jobs in this process are scored by; with a broker only its revision counts, for the cache.
-
-    Raises:
-        MissingExtraError: there is a broker, and Celery or redis is not installed.
-        OptionError: a URL that cannot be used.
-    """
-    if settings.broker_url is None:
-        return LocalJobs(
-            scorer,
-            max_jobs=settings.max_jobs,
-            max_bytes=settings.max_job_bytes,
-            ttl_seconds=settings.job_ttl_seconds,
-        )
-    if any(importlib.util.find_spec(part) is None for part in ("celery", "redis")):
-        raise MissingExtraError("jobs", "a broker for jobs")
-    from gliclass_rerank_service.jobs.celery import CeleryJobs
-
-    return CeleryJobs(settings, scorer.info)
 
 
 @dataclass(slots=True)

@@ -6,14 +6,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from gliclass_rerank_service.observability.request_stats import RequestStats
-
-if TYPE_CHECKING:
-    from gliclass_rerank_service.service import Service
+from gliclass_rerank_service.queue import BatchingStats
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60)
 SIZES = tuple(2**power for power in range(12))
@@ -54,13 +52,12 @@ class Metrics:
             "gliclass_rerank_batch_duration", "Seconds of a batch.", buckets=SECONDS, registry=registry
         )
 
-    def watch(self, service: Service) -> None:
-        """Tell the queue and the requests of ``service`` from now on."""
-        scorer = service.scorer
-        self._in_flight.set_function(lambda: service.in_flight)
-        self._queue_size.set_function(lambda: scorer.stats().queue_submissions)
-        self._queue_tokens.set_function(lambda: scorer.stats().queue_tokens)
-        self._throughput.set_function(lambda: scorer.stats().tokens_per_second or 0.0)
+    def watch(self, stats: Callable[[], BatchingStats], in_flight: Callable[[], int]) -> None:
+        """Report the queue's ``stats`` and the number of requests in flight, read anew at each scrape."""
+        self._in_flight.set_function(in_flight)
+        self._queue_size.set_function(lambda: stats().queue_submissions)
+        self._queue_tokens.set_function(lambda: stats().queue_tokens)
+        self._throughput.set_function(lambda: stats().tokens_per_second or 0.0)
 
     def count_batch(self, requests: int, tokens: int, seconds: float) -> None:
         """Count one call of the model."""
