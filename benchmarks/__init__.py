@@ -1,1 +1,1 @@
-"""Benchmarks; `gliclass-rerank bench NAME` runs one."""
+"""Benchmarks, run by `gliclass-rerank bench NAME`."""

@@ -1,11 +1,11 @@
-"""All benchmarks one after another, then the tables that are made from their results.
+"""Run all benchmarks in sequence, then update the tables made from their results.
 
     gliclass-rerank bench all [--data DATA] [--cache CACHE] [--skip load,service]
     gliclass-rerank bench --quick    # toy data, minutes, nothing kept
 
-Each is a process of its own, with the arguments of BENCHMARKS: some samples are smaller than a script's own
-defaults. Those that read evaluation data (GLICLASS_RERANK_DATA) are left out by name where there are none.
-With --quick they read `toy_data.py`'s. It ends with what failed, and fails if anything did.
+Each benchmark is a separate process with the arguments of BENCHMARKS. Some samples are smaller than a script's
+defaults. Without evaluation data (GLICLASS_RERANK_DATA), the benchmarks that need it are skipped and listed at the
+end. With --quick they read the data of `toy_data.py`. Exits with an error that lists the failed benchmarks, if any.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from rich.console import Console
 from benchmarks.lib.eval_data import VARIABLE
 from benchmarks.lib.toy_data import write_toy_data
 
-# Collections are encoded as a whole: the small ones.
+# Collections are encoded as a whole, so only small ones.
 FRAMEWORK_SETS = "chunking_eval,cisi,cookbook_docs,cranfield,medline1033,time_news,xquad_en_ir"
 
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """A script and what it is given, in full and for --quick.
+    """A script and its arguments, in full and with --quick.
 
     Attributes:
-        reads_data: it takes ``--data``.
-        encodes: it takes ``--cache``, for vectors of all-MiniLM-L6-v2.
-        writes_to: it takes ``--out`` in a quick run; else it writes nothing then.
+        reads_data: whether it takes ``--data``.
+        encodes: whether it takes ``--cache``, for vectors of all-MiniLM-L6-v2.
+        writes_to: whether it takes ``--out`` in a quick run. If not, it writes nothing then.
     """
 
     module: str
@@ -47,7 +47,7 @@ class Benchmark:
 
     @property
     def name(self) -> str:
-        """The script's name, as `gliclass-rerank bench` takes it."""
+        """Name of the script for `gliclass-rerank bench`."""
         return self.module.rpartition(".")[2]
 
 
@@ -60,7 +60,7 @@ BENCHMARKS = (
     Benchmark("speed.stages", (), ("--quick",)),
     Benchmark("speed.labels", (), ("--quick", "--rounds", "1")),
     Benchmark("speed.scale", ("--rounds", "2"), ("--quick",)),
-    Benchmark("gpu.gpu", (), ("--quick",)),  # without a GPU a toy in full as well, and nothing is written
+    Benchmark("gpu.gpu", (), ("--quick",)),  # without a GPU always a toy run that writes nothing
     Benchmark("speed.int8", (), ("--passages", "1")),
     Benchmark("quality.first_stage_weight", (), ("--candidates", "1")),
     Benchmark(
@@ -108,8 +108,8 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     told = os.environ.get(VARIABLE)
     parser.add_argument("--data", type=Path, default=Path(told) if told else None, help=f"evaluation data; {VARIABLE}")
-    parser.add_argument("--cache", type=Path, help="folder that keeps all-MiniLM-L6-v2's vectors from run to run")
-    parser.add_argument("--skip", type=lambda names: names.split(","), default=[], help="names with commas")
+    parser.add_argument("--cache", type=Path, help="folder that caches all-MiniLM-L6-v2's vectors between runs")
+    parser.add_argument("--skip", type=lambda names: names.split(","), default=[], help="comma-separated names")
     parser.add_argument("--quick", action="store_true", help="toy data, and nothing is kept")
     options = parser.parse_args()
     options.skip = [name.replace("-", "_") for name in options.skip]
@@ -119,7 +119,7 @@ def parse_options() -> argparse.Namespace:
 
 
 def command(benchmark: Benchmark, options: argparse.Namespace, work: Path) -> list[str]:
-    """What runs a benchmark; quick results go to a folder that is thrown away."""
+    """Command line of a benchmark. Quick results go to a temporary folder."""
     line = [sys.executable, "-m", f"benchmarks.{benchmark.module}"]
     line += benchmark.quick if options.quick else benchmark.full
     if benchmark.reads_data:

@@ -1,1 +1,1 @@
-"""The GPU path, checked and measured."""
+"""Checks and speed of the models on GPUs."""

@@ -1,4 +1,4 @@
-"""What has to hold on a GPU before its speed means anything: three checks of a model, as numbers and a verdict each."""
+"""Correctness checks of a model on a GPU, each with its numbers and whether it passed."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from gliclass_rerank.scorers.base import LocalScorer
 from gliclass_rerank.scorers.torch import TorchScorer
 from gliclass_rerank.types import FloatArray
 
-NARROW, PACKED = 5e-2, 1e-2  # absolute differences of logits that are allowed
+NARROW, PACKED = 5e-2, 1e-2  # allowed absolute differences of logits
 APART = 2 * NARROW  # logits of a well separated pair differ by more
 ABSURD = 10**9  # tokens of a pass
-SPARE = 64 * 1024**2  # bytes that are left when memory is made short: less than a large batch of any model takes
+SPARE = 64 * 1024**2  # bytes left free in the memory test: less than a large batch of any model needs
 
 Check = dict[str, Any]
-"""Numbers by name, and ``passed``: True, False, or None where it cannot be checked."""
+"""Numbers by name, and ``passed``: True, False, or None if it cannot be checked here."""
 
 
 def upstream_logits(model: GLiClassModel, folder: Path, requests: Sequence[ScoreRequest]) -> list[FloatArray]:
-    """Upstream's logits of each request by itself, so that nothing is padded; float32, shape (labels,)."""
+    """Upstream's logits of each request on its own, without padding, float32, shape (labels,)."""
     pipeline = UniEncoderZeroShotClassificationPipeline(
         model, transformers_tokenizer(folder), device=model.device, progress_bar=False
     )
@@ -44,7 +44,7 @@ def upstream_logits(model: GLiClassModel, folder: Path, requests: Sequence[Score
 
 
 def against_upstream(scores: Sequence[FloatArray], reference: Sequence[FloatArray]) -> Check:
-    """Our logits in the narrow type against upstream's in fp32, and the order that both give."""
+    """Compare our logits in the narrow type with upstream's in fp32, by value and by order."""
     ours, theirs = np.concatenate(scores), np.concatenate(reference)
     apart = theirs[:, None] - theirs[None, :] > APART
     swapped = int((apart & (ours[:, None] <= ours[None, :])).sum())
@@ -52,7 +52,7 @@ def against_upstream(scores: Sequence[FloatArray], reference: Sequence[FloatArra
     return {
         "largest_difference": largest,
         "allowed": NARROW,
-        "spread": float(theirs.std()),  # of the logits themselves, to judge the difference by
+        "spread": float(theirs.std()),  # of the logits themselves, as a scale for the difference
         "pairs_apart": int(apart.sum()),
         "pairs_swapped": swapped,
         "passed": largest <= NARROW and not swapped,
@@ -62,14 +62,14 @@ def against_upstream(scores: Sequence[FloatArray], reference: Sequence[FloatArra
 def packed_against_padded(
     model: GLiClassModel, folder: Path, scorer: TorchScorer, requests: Sequence[ScoreRequest]
 ) -> Check:
-    """The same weights packed and padded: in fp32, which judges the packing, and in bf16, which tells of the kernels.
+    """Compare packed and padded passes of the same weights, in fp32 (tests the packing) and bf16 (includes kernels).
 
-    Two bf16 kernels round differently, and the more so the deeper the model; `against_upstream` bounds that.
+    Two bf16 kernels round differently, and more so in deeper models. `against_upstream` bounds that difference.
 
     Args:
-        model: upstream's in fp32, of which copies are made.
+        model: upstream's in fp32, which is copied.
         folder: its checkpoint.
-        scorer: of the checkpoint; the copies run where it runs.
+        scorer: of the checkpoint. The copies run on its device.
     """
     checkpoint = read_checkpoint(folder)
     found: Check = {"allowed": PACKED}
@@ -79,7 +79,7 @@ def packed_against_padded(
         def copied(packed: bool, info: ModelInfo = info) -> TorchScorer:
             return TorchScorer(checkpoint, info, max_batch_tokens=8192, model=copy.deepcopy(model), packed=packed)
 
-        # What is compiled already need not be compiled again.
+        # Reuse the compiled scorer if it matches.
         packed = scorer if scorer.packed and scorer.info.dtype == dtype else copied(True)
         padded = copied(False)
         found[f"largest_difference_{dtype}"] = difference(packed.score(requests), padded.score(requests))
@@ -87,7 +87,7 @@ def packed_against_padded(
 
 
 def out_of_memory(scorer: LocalScorer, requests: Sequence[ScoreRequest]) -> Check:
-    """All scores of an absurd budget while hardly any memory is left; on CUDA only."""
+    """Score with an excessive token budget and almost no free memory, and compare the scores, on CUDA only."""
     budget = scorer.max_batch_tokens
     if not torch.cuda.is_available():
         return {"passed": None}

@@ -1,21 +1,21 @@
-"""The GPU path, checked and measured in one run of under ten minutes on one large card.
+"""Check and measure the models on a GPU, in one run of under ten minutes on one large card.
 
     gliclass-rerank bench gpu            # or: python -m benchmarks.gpu.gpu
-    gliclass-rerank bench gpu --quick    # toy models, seconds; so it is, too, where there is no GPU
+    gliclass-rerank bench gpu --quick    # toy models, seconds, the default without a GPU
 
-Five models of published shapes with random weights (`gpu_models.py`), in bf16, one after another:
+Five models of published shapes with random weights (`models.py`), in bf16, one after another:
 
-- checks (`gpu_checks.py`): our logits against upstream's in fp32 on each passage by itself; packed against padded; all
-  scores there although memory runs out.
-- passages of 128 tokens a second, in calls of thousands, from strings to scores; the share of the card's own rate that
-  this is, by what the encoder needs for real tokens only (`floor.py`), also of passages that are tokenised already; and
+- checks (`checks.py`): our logits against upstream's in fp32 on each passage on its own, packed against padded passes,
+  and complete scores when memory runs out.
+- passages of 128 tokens per second, in calls of thousands, from strings to scores. Also as a share of the card's own
+  rate, by the operations that the encoder needs for real tokens only (`floor.py`), with and without tokenizing, and
   against upstream's pipeline at its default batch size and others, alternated.
-- latency of reranking 100 such passages, tokenising included.
-- samples a second by number of labels, one text at a time as the published table of the GLiClass-v3 models has it
+- latency of reranking 100 such passages, tokenizing included.
+- samples per second by number of labels, one text at a time as in the published table of the GLiClass-v3 models
   (an A6000, mean over texts of 64, 256 and 512 tokens), and batched.
 
-The card's own rate is a large square product in bf16, measured in the same run. Goals are told as met or missed. What
-was measured is written after each model, so that a run that is cut off leaves what it had. Needs the extra [bench].
+The card's own rate is that of a large square product in bf16, measured in the same run. Goals are reported as met or
+missed. Results are written after each model, so that an interrupted run keeps them. Needs the extra [bench].
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ from gliclass_rerank import ScoreRequest, load_scorer
 from gliclass_rerank.scorers.load import locate, torch_device
 from gliclass_rerank.scorers.torch import TorchScorer
 
-LIMIT = 530  # seconds of all models together
-LEAST = 25  # seconds that must be left for a model to be begun
+LIMIT = 530  # seconds for all models together
+LEAST = 25  # minimum seconds left to start another model
 PASSAGE_TOKENS, TOY_TOKENS = 128, 24
-DIFFERENT = 100  # passages; more are turns of these
+DIFFERENT = 100  # distinct passages; larger sets are rotations of these
 CHECKED_LABELS = (QUERY, "cooking rice for many people")
 
 Cells = Mapping[tuple[int, int], Cell]
@@ -102,7 +102,7 @@ def parse_options() -> argparse.Namespace:
 
 
 def card(device: torch.device) -> dict[str, object]:
-    """What is measured on; of a CPU no more than that it is one."""
+    """Description of the device, only its type for a CPU."""
     if device.type != "cuda":
         return {"name": device.type}
     properties = torch.cuda.get_device_properties(device)
@@ -119,7 +119,7 @@ def run(
     report: dict[str, Any], shapes: Mapping[str, Shape], sizes: Sizes, texts: list[str], cells: Cells,
     device: torch.device, options: argparse.Namespace, log: Console,
 ) -> dict[str, dict[str, Any]]:  # fmt: skip
-    """Measure the models while there is time, each put into the report and written when it is done."""
+    """Measure the models while time is left. Write the report after each model."""
     models: dict[str, dict[str, Any]] = {}
     report |= {"models": models, "left_out": []}
     end = time.perf_counter() + options.limit
@@ -134,7 +134,7 @@ def run(
                 folder = Path(work) / name.replace(" ", "-")
                 measure(models[name], shape, folder, sizes, texts, cells, device, report["matrix_rate"],
                         left / (len(shapes) - i), log)  # fmt: skip
-        except Exception as error:  # one broken model must not cost the figures of the others
+        except Exception as error:  # one failing model must not lose the results of the others
             traceback.print_exc()
             models[name]["error"] = f"{type(error).__name__}: {error}"
         if device.type == "cuda":
@@ -150,7 +150,7 @@ def measure(
     found: dict[str, Any], shape: Shape, folder: Path, sizes: Sizes, texts: list[str], cells: Cells,
     device: torch.device, peak: float, seconds: float, log: Console,
 ) -> None:  # fmt: skip
-    """Everything of one model in about so many seconds, put into ``found`` as it is known."""
+    """Run all checks and measurements of one model in about ``seconds``, and store the results in ``found``."""
     name, start = folder.name, time.perf_counter()
     log.log(f"{name}: made, saved and loaded")
     upstream = build(shape, folder, device)
@@ -192,13 +192,13 @@ def checks(
 
 
 def narrowed(upstream: GLiClassModel, folder: Path) -> tuple[GLiClassModel, str]:
-    """Upstream's model in bf16, else fp16, else as it is: the narrowest type that its own code runs in."""
+    """Cast upstream's model to the first type that its own code runs in: bf16, fp16 or fp32."""
     inputs = transformers_tokenizer(folder)("<<LABEL>>a<<SEP>>some text", return_tensors="pt").to(upstream.device)
     for dtype, name in ((torch.bfloat16, "bf16"), (torch.float16, "fp16")):
         try:
             with torch.inference_mode():
                 upstream.to(dtype)(**inputs, max_num_classes=1)
-        except RuntimeError:  # types that do not match somewhere in its modules
+        except RuntimeError:  # mismatched types within its modules
             continue
         return upstream, name
     return upstream.float(), "fp32"

@@ -1,8 +1,8 @@
-"""Models of the published shapes with random weights: how fast a model is does not depend on them.
+"""Models of the published shapes with random weights, since speed does not depend on the weights.
 
-Shapes are those of the published configurations: ModernBERT base and large, DeBERTa-v3 base and large, and for the edge
-model Ettin-32m, which with its head has just the 32.7M parameters that its card tells. The tokenizer is that of `mini`,
-whose ids all are within the tables of these models; the tables keep their true sizes.
+Shapes are those of the published configurations: ModernBERT base and large, DeBERTa-v3 base and large, and Ettin-32m
+for the edge model, which with its head has exactly the 32.7M parameters of its model card. The tokenizer is that of
+`mini`. Its ids are all within the embedding tables of these models, which keep their true sizes.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Shape:
         family: its backbone.
         width, layers, inner, heads: hidden size, number of layers, size of the feed-forward block, attention heads.
         vocabulary: rows of the embedding table.
-        parameters: millions, as published; None for the toys.
-        scorer: of the head.
+        parameters: millions, as published, None for the toys.
+        scorer: scorer type of the head.
     """
 
     family: Literal["modernbert", "deberta"]
@@ -71,7 +71,7 @@ def build(shape: Shape, folder: Path, device: torch.device) -> GLiClassModel:
 
 
 def model_of(shape: Shape, tokenizer: Tokenizer, device: torch.device) -> GLiClassModel:
-    """Upstream's model of this shape, with a text first, label first pooling, as it is freshly made."""
+    """Create upstream's model of this shape, with pooling "first" for text and labels and its initial weights."""
     config = GLiClassModelConfig(
         encoder_config=encoder_config(shape),
         encoder_model="none",
@@ -102,7 +102,7 @@ def encoder_config(shape: Shape) -> PretrainedConfig:
         "bos_token_id": None,
         "eos_token_id": None,
     }
-    if shape.family == "modernbert":  # local attention of 128 in two layers of three is the configuration's default
+    if shape.family == "modernbert":  # local attention of 128 in two of three layers is the default
         return ModernBertConfig(**sizes, cls_token_id=None, sep_token_id=None, max_position_embeddings=8192)
     distances: dict[str, Any] = {
         "relative_attention": True,
@@ -116,9 +116,9 @@ def encoder_config(shape: Shape) -> PretrainedConfig:
 
 
 def draw_weights(model: GLiClassModel) -> None:
-    """Draw weights that keep activations at about unit size, so that logits differ between texts and do not explode.
+    """Draw weights that keep activations at about unit size, so that logits differ between texts and stay finite.
 
-    A fresh initialisation gives nearly the same logit everywhere, and a comparison of such logits would show nothing.
+    A fresh initialization gives nearly the same logit for every text, so that comparing logits would be meaningless.
     """
     generator = torch.Generator(next(model.parameters()).device).manual_seed(SEED)
     with torch.no_grad():
@@ -126,7 +126,7 @@ def draw_weights(model: GLiClassModel) -> None:
             if parameter.ndim >= 2:
                 gain = parameter.shape[-1] ** -0.5
                 if name.endswith("projector.linear_2.weight") and model.config.scorer_type == "simple":
-                    gain *= 1.4 * parameter.shape[-1] ** -0.25  # a dot product of two then is of about unit size
+                    gain *= 1.4 * parameter.shape[-1] ** -0.25  # a dot product of two is then of about unit size
                 parameter.normal_(0, gain, generator=generator)
             elif parameter.ndim == 1 and name.endswith("bias"):
                 parameter.normal_(0, 0.02, generator=generator)
@@ -139,6 +139,6 @@ def parameters(model: GLiClassModel) -> int:
 
 
 def transformers_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """The tokenizer of `build`'s folder as upstream's pipeline takes it."""
+    """The tokenizer of `build`'s folder, for upstream's pipeline."""
     tokens = {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "unk_token": "[UNK]"}
     return PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), **tokens)  # type: ignore[no-untyped-call]

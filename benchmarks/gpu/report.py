@@ -1,4 +1,4 @@
-"""What the figures of `gpu.py` say: which goals are met, a table and a picture of them."""
+"""Report of `gpu.py`: goals met, tables and a figure."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from gliclass_rerank.cli.output import print_table
 
 Report = Mapping[str, Any]
 
-# Samples a second on one A6000, batch 1, by number of labels: the model card of gliclass-v3.0.
+# Samples per second on one A6000, batch 1, by number of labels, from the model card of gliclass-v3.0.
 PUBLISHED: Mapping[str, Mapping[str, float]] = {
     "edge": {"1": 103.8, "8": 103.5, "32": 96.8, "128": 82.6},
     "modern-base": {"1": 56.0, "8": 55.7, "32": 55.0, "128": 50.3},
     "deberta-large": {"1": 19.1, "8": 29.3, "32": 28.8, "128": 17.6},
 }
-A6000_RATE = 154.8e12  # operations a second in bf16 with its tensor cores, dense: NVIDIA's data sheet
+A6000_RATE = 154.8e12  # dense bf16 operations per second with tensor cores, from NVIDIA's data sheet
 SHARES = {"modern-large": 0.5, "modern-base": 0.4, "deberta-base": 0.4}
 TIMES_DEFAULT, TIMES_BEST = 8, 3
 P50_MS = {"modern-base": 15}
-OF_RATES = 0.5  # of the ratio of the cards' rates, which samples a second have to gain
+OF_RATES = 0.5  # goal for the gain in samples per second, as a share of the ratio of the cards' rates
 
 Goal = dict[str, Any]
 
 
 def goals(report: Report) -> dict[str, Goal]:
-    """Each goal that could be measured: what is wanted, what was found, whether that meets it. None of a toy."""
+    """Goals that could be measured: wanted and found values, and whether they are met. Empty for toy runs."""
     found: dict[str, Goal] = {}
     gain = OF_RATES * report["matrix_rate"] / A6000_RATE
     for name, model in {} if report["toy"] else report["models"].items():
@@ -87,7 +87,7 @@ def show(report: Report, console: Console) -> None:
 
 
 def draw(report: Report, file: Path) -> None:
-    """Shares of the card's rate, times upstream's speed, and samples a second by labels beside the published ones."""
+    """Draw shares of the card's rate, speed-up over upstream, and samples per second by labels, with published ones."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -117,7 +117,7 @@ def draw(report: Report, file: Path) -> None:
 
 
 def bars(axes: Any, models: Report, shown: Mapping[str, str]) -> None:
-    """Two bars for each model, of these keys of its throughput under these names."""
+    """Draw one bar per model for each of these keys of its throughput."""
     for i, (key, label) in enumerate(shown.items()):
         places = [place + 0.4 * i - 0.2 for place in range(len(models))]
         axes.bar(places, [model["throughput"][key] for model in models.values()], 0.38, label=label)

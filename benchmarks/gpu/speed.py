@@ -1,4 +1,4 @@
-"""What `gpu.py` measures: the card's own rate, passages a second, latency, and samples a second by labels."""
+"""Measurements of `gpu.py`: the card's own rate, passages per second, latency, and samples per second by labels."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from gliclass_rerank.scorers.batch_plan import plan_batches
 
 OURS = "ours"
 DEFAULT_BATCH = 8  # of upstream's pipeline
-UPSTREAM_PASSAGES = 512  # as many as it is given at a time: one of its largest batches
+UPSTREAM_PASSAGES = 512  # passages per call of upstream: one of its largest batches
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much is measured.
+    """Sizes of the measurements.
 
     Attributes:
-        square: side of the matrices whose product is the card's rate.
-        passages: of a call in large batches.
-        reranked: passages of the call whose latency is taken.
-        upstream_batches: its batch sizes.
-        labels, lengths, texts: of the table by labels; so many texts are scored at once in its batched half.
-        checked: requests that scores are compared of.
-        seconds: of the longest section of a model at most.
+        square: side of the matrices whose product gives the card's rate.
+        passages: passages per call for throughput.
+        reranked: passages per call for latency.
+        upstream_batches: upstream's batch sizes.
+        labels, lengths, texts: of the table by labels. ``texts`` are scored at once in its batched half.
+        checked: requests whose scores are compared.
+        seconds: limit of the longest section of a model.
     """
 
     square: int
@@ -59,7 +59,7 @@ TOY = Sizes(128, 12, 3, (8, 4), (1, 2), (16,), 2, 4, 0.3)
 
 
 def repeated(run: Callable[[], object], seconds: float, *, least: int = 3) -> list[float]:
-    """Seconds of each run, for so many seconds and ``least`` runs; one before them warms up."""
+    """Seconds of each run, after one warm-up run, for about ``seconds`` and at least ``least`` runs."""
     run()
     taken: list[float] = []
     end = time.perf_counter() + seconds
@@ -71,7 +71,7 @@ def repeated(run: Callable[[], object], seconds: float, *, least: int = 3) -> li
 
 
 def matrix_rate(device: torch.device, side: int, seconds: float) -> float:
-    """Operations a second of a large square product in bf16; the best of several runs of ten products each."""
+    """Operations per second of a large square product in bf16, the best of several runs of ten products each."""
     left, right = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
 
     def run() -> None:
@@ -87,18 +87,19 @@ def throughput(
     scorer: LocalScorer, upstream: GLiClassModel, folder: Path, requests: Sequence[ScoreRequest], sizes: Sizes,
     peak: float, seconds: float,
 ) -> dict[str, Any]:  # fmt: skip
-    """Passages a second in large batches against upstream's pipeline, and which share of the card's rate they are.
+    """Measure passages per second in large batches, next to upstream's pipeline, and their share of the card's rate.
 
-    Rounds alternate all contestants until the time is over, two at least. Upstream is given fewer passages a round.
+    Rounds alternate all contestants until the time is over, at least two rounds. Upstream gets fewer passages per
+    round.
 
     Args:
         scorer: ours.
         upstream: its model in a narrow type, on the device.
         folder: of the checkpoint.
         requests: all with the same label.
-        sizes: batches of upstream's.
-        peak: operations a second.
-        seconds: after which no round begins.
+        sizes: upstream's batch sizes.
+        peak: operations per second of the card.
+        seconds: no round starts after this time.
     """
     runs = contestants(scorer, upstream, folder, requests, sizes)
     counts = {name: len(requests) if name == OURS else min(UPSTREAM_PASSAGES, len(requests)) for name in runs}
@@ -149,7 +150,7 @@ def contestants(
 
 
 def device_rate(scorer: LocalScorer, requests: Sequence[ScoreRequest]) -> float:
-    """Passages a second of what is tokenised already, in full batches that are launched one after another."""
+    """Passages per second with tokenized input, in full batches that are launched one after another."""
     encoder = InputEncoder(scorer._checkpoint, scorer._tokenizer)
     passes = [item for request in encoder.encode(requests) for item in request.sequences]
     tokens, kinds = [item.cost for item in passes], [0] * len(passes)
@@ -164,14 +165,14 @@ def device_rate(scorer: LocalScorer, requests: Sequence[ScoreRequest]) -> float:
 
 
 def encoding_rate(folder: Path, requests: Sequence[ScoreRequest]) -> float:
-    """Passages a second that are tokenised and framed, on all cores, without any model."""
+    """Passages per second of tokenizing and building input sequences, on all cores, without a model."""
     checkpoint = read_checkpoint(folder)
     encoder = InputEncoder(checkpoint, TextTokenizer(checkpoint.tokenizer_file))
     return len(requests) / min(repeated(lambda: encoder.encode(requests), 0.3))
 
 
 def latency(scorer: LocalScorer, query: str, passages: Sequence[str], seconds: float) -> dict[str, Any]:
-    """Milliseconds of ranking these passages, tokenising included."""
+    """Milliseconds of ranking these passages, tokenizing included."""
     reranker = Reranker(scorer)
     taken = 1000 * np.array(repeated(lambda: reranker.rank(query, passages), seconds, least=5))
     p50, p95 = np.percentile(taken, (50, 95)).tolist()
@@ -181,13 +182,13 @@ def latency(scorer: LocalScorer, query: str, passages: Sequence[str], seconds: f
 def by_labels(
     scorer: LocalScorer, cells: Mapping[tuple[int, int], Cell], texts: int, seconds: float
 ) -> dict[str, dict[str, float]]:
-    """Samples a second by number of labels, the mean of the rates at all lengths: one text at a time, and batched.
+    """Samples per second by number of labels, mean of the rates over all lengths, one text at a time and batched.
 
     Args:
         scorer: ours.
         cells: texts and labels by number of labels and length.
-        texts: that are scored at once where batched.
-        seconds: for all of it.
+        texts: number of texts scored at once in the batched half.
+        seconds: for all measurements together.
     """
     each = seconds / (2 * len(cells))
     rates: dict[str, dict[str, list[float]]] = {"one at a time": {}, "batched": {}}

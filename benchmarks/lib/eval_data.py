@@ -1,13 +1,13 @@
-"""Evaluation data in plain layouts: collections with judged queries, claims with evidence, texts with labels.
+"""Read evaluation data: collections with judged queries, claims with evidence, texts with labels.
 
-A folder is one set. What it holds tells its layout, and the folder's name is the set's:
+A folder is one set, named like the folder. Its files determine its layout:
 
     corpus.jsonl.gz {id, title, text}, queries.jsonl {id, text}, qrels*.tsv (query, passage, grade)
     nli.jsonl.gz {premise, hypothesis, label: supported | refuted | nei | ..., split}
     test.jsonl.gz {text, label}, labels.json
 
-Records with nothing to read in them are left out, blank passages together with their judgements. Samples are drawn
-with SEED and the set's name: they are the same in every run.
+Records without legible text are left out, blank passages together with their judgments. Samples are drawn with SEED
+and the set's name, so they are the same in every run.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from typing import Any, TypeVar
 
 VARIABLE = "GLICLASS_RERANK_DATA"
 SEED = 7
-# The candidates of a query are its rows in qrels, those of grade 0 included, instead of what a first stage finds.
+# Sets whose candidates are a query's rows in qrels, including those of grade 0. No first stage is used for them.
 RERANKING = ("trec_dl19_bm25top20", "wikiqa", "bfcl_live_multiple")
-# A collection's judgements: the first of these that is there.
+# File with a collection's judgments: the first of these that exists.
 QRELS = ("qrels.tsv", "qrels.test.tsv", "qrels.dev.tsv")
 OUT_OF_SCOPE = "out of scope"
 
@@ -35,20 +35,20 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """One document of a collection; its title may be empty."""
+    """One document of a collection. Its title may be empty."""
 
     title: str
     text: str
 
     @property
     def shown(self) -> str:
-        """What rankers read: the title, if there is one, a line break and the text."""
+        """Text for the rankers: the title, if there is one, a line break and the text."""
         return f"{self.title}\n{self.text}" if self.title.strip() else self.text
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A query and the grades of its judged passages, by position in the collection; above 0 is relevant."""
+    """A query and the grades of its judged passages, by position in the collection. Above 0 is relevant."""
 
     text: str
     grades: Mapping[int, int]
@@ -59,8 +59,8 @@ class Collection:
     """Passages and a sample of the queries that have a relevant one.
 
     Attributes:
-        reranking: candidates are the judged passages of each query.
-        total: queries that the sample was drawn from.
+        reranking: whether the candidates are the judged passages of each query.
+        total: number of queries that the sample was drawn from.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Collection:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """A claim and the evidence to judge it by; the label is "supported", "refuted", "nei" or a set's own."""
+    """A claim and its evidence. The label is "supported", "refuted", "nei" or a set's own."""
 
     premise: str
     claim: str
@@ -81,7 +81,7 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class FactSet:
-    """A sample of claims, of all splits; ``total`` is how many it was drawn from."""
+    """A sample of claims from all splits. ``total`` is the number of claims it was drawn from."""
 
     name: str
     facts: tuple[Fact, ...]
@@ -90,11 +90,11 @@ class FactSet:
 
 @dataclass(frozen=True, slots=True)
 class LabelSet:
-    """A sample of the test split; ``total`` is how many it was drawn from.
+    """A sample of the test split. ``total`` is the number of texts it was drawn from.
 
     Attributes:
         labels: all names, in the file's order.
-        gold: the name that holds for each text.
+        gold: the gold label of each text.
     """
 
     name: str
@@ -105,7 +105,7 @@ class LabelSet:
 
 
 def data_folder(option: Path | None) -> Path:
-    """The folder of the option, else of the environment variable; ends the program where there is none."""
+    """Return the folder of the option, else of the environment variable. Exit if there is none."""
     named = option or (Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None)
     if named is None:
         raise SystemExit(f"no evaluation data: name its folder with --data or the environment variable {VARIABLE}")
@@ -115,12 +115,12 @@ def data_folder(option: Path | None) -> Path:
 
 
 def set_folders(data: Path, group: str, names: Sequence[str] | None = None) -> list[Path]:
-    """The folders of the sets of a group such as "eval/fact", by name; ``data`` may be that folder itself.
+    """Folders of the sets of a group such as "eval/fact", by name. ``data`` may be that folder itself.
 
     Args:
-        data: holds the group, or is it.
+        data: folder that contains the group, or the group's folder.
         group: path of the group inside the data.
-        names: which sets; all by default.
+        names: names of the sets, all by default.
     """
     root = data / group if (data / group).is_dir() else data
     found = sorted(path for path in root.iterdir() if layout(path)) if root.is_dir() else []
@@ -132,13 +132,13 @@ def set_folders(data: Path, group: str, names: Sequence[str] | None = None) -> l
 
 
 def layout(folder: Path) -> str | None:
-    """Which layout a set's folder has: "collection", "facts" or "labels"; None for any other folder."""
+    """Layout of a set's folder: "collection", "facts" or "labels", None for any other folder."""
     marks = {"corpus.jsonl.gz": "collection", "nli.jsonl.gz": "facts", "labels.json": "labels"}
     return next((name for file, name in marks.items() if (folder / file).is_file()), None)
 
 
 def read_collection(folder: Path, at_most: int) -> Collection:
-    """Read a collection and at most so many of its queries, test before dev where there are several splits."""
+    """Read a collection and at most ``at_most`` of its queries, from test before dev if there are several splits."""
     records = [record for record in read_lines(folder / "corpus.jsonl.gz") if legible(record["title"] + record["text"])]
     position = {record["id"]: i for i, record in enumerate(records)}
     texts = {record["id"]: record["text"] for record in read_lines(folder / "queries.jsonl")}
@@ -158,7 +158,7 @@ def read_collection(folder: Path, at_most: int) -> Collection:
 
 
 def read_facts(folder: Path, at_most: int) -> FactSet:
-    """Read at most so many claims of a set, from all of its splits."""
+    """Read at most ``at_most`` claims of a set, from all of its splits."""
     facts = [
         Fact(record["premise"], record["hypothesis"], record["label"])
         for record in read_lines(folder / "nli.jsonl.gz")
@@ -168,7 +168,7 @@ def read_facts(folder: Path, at_most: int) -> FactSet:
 
 
 def read_labels(folder: Path, at_most: int) -> LabelSet:
-    """Read at most so many texts of a set's test split."""
+    """Read at most ``at_most`` texts of a set's test split."""
     records = [record for record in read_lines(folder / "test.jsonl.gz") if legible(record["text"])]
     drawn = sample(records, at_most, folder.name)
     return LabelSet(
@@ -181,7 +181,7 @@ def read_labels(folder: Path, at_most: int) -> LabelSet:
 
 
 def read_examples(folder: Path, each: int) -> dict[str, tuple[str, ...]]:
-    """So many texts for each label of a set, from its training split."""
+    """Read at most ``each`` texts for each label of a set, from its training split."""
     texts: dict[str, list[str]] = {}
     for record in read_lines(folder / "train.jsonl.gz"):
         if legible(record["text"]):
@@ -190,18 +190,18 @@ def read_examples(folder: Path, each: int) -> dict[str, tuple[str, ...]]:
 
 
 def sample(items: Sequence[Item], at_most: int, name: str) -> list[Item]:
-    """At most so many items in their order, drawn without replacement; the same ones for the same name."""
+    """Draw at most ``at_most`` items without replacement, in their order, the same ones for the same name."""
     drawn = random.Random(f"{SEED} {name}").sample(range(len(items)), min(at_most, len(items)))
     return [items[i] for i in sorted(drawn)]
 
 
 def read_lines(file: Path) -> Iterator[dict[str, Any]]:
-    """The records of a file of JSON lines, gzipped or not."""
+    """Yield the records of a file of JSON lines, gzipped or not."""
     with gzip.open(file, "rt", encoding="utf-8") if file.suffix == ".gz" else file.open(encoding="utf-8") as lines:
         for line in lines:
             yield json.loads(line)
 
 
 def legible(text: str) -> bool:
-    """Whether there is something to read, and nothing that no tokenizer reads."""
+    """Whether a text is not blank and holds no character that tokenizers cannot read."""
     return bool(text.strip()) and "\0" not in text

@@ -1,4 +1,4 @@
-"""Where and with what a benchmark ran: what each dated result carries."""
+"""Description of the machine, versions and model, stored in each dated result."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def describe(model: ModelInfo | None = None) -> dict[str, object]:
 
 
 def cpu() -> str:
-    """The processor's name."""
+    """Name of the processor."""
     if Path("/proc/cpuinfo").is_file():
         for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
             if line.startswith("model name"):
@@ -41,7 +41,7 @@ def cpu() -> str:
 
 
 def commit() -> str | None:
-    """The repository's commit, with "+" if files differ from it; None outside a repository."""
+    """The repository's commit, with "+" if files differ from it. None outside a repository."""
     folder = Path(__file__).parent
     try:
         head = subprocess.run(
@@ -54,7 +54,7 @@ def commit() -> str | None:
 
 
 def installed(package: str) -> str | None:
-    """The version of an installed package, or None."""
+    """Version of an installed package, or None."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

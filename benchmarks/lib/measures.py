@@ -1,4 +1,4 @@
-"""Measures beside those of `gliclass_rerank.metrics.decisions`: thresholds, and whether a difference is chance."""
+"""Metrics in addition to `gliclass_rerank.metrics.decisions`: best thresholds and significance of differences."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from numpy.typing import ArrayLike
 from gliclass_rerank.metrics.decisions import ClassificationReport, auroc, classification_report
 
 PERMUTATIONS = 10_000
-CHUNK = 1000  # permutations held in memory at a time
+CHUNK = 1000  # permutations in memory at once
 
 
 def auroc_if_both(scores: ArrayLike, outcomes: ArrayLike) -> float | None:
-    """`auroc`, in [0, 1]; None where only one outcome occurs."""
+    """`auroc`, in [0, 1], None if only one outcome occurs."""
     return auroc(scores, outcomes) if len(np.unique(outcomes)) == 2 else None
 
 
 def report_on(gold: Sequence[int], predicted: Sequence[int]) -> ClassificationReport:
-    """How well one label each was given; macro F1 is over the labels that occur or were given, as in scikit-learn."""
+    """Report on single-label predictions. Macro F1 is over the gold and predicted labels, as in scikit-learn."""
     labels = sorted({*gold, *predicted})
     return classification_report([{label} for label in gold], [{label} for label in predicted], labels)
 
 
 def best_threshold(scores: ArrayLike, positive: ArrayLike) -> float:
-    """The score t whose rule "score >= t is positive" has the best balanced accuracy; the lowest of equals.
+    """Score t whose rule "score >= t is positive" has the best balanced accuracy, the lowest in case of ties.
 
     Args:
         scores: shape (items,).
@@ -39,12 +39,12 @@ def best_threshold(scores: ArrayLike, positive: ArrayLike) -> float:
 
 
 def permutation_p(differences: ArrayLike, *, permutations: int = PERMUTATIONS, seed: int = 7) -> float:
-    """Two-sided p of the mean of paired differences, by flipping their signs at random (Fisher's test).
+    """Two-sided p of the mean of paired differences, by random sign flips (Fisher's permutation test).
 
     Args:
-        differences: one a query, shape (queries,).
-        permutations: flips that are drawn; p is at least 1 / (permutations + 1).
-        seed: of the flips.
+        differences: one per query, shape (queries,).
+        permutations: number of random sign flips, so that p is at least 1 / (permutations + 1).
+        seed: of the sign flips.
     """
     values = np.asarray(differences, np.float64)
     rng = np.random.default_rng(seed)

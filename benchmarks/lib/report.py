@@ -1,4 +1,4 @@
-"""What the evaluations have in common: models by name, a table, a dated JSON and a picture of grouped bars."""
+"""Shared code of the evaluations: options, models by name, tables, dated JSON and grouped bar charts."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ NUMBERS = re.compile(r"\[\s+([-+.\deE]+(?:,\s+[-+.\deE]+)*)\s+\]")
 
 
 def evaluation_parser(description: str | None) -> argparse.ArgumentParser:
-    """The options that all evaluations take: which sets and models, on how many threads, and where results go."""
+    """Create a parser with the options of all evaluations: data, sets, models, threads and results."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of the sets, or of all data (GLICLASS_RERANK_DATA)")
-    parser.add_argument("--sets", type=lambda names: names.split(","), help="names with commas; all by default")
+    parser.add_argument("--sets", type=lambda names: names.split(","), help="comma-separated names; all by default")
     parser.add_argument("--model", action="append", help="may be repeated; mini by default")
-    parser.add_argument("--no-dense", action="store_true", help="without all-MiniLM-L6-v2")
-    parser.add_argument("--cache", type=Path, help="folder that keeps all-MiniLM-L6-v2's vectors")
+    parser.add_argument("--no-dense", action="store_true", help="skip all-MiniLM-L6-v2")
+    parser.add_argument("--cache", type=Path, help="folder that caches all-MiniLM-L6-v2's vectors")
     parser.add_argument("--threads", type=int, default=usable_cores(), help="all cores by default")
-    parser.add_argument("--no-write", action="store_true", help="no files but the cache's")
+    parser.add_argument("--no-write", action="store_true", help="write no files except the cache")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     return parser
 
 
 def load_models(models: Sequence[str], threads: int) -> dict[str, Scorer]:
-    """Scorers under the names that their models give themselves, with the revision where two share a name."""
+    """Load scorers by their model's name, with the revision if two share a name."""
     scorers: dict[str, Scorer] = {}
     for model in models:
         scorer = load_scorer(model, threads=threads)
@@ -43,7 +43,7 @@ def load_models(models: Sequence[str], threads: int) -> dict[str, Scorer]:
 
 
 def header(models: Mapping[str, Scorer]) -> dict[str, object]:
-    """Where and with which models a benchmark ran."""
+    """Machine, versions and models of a benchmark run."""
     return describe() | {"model": {name: describe(scorer.info)["model"] for name, scorer in models.items()}}
 
 
@@ -57,7 +57,7 @@ def write(report: Mapping[str, object], name: str, folder: Path) -> Path:
 
 
 def table(title: str, columns: Sequence[str], rows: Mapping[str, Sequence[float | None]], digits: int = 3) -> Table:
-    """Rows of numbers under their names; None is left blank."""
+    """Table of numbers with named rows. None is left blank."""
     shown = new_table(names(""), *map(figures, columns), title=title)
     for name, values in rows.items():
         shown.add_row(name, *("" if value is None else f"{value:,.{digits}f}" for value in values))
@@ -65,13 +65,13 @@ def table(title: str, columns: Sequence[str], rows: Mapping[str, Sequence[float 
 
 
 def draw(values: Mapping[str, Mapping[str, float | None]], label: str, title: str, file: Path) -> None:
-    """Grouped bars: a group for each set, a bar for each contestant.
+    """Draw grouped bars: a group for each set, a bar for each contestant.
 
     Args:
-        values: by contestant, then by set; None draws no bar.
+        values: by contestant, then by set. None draws no bar.
         label: of the vertical axis.
-        title: of the picture.
-        file: where it goes.
+        title: of the figure.
+        file: path of the image.
     """
     import matplotlib as mpl
 

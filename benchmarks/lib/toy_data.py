@@ -1,4 +1,4 @@
-"""A few records in every layout of the evaluation data, so that each script runs through in seconds."""
+"""Toy data: a few records in every layout of the evaluation data, so that each script runs in seconds."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def write_toy_data(root: Path) -> None:
 
 
 def write_facts(root: Path) -> None:
-    """Claims of each verdict, for measuring and for the baselines' thresholds."""
+    """Write claims of each verdict, for evaluation and for the baselines' thresholds."""
     claims = ["yeast turns sugar into gas", "the judge slept all day", "vaccines show nothing", "prices rose in march"]
     verdicts = ["supported", "nei", "refuted", "supported"]
     facts = [
@@ -53,7 +53,7 @@ def write_facts(root: Path) -> None:
 
 
 def write_collection(folder: Path, qrels: str, rows: Sequence[tuple[int, int, int]]) -> None:
-    """PASSAGES and QUERIES with judgements: query, passage, grade."""
+    """Write PASSAGES and QUERIES with judgments: query, passage, grade."""
     passages = [{"id": f"d{i}", "title": title, "text": text} for i, (title, text) in enumerate(PASSAGES)]
     write_lines(folder / "corpus.jsonl.gz", passages)
     write_lines(folder / "queries.jsonl", [{"id": f"q{i}", "text": text} for i, text in enumerate(QUERIES)])
@@ -62,13 +62,13 @@ def write_collection(folder: Path, qrels: str, rows: Sequence[tuple[int, int, in
 
 
 def write_labels(folder: Path, labels: Sequence[str], texts: Sequence[Mapping[str, object]]) -> None:
-    """A test split and the names of its labels."""
+    """Write a test split and the names of its labels."""
     write_lines(folder / "test.jsonl.gz", texts)
     (folder / "labels.json").write_text(json.dumps(labels), "utf-8")
 
 
 def write_lines(file: Path, records: Sequence[Mapping[str, object]]) -> None:
-    """JSON lines, gzipped where the name says so."""
+    """Write JSON lines, gzipped if the file name ends in .gz."""
     file.parent.mkdir(parents=True, exist_ok=True)
     text = "".join(json.dumps(record) + "\n" for record in records)
     file.write_bytes(gzip.compress(text.encode()) if file.suffix == ".gz" else text.encode())

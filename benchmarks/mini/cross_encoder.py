@@ -1,13 +1,13 @@
-"""The peer of `mini`: a sentence-transformers CrossEncoder of the same backbone, on the same ranking data, as long.
+"""Train a sentence-transformers CrossEncoder for comparison with `mini`: same backbone, ranking data and time.
 
     python -m benchmarks.mini.cross_encoder --backbone build/mini/backbone --data build/mini/data/ranking.train.jsonl \
         --minutes 68 --steps 816 --out build/mini/cross-encoder
 
-Made as its documentation recommends: binary cross-entropy over (query, passage, label) with hard negatives, the
-positives weighted by how many negatives stand beside each. A batch is of pairs of about the same length, so that
-little is padded. After a kill the same command goes on from its last checkpoint.
-`bench retrieval --cross-encoder` measures it.
-Needs `pip install datasets` beside the extra [train].
+The training follows its documentation: binary cross-entropy over (query, passage, label) with hard negatives, and
+positives weighted by the number of negatives for each. A batch has pairs of similar length, which limits padding.
+After an interruption the same command resumes from the last checkpoint.
+`bench retrieval --cross-encoder` evaluates it.
+Needs `pip install datasets` and the extra [train].
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from gliclass_rerank.training.data.records import PoolRecord, read_records
 
-NEGATIVES = 4  # beside each positive, by and large
+NEGATIVES = 4  # for each positive, on average
 BATCH = 32
 MAX_LENGTH = 256
-ALIKE = 64  # batches whose pairs are sorted by length, before the batches are shuffled
+ALIKE = 64  # batches whose pairs are sorted by length before the batches are shuffled
 
 Pair = tuple[str, str, float]
 """Query, passage and label."""
 
 
 class StopAfter(TrainerCallback):
-    """Ends the training when its time is up; what was trained before a kill is not counted."""
+    """Ends the training after a time limit. Time before an interruption is not counted."""
 
     def __init__(self, minutes: float) -> None:
         self._end = time.monotonic() + 60 * minutes
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--backbone", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--minutes", type=float, required=True)
-    parser.add_argument("--steps", type=int, required=True, help="what the minutes allow; the rate falls with them")
+    parser.add_argument("--steps", type=int, required=True, help="steps that fit in the minutes; rate falls with them")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     (options.out / "trainer").mkdir(parents=True, exist_ok=True)
@@ -91,7 +91,7 @@ def main() -> None:
 
 
 def pairs(file: Path) -> Dataset:
-    """Judged queries with their passages, in shuffled batches; what only a teacher judged is left out."""
+    """Judged queries with their passages, in shuffled batches. Queries with only a teacher's scores are left out."""
     rows: list[Pair] = []
     for record in read_records(file):
         assert isinstance(record, PoolRecord)
@@ -102,7 +102,7 @@ def pairs(file: Path) -> Dataset:
 
 
 def shuffled(rows: list[Pair]) -> list[Pair]:
-    """The rows in another order, such that those of a batch are of about the same length."""
+    """Reorder the rows so that those of a batch have similar lengths."""
     rng, batches = random.Random(0), []
     rng.shuffle(rows)
     for start in range(0, len(rows), ALIKE * BATCH):
@@ -113,7 +113,7 @@ def shuffled(rows: list[Pair]) -> list[Pair]:
 
 
 def in_order(dataset: Dataset, batch_size: int, drop_last: bool, **_: object) -> DefaultBatchSampler:
-    """Batches as the data have them."""
+    """Create a batch sampler that keeps the data's order."""
     return DefaultBatchSampler(SequentialSampler(dataset), batch_size=batch_size, drop_last=drop_last)
 
 

@@ -1,16 +1,16 @@
-"""Turn public data sets into the training files of `mini`, in the formats that `gliclass-rerank train` reads.
+"""Convert public data sets to the training files of `mini`, in the formats of `gliclass-rerank train`.
 
     python -m benchmarks.mini.data --data DATA --out FOLDER
 
-DATA holds ``train/`` and ``eval/`` (pairs, fact and labels; retrieval, fact, labels and routing). Whatever of the
-training side also occurs in an evaluation set, as a query, a passage or a claim in normalised text, is left out.
+DATA holds ``train/`` (pairs, fact, labels) and ``eval/`` (retrieval, fact, labels, routing). Training records
+whose query, passage or claim also occurs in an evaluation set, as normalised text, are left out.
 
-- ranking: near queries over the same passages, one or several, answers and what BM25 and dense retrieval find among
-  the passages of all sets, with a teacher's logits (`mini_pool.py`). Claims are queries of their evidence; titles,
-  questions and utterances are queries that only the teacher judges.
-- fact: a claim over evidence; evidence of a similar claim makes "not enough info" where a set has only yes and no.
-- claims: evidence with several claims and their denials, some of them about something else.
-- labels: texts with topics, intents and headings, the dense cosine as teacher, sometimes none that holds.
+- ranking: one or several similar queries over the same passages (answers, and results of BM25 and dense retrieval over
+  the passages of all sets), with a teacher's logits (`pool.py`). Claims are queries for their evidence. Titles,
+  questions and utterances are queries with only a teacher's scores.
+- fact: a claim and its evidence. In sets without "not enough info", evidence of a similar claim gives such records.
+- claims: evidence with several claims and their negations, some of them about something else.
+- labels: texts with topics, intents and headings, the dense cosine as teacher, sometimes without a true label.
 """
 
 from __future__ import annotations
@@ -34,30 +34,30 @@ from gliclass_rerank.types import FloatArray
 
 Record = dict[str, Any]
 
-PAIRS = {  # pairs taken of each set at most: the small and the varied whole, the templated and the noisy in part
+PAIRS = {  # maximum pairs per set: small and varied sets whole, templated and noisy ones in part
     "covid_faq": 400, "covidqa_deepset": 1400, "docs_sections": 6000, "expertqa": 2200, "medquad": 2500,
     "nq_open_oracle": 2700, "policyqa": 600, "pubmedqa": 1000, "qed_dev": 1000, "scitldr": 3100,
     "squadshifts_amazon_reviews": 1000, "squadshifts_new_wiki": 6000, "squadshifts_reddit": 1000,
 }  # fmt: skip
-CLAIMS = {"fever_dev_rte": 1500, "feverous_dev": 1200, "fool_me_twice": 900}  # claims as queries of their evidence
+CLAIMS = {"fever_dev_rte": 1500, "feverous_dev": 1200, "fool_me_twice": 900}  # claims as queries for their evidence
 UNJUDGED = {"sci_mag": 2000, "stackoverflow20": 1000, "mmlu_subject": 1400, "metatool": 600}  # queries without answers
 FACTS = {
     "breaking_nli": 800, "cad_nli": 9000, "conjnli": 5000, "fever_dev_rte": 10000, "feverous_dev": 2900,
     "fool_me_twice": 2600, "med_monotonicity": 600, "snli_devtest": 10000,
 }  # fmt: skip
-YES_OR_NO = ("fever_dev_rte", "feverous_dev", "fool_me_twice")  # these get "nei" from neighbouring evidence
+YES_OR_NO = ("fever_dev_rte", "feverous_dev", "fool_me_twice")  # get "nei" records from evidence of similar claims
 LABELS = {
     "cooking_tags": 2000, "dstc11_insurance": 913, "hate_offensive": 600, "metatool": 5000, "mmlu_subject": 4000,
     "sci_citation_intent": 600, "sci_mag": 2500, "sci_sci_cite": 1000, "slurp": 5000, "stackoverflow20": 4000,
 }  # fmt: skip
-PASSAGE_CHARACTERS = 1600  # of a passage, what fits 384 tokens
+PASSAGE_CHARACTERS = 1600  # of a passage; fits 384 tokens
 TEXT_CHARACTERS = 400  # of a text with labels
-TITLES = 1500  # texts of a set that get headings as labels
-TOKENS = 192  # of a text, what the dense model reads
-DEV = 0.03  # share of each set that is held back: one half to stop and to calibrate on, the other to judge that by
+TITLES = 1500  # texts per set with headings as labels
+TOKENS = 192  # of a text for the dense model
+DEV = 0.03  # share of each set held back: half for early stopping and calibration, half for evaluation
 PARTS = ("train", "dev", "held")
-CALIBRATION = 60  # requests of each kind that show an int8 export how far activations reach
-SCALE = 20.0  # logits that a cosine of one is worth; the same as all-MiniLM-L6-v2 was trained with
+CALIBRATION = 60  # requests of each kind for the calibration of an int8 export
+SCALE = 20.0  # logits per unit of cosine, as in the training of all-MiniLM-L6-v2
 
 
 def main() -> None:
@@ -94,19 +94,19 @@ def read(file: Path) -> list[Record]:
 
 
 def normalised(text: str) -> str:
-    """Letters and digits only, in lower case: what two spellings of the same text share."""
+    """Reduce a text to words in lower case, so that different spellings of the same text are equal."""
     return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold()))
 
 
 def evaluation_texts(folder: Path) -> set[str]:
-    """Every query, passage, claim and text of the evaluation sets, normalised."""
+    """All queries, passages, claims and texts of the evaluation sets, normalised."""
     files = [*folder.glob("*/*/*.jsonl"), *folder.glob("*/*/*.jsonl.gz")]
     fields = ("text", "premise", "hypothesis")
     return {normalised(record[key]) for file in files for record in read(file) for key in fields if record.get(key)}
 
 
 class Dense:
-    """all-MiniLM-L6-v2 that reads every text once."""
+    """all-MiniLM-L6-v2 with a cache, so that each text is encoded once."""
 
     def __init__(self) -> None:
         self._encoder = SentenceEncoder(max_tokens=TOKENS)
@@ -120,7 +120,7 @@ class Dense:
 
 
 def read_pairs(folder: Path, count: int, seen: set[str], rng: random.Random) -> tuple[list[Record], list[str]]:
-    """Pairs of a set, and for every second of them a passage that is no answer."""
+    """Read pairs of a set, and a negative passage from up to half as many records."""
     records = read(folder / "pairs.jsonl.gz")
     rng.shuffle(records)
     pairs: list[Record] = []
@@ -147,7 +147,7 @@ def ranking_pool(
     rng: random.Random,
     dense: Dense,
 ) -> Pool:
-    """Passages and queries of all sets: questions with answers, claims with evidence, and texts nobody judged."""
+    """Passages and queries of all sets: questions with answers, claims with evidence, and queries without judgments."""
     answered = {name: [(pair["query"], pair["positive"]) for pair in rows] for name, rows in pairs.items()}
     for name, count in CLAIMS.items():
         found = read_facts(train / "fact" / name, seen, rng)
@@ -168,7 +168,7 @@ def ranking_pool(
 
 
 def write_ranking(folder: Path, pool: Pool) -> None:
-    """Pools of near queries to train on; a list for each query to judge a model by."""
+    """Write pools of similar queries for training, and one list per query for evaluation."""
     rng = random.Random("ranking")
     parts: dict[str, list[int]] = {part: [] for part in PARTS}
     for q, query in enumerate(pool.queries):
@@ -179,7 +179,7 @@ def write_ranking(folder: Path, pool: Pool) -> None:
 
 
 def labelled(text: str, labels: Sequence[str], true: set[str], cosine: Iterable[float]) -> Record:
-    """A record in upstream's format, with a teacher's logits beside its labels."""
+    """Build a record in upstream's format, with a teacher's logits for its labels."""
     return {
         "text": text,
         "all_labels": list(labels),
@@ -189,7 +189,7 @@ def labelled(text: str, labels: Sequence[str], true: set[str], cosine: Iterable[
 
 
 def read_facts(folder: Path, seen: set[str], rng: random.Random) -> list[Record]:
-    """All claims with evidence of a set, in random order."""
+    """Read all claims with evidence of a set, in random order."""
     records = read(folder / "nli.jsonl.gz")
     rng.shuffle(records)
     kept = []
@@ -201,9 +201,9 @@ def read_facts(folder: Path, seen: set[str], rng: random.Random) -> list[Record]
 
 
 def facts(folder: Path, count: int, seen: set[str], rng: random.Random, dense: Dense) -> Iterator[Record]:
-    """Claims with evidence; where a set knows only yes and no, some get the evidence of a near claim as "nei".
+    """Claims with evidence. In sets without "nei", some claims also get the evidence of a similar claim as "nei".
 
-    ``count`` is for training; whatever else falls to the other parts is kept, since a rate wants many records.
+    ``count`` limits the training part. All records of the other parts are kept, since rates need many records.
     """
     every = read_facts(folder, seen, rng)
     train = [record for record in every if part_of(record) == "train"][:count]
@@ -222,7 +222,7 @@ def facts(folder: Path, count: int, seen: set[str], rng: random.Random, dense: D
 
 
 def several_claims(facts: Sequence[Record], rng: random.Random) -> Iterator[Record]:
-    """Evidence with all its claims and their denials at once, and with claims about something else."""
+    """Combine evidence with all its claims and their negations, and with claims about something else."""
     by_premise: dict[str, list[Record]] = {}
     for fact in facts:
         by_premise.setdefault(fact["premise"], []).append(fact)
@@ -244,7 +244,7 @@ def label_set(folder: Path, count: int, seen: set[str], rng: random.Random, dens
     descriptions = json.loads(described.read_text("utf-8")) if described.is_file() else {}
     records = read_texts(folder, seen, rng)[:count]
     print(f"{folder.name}: {len(records)} texts, {len(names)} labels")
-    dense([record["text"].strip()[:TEXT_CHARACTERS] for record in records])  # all at once, then they are known
+    dense([record["text"].strip()[:TEXT_CHARACTERS] for record in records])  # encode all at once
     for record in records:
         true = {record["label"]} if "label" in record else set(record["labels"])
         others = rng.sample(
@@ -263,7 +263,7 @@ def label_set(folder: Path, count: int, seen: set[str], rng: random.Random, dens
 
 
 def read_texts(folder: Path, seen: set[str], rng: random.Random) -> list[Record]:
-    """All texts with labels of a set, in random order."""
+    """Read all texts with labels of a set, in random order."""
     files = [file for part in ("train", "dev", "test") if (file := folder / f"{part}.jsonl.gz").is_file()]
     records = [record for file in files for record in read(file)]
     rng.shuffle(records)
@@ -271,13 +271,13 @@ def read_texts(folder: Path, seen: set[str], rng: random.Random) -> list[Record]
 
 
 def spell(name: str) -> str:
-    """A label as people would write it: camelCase, snake_case and dashes as words."""
+    """Spell a label as plain words: split camelCase, snake_case and dashes."""
     words = re.sub(r"(?<=[a-z])(?=[A-Z])|[_-]+", " ", name).strip()
     return words if words.isupper() else words.lower() if " " in words else words
 
 
 def titles(pool: str, pairs: Sequence[Record], rng: random.Random, dense: Dense) -> Iterator[Record]:
-    """Passages and questions with headings as labels: thousands of topics that nobody listed."""
+    """Passages and questions with headings as labels, which gives thousands of topics."""
     title_of: dict[str, tuple[str, str]] = {}
     for pair in pairs:
         title = pair["title"].split(">")[-1].strip() if pair["title"] else ""
@@ -294,7 +294,7 @@ def titles(pool: str, pairs: Sequence[Record], rng: random.Random, dense: Dense)
         text = query if rng.random() < 0.5 else passage.removeprefix(f"{title}. ")[:TEXT_CHARACTERS]
         if text.strip() and normalised(text) != normalised(title):
             texts.append((text, title))
-    dense([text for text, _ in texts])  # all at once, then they are known
+    dense([text for text, _ in texts])  # encode all at once
     for text, title in texts:
         cosine = vectors @ dense([title])[0]
         near = [names[i] for i in np.argsort(-cosine)[1:20] if cosine[i] < 0.9]
@@ -308,7 +308,7 @@ def titles(pool: str, pairs: Sequence[Record], rng: random.Random, dense: Dense)
 
 
 def write(folder: Path, kind: str, sets: dict[str, Iterator[Record]]) -> None:
-    """``kind.PART.jsonl`` for each part, in random order; all records of a query or text go the same way."""
+    """Write ``kind.PART.jsonl`` for each part, in random order. All records of a query or text are in the same part."""
     rng = random.Random(kind)
     parts: dict[str, list[Record]] = {part: [] for part in PARTS}
     for records in sets.values():
@@ -325,7 +325,7 @@ def part_of(record: Record) -> str:
 
 
 def requests(folder: Path) -> Iterator[Record]:
-    """Some requests of every kind, for `gliclass-rerank export --calibration`."""
+    """Requests of every kind for `gliclass-rerank export --calibration`."""
     for kind in ("ranking", "fact", "claims", "labels"):
         for record in read(folder / f"{kind}.train.jsonl")[:CALIBRATION]:
             if "queries" in record:

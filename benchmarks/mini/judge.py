@@ -1,11 +1,11 @@
-"""What `mini` learned, on records of its training sets that were held back.
+"""Evaluate `mini` on held-back records of its training sets.
 
     python -m benchmarks.mini.judge --data build/mini/data [--model mini] [--reference build/mini/run/model]
 
-Reads ``KIND.held.jsonl`` of what mini_data.py wrote: ranking, fact and labels. The measures are those of
-`gliclass-rerank evaluate`. The reference, the checkpoint before export, has no calibration of its own and is judged
-with the model's, so that what differs is int8. The teacher of the rankings, BM25 and sentence vectors together, is
-judged by the scores that stand in the records.
+Reads ``KIND.held.jsonl`` written by `data.py`: ranking, fact and labels. The metrics are those of
+`gliclass-rerank evaluate`. The reference, the checkpoint before export, has no calibration of its own and uses the
+model's, so that the difference is the effect of int8. The ranking teacher (BM25 plus sentence vectors) is evaluated by
+its scores in the records.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def summary(report: Evaluation) -> dict[str, float | None]:
-    """The figures that the model card quotes."""
+    """The metrics quoted in the model card."""
     ranking, fact, labels = report.ranking, report.fact, report.labels
     assert ranking is not None
     assert fact is not None

@@ -1,7 +1,7 @@
-"""Ranking records of `mini`: near queries over the passages that BM25 and dense retrieval find for them.
+"""Ranking records of `mini`: similar queries over passages retrieved by BM25 and dense retrieval.
 
-The teacher of a query over all passages is ``dense * cosine + lexical * BM25 / (best BM25 of the query)``; the two
-weights are fitted on the queries whose answers are known.
+The teacher's logit of a query and a passage is ``dense * cosine + lexical * BM25 / (best BM25 of the query)``. The two
+weights are fitted on the queries with known answers.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from rich.progress import track
 from benchmarks.lib.baselines import BM25
 from gliclass_rerank.types import FloatArray
 
-NEAREST = 30  # passages by each of BM25 and the cosine that the teacher's weights are fitted on
-TOGETHER = (1, 1, 1, 2, 3, 4, 6)  # queries of a record, one of these
+NEAREST = 30  # nearest passages, by each of BM25 and cosine, for fitting the teacher's weights
+TOGETHER = (1, 1, 1, 2, 3, 4, 6)  # numbers of queries per record, drawn at random
 SHOWN = 5  # passages of a record for training
-DEPTHS = ((0, 6), (0, 6), (6, 20), (20, 80), (0, 6))  # where in the teacher's ranking they are drawn, in turn
-JUDGED_DEPTHS = ((0, 8),) * 4 + ((8, 24),) * 2 + ((24, 80),) * 2  # negatives of a list to judge a model by
-SAME = 0.95  # cosine of two queries that ask the same
-FITTED = 300  # queries of each source that the teacher is fitted on
+DEPTHS = ((0, 6), (0, 6), (6, 20), (20, 80), (0, 6))  # ranges of the teacher's ranking, one per drawn passage
+JUDGED_DEPTHS = ((0, 8),) * 4 + ((8, 24),) * 2 + ((24, 80),) * 2  # ranges for the negatives of an evaluation list
+SAME = 0.95  # cosine from which two queries count as the same
+FITTED = 300  # queries of each source for fitting the teacher
 GRID = [(dense, lexical) for dense in (10.0, 14.0, 18.0, 22.0, 26.0) for lexical in (0.0, 2.0, 4.0, 6.0, 8.0)]
 
 Encode = Callable[[Sequence[str]], FloatArray]
@@ -32,7 +32,7 @@ Encode = Callable[[Sequence[str]], FloatArray]
 
 @dataclass(frozen=True, slots=True)
 class PoolQuery:
-    """A query, the set it is of, and its passages' places in the pool; none where nobody judged."""
+    """A query, its set, and the indices of its gold passages in the pool, empty without judgments."""
 
     text: str
     source: str
@@ -40,7 +40,7 @@ class PoolQuery:
 
 
 class Pool:
-    """Passages of all sets, and how near each query is to each of them.
+    """Passages and queries of all sets, and the teacher's scores.
 
     Args:
         encode: texts to vectors of length 1.
@@ -56,11 +56,11 @@ class Pool:
 
     @property
     def teacher(self) -> str:
-        """The teacher's formula, as the fit left it."""
+        """The teacher's formula with the fitted weights."""
         return f"{self._weights[0]:.0f} * cosine + {self._weights[1]:.0f} * BM25 / best BM25"
 
     def lists(self, chosen: Sequence[int], rng: random.Random) -> Iterator[dict[str, Any]]:
-        """For each judged query of ``chosen`` its answer and eight negatives, with the teacher's logits."""
+        """For each judged query of ``chosen``, one answer and eight negatives, with the teacher's logits."""
         for q in chosen:
             query, logits = self.queries[q], self._logits(q)
             if query.gold:
@@ -74,7 +74,7 @@ class Pool:
                 }
 
     def pools(self, chosen: Sequence[int], rng: random.Random) -> Iterator[dict[str, Any]]:
-        """Records of one or several queries over the same passages; each query of ``chosen`` is in one of them."""
+        """Records of one or several queries over the same passages. Each query of ``chosen`` is in exactly one."""
         waiting = np.zeros(len(self.queries), np.bool_)
         waiting[list(chosen)] = True
         for q in track(rng.sample(chosen, len(chosen)), "ranking records"):
@@ -107,7 +107,7 @@ class Pool:
     def _drawn(
         logits: FloatArray, depths: Sequence[tuple[int, int]], without: frozenset[int], rng: random.Random
     ) -> list[int]:
-        """One passage of each depth of the ranking by ``logits``, none twice and none of ``without``."""
+        """Draw one passage from each range of the ranking by ``logits``, without duplicates or any in ``without``."""
         order = [int(i) for i in np.argsort(-logits)[: max(end for _, end in depths) + len(without)]]
         order = [i for i in order if i not in without]
         drawn: list[int] = []
@@ -122,12 +122,12 @@ class Pool:
         return logits
 
     def _parts(self, q: int) -> tuple[FloatArray, FloatArray]:
-        """Cosine, and BM25 by its best, of every passage; float32, shape (passages,)."""
+        """Cosine, and BM25 divided by its maximum, of every passage, float32, shape (passages,)."""
         words = self._bm25.scores(self.queries[q].text)
         return self._passage_vectors @ self._query_vectors[q], words / max(float(words.max()), 1e-6)
 
     def _fit(self) -> tuple[float, float]:
-        """Weights under which the answers are likeliest among the nearest passages, by a grid over both."""
+        """Fit the weights by a grid search for the highest likelihood of the answers among the nearest passages."""
         of_source: dict[str, list[int]] = {}
         for q, query in enumerate(self.queries):
             if query.gold:

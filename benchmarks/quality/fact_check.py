@@ -1,12 +1,12 @@
-"""Is a claim supported by its evidence? On fact sets that the model never saw.
+"""Evaluate fact-checking on fact sets that are not in the model's training data.
 
     gliclass-rerank bench fact-check --data DATA/eval/fact [--model mini --model FOLDER] [--records 1000]
 
-A model reads the evidence once, with the claim and "It is false that ..." as its labels; a claim counts as supported
-where the probability of the first is at least 0.5. What is compared are the balanced accuracy of supported or not, the
-area under the ROC curve, which needs no threshold, and, where a set has refuted claims, the balanced accuracy of
-supported, refuted and neither. Labels beyond these three count as neither. The baselines, cosine of all-MiniLM-L6-v2
-and word overlap, have one threshold each, the best on a sample of training sets (DATA/train/fact), never on these.
+A model reads the evidence once, with the claim and "It is false that ..." as labels. A claim counts as supported if
+the probability of the first is at least 0.5. The metrics are the balanced accuracy of supported or not, the area under
+the ROC curve, which needs no threshold, and, for sets with refuted claims, the balanced accuracy of supported, refuted
+and neither. Other labels count as neither. The baselines, cosine of all-MiniLM-L6-v2 and word overlap, each use the
+threshold with the best balanced accuracy on a sample of training sets (DATA/train/fact).
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ TRAINING_RECORDS = 200  # of each training set, for the baselines' thresholds
 MEAN = "mean"
 
 Baseline = Callable[[Sequence[Fact], str], NDArray[np.floating]]
-"""From facts and the name of their set to one score each, higher for supported; shape (facts,)."""
+"""Function from facts and the name of their set to one score each, higher for supported. Shape (facts,)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one contestant reached on one set; rates in [0, 1], None where the set or contestant has none.
+    """Results of one contestant on one set. Rates in [0, 1], None if the set or contestant has none.
 
     Attributes:
         balanced_accuracy: of supported or not.
         auroc: of supported or not.
         three_way: balanced accuracy of supported, refuted and neither.
-        seconds: that a model took.
+        seconds: time of a model.
     """
 
     balanced_accuracy: float
@@ -94,12 +94,12 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument(
         "--train", type=Path, help="folder of the training sets; by default train/fact of the same data"
     )
-    parser.add_argument("--records", type=int, default=1000, help="of each set, at most; 1000 by default")
+    parser.add_argument("--records", type=int, default=1000, help="maximum per set; 1000 by default")
     return parser.parse_args()
 
 
 def training_sets(data: Path, option: Path | None) -> list[FactSet]:
-    """Samples of the training sets: the option's, else those in train/fact beside eval/fact."""
+    """Samples of the training sets: those of the option, else in train/fact beside eval/fact."""
     inside = data if (data / "eval").is_dir() else data.resolve().parents[1]
     return [
         read_facts(folder, TRAINING_RECORDS) for folder in set_folders(option or inside / "train/fact", "train/fact")
@@ -111,12 +111,12 @@ def described(facts: FactSet) -> dict[str, object]:
 
 
 def overlap(facts: Sequence[Fact], name: str) -> NDArray[np.float64]:
-    """The share of each claim's words that its evidence has."""
+    """Share of each claim's words that its evidence has."""
     return word_overlap([fact.claim for fact in facts], [fact.premise for fact in facts])
 
 
 def cosine(encoder: SentenceEncoder) -> Baseline:
-    """The cosine of claim and evidence."""
+    """Create the baseline that scores by the cosine of claim and evidence."""
 
     def score(facts: Sequence[Fact], name: str) -> NDArray[np.float32]:
         vectors = encoder.encode([fact.claim for fact in facts] + [fact.premise for fact in facts], name)
@@ -128,7 +128,7 @@ def cosine(encoder: SentenceEncoder) -> Baseline:
 
 
 def fit_thresholds(baselines: Mapping[str, Baseline], sets: Sequence[FactSet]) -> dict[str, float]:
-    """For each baseline the threshold with the best balanced accuracy over all these sets' facts together."""
+    """Threshold of each baseline with the best balanced accuracy over the pooled facts of these sets."""
     gold = np.concatenate([supported(facts) for facts in sets])
     return {
         name: best_threshold(np.concatenate([baseline(facts.facts, facts.name) for facts in sets]), gold)
@@ -142,7 +142,7 @@ def judge_baseline(baseline: Baseline, threshold: float, facts: FactSet) -> Outc
 
 
 def judge_model(scorer: Scorer, facts: FactSet) -> Outcome:
-    """Judge each claim by its evidence as `gliclass-rerank evaluate` does; other labels count as neither."""
+    """Evaluate a model on the claims as `gliclass-rerank evaluate` does. Other labels count as neither."""
     start = time.perf_counter()
     labels = [VERDICTS.get(fact.label, "nei") for fact in facts.facts]
     records = [FactRecord(fact.premise, fact.claim, label) for fact, label in zip(facts.facts, labels, strict=True)]
@@ -157,7 +157,7 @@ def supported(facts: FactSet) -> NDArray[np.bool_]:
 
 
 def with_mean(outcomes: Mapping[str, Outcome]) -> dict[str, dict[str, float | None]]:
-    """Rows of a contestant by set, and "mean": over the sets that have a value."""
+    """Rows of a contestant by set, and "mean" over the sets that have a value."""
     rows = {name: asdict(outcome) for name, outcome in outcomes.items()}
     columns = {key: [row[key] for row in rows.values() if row[key] is not None] for key in next(iter(rows.values()))}
     means = {key: fmean(values) if values else None for key, values in columns.items()}

@@ -1,11 +1,11 @@
-"""Choose the weight of a first stage's scores: logits that one standard deviation of them is worth.
+"""Choose the first-stage weight of a model: logits per standard deviation of the first stage's scores.
 
     python -m benchmarks.quality.first_stage_weight [--model mini | FOLDER] [--write]
 
-BM25 over Python's documentation, the demo's questions of the split "tune" only (those held out are for measuring).
---write puts a weight into the model folder's gliclass_rerank.json (first_stage_weight): the largest whose mean nDCG@10
+Uses BM25 over Python's documentation and the demo's questions of the split "tune" (held-out ones are for evaluation).
+--write stores a weight in the model folder's gliclass_rerank.json (first_stage_weight): the largest whose mean nDCG@10
 is within one standard error of the best, over the questions' differences (the one-SE rule of Breiman et al. 1984).
-BM25 knows every collection alike; a model knows those best that are like what it was trained on.
+The largest is chosen since BM25 works alike on every collection, and a model best on those like its training data.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ WEIGHTS = [step / 4 for step in range(17)]  # 0 to 4
 
 
 class RememberingScorer:
-    """A scorer that scores each request once, so that every weight may be tried on the same logits."""
+    """Scorer with a cache of logits, so that every weight is tried on the same logits."""
 
     def __init__(self, scorer: Scorer) -> None:
         self._scorer = scorer
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--model", default="mini")
     parser.add_argument("--candidates", type=int, default=CANDIDATES, help="passages reranked for each question")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
-    parser.add_argument("--write", action="store_true", help="keep the chosen weight in the model's folder")
+    parser.add_argument("--write", action="store_true", help="store the chosen weight in the model's folder")
     options = parser.parse_args()
     scorer = RememberingScorer(ProgressScorer(load_scorer(options.model), Console(stderr=True), "scoring"))
     task = only_tune(prepare(options.candidates))

@@ -1,11 +1,11 @@
-"""What do our parts add to a FAISS pipeline of LlamaIndex, and of LangChain?
+"""Measure the gain of reranking in FAISS pipelines of LlamaIndex and LangChain.
 
     gliclass-rerank bench frameworks --data DATA/eval/retrieval [--queries 20] [--sets scifact,cosqa] [--cache CACHE]
 
-In each framework FAISS finds 30 passages by the cosine of all-MiniLM-L6-v2's vectors, and our part orders them again,
-with the cosines as its prior: `GLiClassRerank` as a node postprocessor, `GLiClassRetriever` around a retriever. Told is
-nDCG@10 before and after, on the collections that are searched as a whole, and p of a paired permutation test over all
-queries. Needs the extras [bench] and [examples].
+In each framework FAISS retrieves 30 passages by the cosine of all-MiniLM-L6-v2's vectors. Our component then reranks
+them, with the cosines as first-stage scores: `GLiClassRerank` as a node postprocessor, `GLiClassRetriever` around a
+retriever. Reports nDCG@10 before and after, on the collections that are searched as a whole, and the p of a paired
+permutation test over all queries. Needs the extras [bench] and [examples].
 """
 
 from __future__ import annotations
@@ -37,27 +37,27 @@ from gliclass_rerank import Scorer
 from gliclass_rerank.cli.output import print_table
 from gliclass_rerank.metrics.ranking import ndcg_at
 
-FOUND = 30  # passages of a query that FAISS finds
+FOUND = 30  # passages per query retrieved by FAISS
 COUNTED = 10
 RERANKED = ", reranked"
 
 Search = Callable[[str], Sequence[int]]
-"""Places of the passages that are found for a query, best first."""
+"""Function from a query to the indices of the retrieved passages, best first."""
 Encode = Callable[[Sequence[str]], list[list[float]]]
 
 
 class LangChainVectors(Embeddings):
-    """The vectors as LangChain asks for them."""
+    """LangChain embeddings of the precomputed vectors."""
 
     def __init__(self, encode: Encode) -> None:
         self._encode = encode
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """A vector for each text."""
+        """Return a vector for each text."""
         return self._encode(texts)
 
     def embed_query(self, text: str) -> list[float]:
-        """The query's vector."""
+        """Return the query's vector."""
         return self._encode([text])[0]
 
 
@@ -72,7 +72,7 @@ class Scored(BaseRetriever):
 
 
 class LlamaIndexVectors(BaseEmbedding):
-    """The vectors as LlamaIndex asks for them."""
+    """LlamaIndex embedding model of the precomputed vectors."""
 
     _encode: Encode = PrivateAttr()
 
@@ -95,7 +95,7 @@ class LlamaIndexVectors(BaseEmbedding):
 
 def main() -> None:
     parser = evaluation_parser(__doc__)
-    parser.add_argument("--queries", type=int, default=20, help="of each set, at most; 20 by default")
+    parser.add_argument("--queries", type=int, default=20, help="maximum per set; 20 by default")
     options = parser.parse_args()
     if options.no_dense or len(options.model or ()) > 1:
         parser.error("expected one model at most, and sentence vectors, which FAISS searches")
@@ -140,7 +140,7 @@ def measured(collection: Collection, encoder: SentenceEncoder, scorer: Scorer) -
 
 
 def llama_index(texts: Sequence[str], encode: Encode, scorer: Scorer) -> dict[str, Search]:
-    """The retriever of an index over FAISS, by itself and with our postprocessor behind it."""
+    """The retriever of an index over FAISS, alone and with our postprocessor."""
     nodes = [TextNode(id_=str(place), text=text) for place, text in enumerate(texts)]
     vectors = LlamaIndexVectors(encode)
     store = FaissVectorStore(faiss_index=faiss.IndexFlatIP(len(encode(texts[:1])[0])))
@@ -161,7 +161,7 @@ def llama_index(texts: Sequence[str], encode: Encode, scorer: Scorer) -> dict[st
 
 
 def langchain(texts: Sequence[str], encode: Encode, scorer: Scorer) -> dict[str, Search]:
-    """A retriever over FAISS, by itself and inside ours."""
+    """A retriever over FAISS, alone and inside ours."""
     documents = [Document(text, metadata={"place": place}) for place, text in enumerate(texts)]
     store = FAISS.from_documents(
         documents, LangChainVectors(encode), distance_strategy=DistanceStrategy.MAX_INNER_PRODUCT

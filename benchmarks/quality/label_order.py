@@ -1,11 +1,12 @@
-"""Do labels that share a pass disturb each other, and do decisions over 500 routes hold?
+"""Measure how labels in the same pass affect each other, and how stable decisions over 500 routes are.
 
     gliclass-rerank bench label-order --data DATA/eval/routing [--model mini] [--queries 100]
 
-Labels of a pass read each other, so a probability moves a little with their order and with what else is asked. Told
-are, for texts with all labels of their set put in random orders: the mean and the largest change of a probability, and
-how many likeliest labels change. Then a `Router` with 500 routes, the intents of the sets and functions, more than a
-pass holds: how many decisions change with the order of the routes, and when 50 routes that no query takes are left out.
+Labels in a pass attend to each other, so a probability changes slightly with their order and with the other labels.
+The first part puts all labels of a set in random orders. It reports the mean and the largest change of a probability,
+and how often the most probable label changes. The second part uses a `Router` with 500 routes (intents of the sets,
+and functions), more than fit in a pass. It reports how many decisions change with the order of the routes, and
+without 50 routes that no query takes.
 """
 
 from __future__ import annotations
@@ -39,18 +40,18 @@ from gliclass_rerank.training.evaluate import probabilities
 from gliclass_rerank.types import FloatArray
 
 ORDERS = 3
-LEFT_OUT = 0.1  # of the routes
+LEFT_OUT = 0.1  # share of the routes
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of the sets, or of all data (GLICLASS_RERANK_DATA)")
     parser.add_argument("--model", default="mini")
-    parser.add_argument("--queries", type=int, default=100, help="of each set, at most; 100 by default")
+    parser.add_argument("--queries", type=int, default=100, help="maximum per set; 100 by default")
     parser.add_argument(
-        "--routed", type=int, default=10, help="of these, to all routes, which takes time; 10 by default"
+        "--routed", type=int, default=10, help="queries per set for the 500 routes (slow); 10 by default"
     )
-    parser.add_argument("--routes", type=int, default=500, help="that these choose from; 500 by default")
+    parser.add_argument("--routes", type=int, default=500, help="number of routes; 500 by default")
     parser.add_argument("--threads", type=int, default=usable_cores(), help="all cores by default")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     options = parser.parse_args()
@@ -69,12 +70,12 @@ def main() -> None:
 
 
 def functions(folder: Path) -> list[str]:
-    """Names and descriptions of a set's functions, each once."""
+    """Names and descriptions of a set's functions, without duplicates."""
     return list(dict.fromkeys(as_label(passage) for passage in read_collection(folder, 1).passages))
 
 
 def by_order(scorer: Scorer, labelled: LabelSet) -> dict[str, float]:
-    """What random orders of a set's labels change, against the order of its file; probabilities in [0, 1]."""
+    """Changes by random orders of a set's labels, relative to the order of its file, with probabilities in [0, 1]."""
     rng = random.Random(f"{SEED} {labelled.name}")
     names = [name for name in labelled.labels if name != OUT_OF_SCOPE]
     straight = promised(scorer, labelled.texts, names)

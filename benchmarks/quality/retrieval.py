@@ -1,12 +1,12 @@
-"""What reranking adds to a first stage, on collections that the model never saw.
+"""Measure the gain of reranking over a first stage, on collections that are not in the model's training data.
 
     gliclass-rerank bench retrieval --data DATA/eval/retrieval [--sets scifact,cosqa] [--model mini --model FOLDER]
     gliclass-rerank bench retrieval --data DATA/eval/retrieval --cross-encoder FOLDER --cache FOLDER
 
-BM25 finds the candidates of each query; every contestant orders exactly these: BM25 itself, all-MiniLM-L6-v2 by
-cosine, the two fused by reciprocal ranks, each model alone, each model with BM25's scores as its prior (the weight is
-its folder's own), and cross-encoders. Where a set brings candidates of its own, these take the place of BM25's, and
-BM25 only scores them. Seconds are those of the model: its ranking with a prior reads the same logits and has the same.
+BM25 finds the candidates of each query, and every contestant orders exactly these. The contestants are BM25 itself,
+all-MiniLM-L6-v2 by cosine, the two fused by reciprocal ranks, each model alone, each model with BM25's first-stage
+scores (the weight is the model's own), and cross-encoders. If a set has its own candidates, they replace BM25's, and
+BM25 only scores them. Seconds are those of the model. Its ranking with BM25 uses the same logits and has the same time.
 """
 
 from __future__ import annotations
@@ -66,17 +66,17 @@ class Case:
 Order = Sequence[int]
 """Positions among a case's candidates, the best first."""
 Contestant = Callable[[Case], Mapping[str, Order]]
-"""From a case to its orders, each under the name of what made it."""
+"""Function from a case to its orders, by name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one order reached on one set.
+    """Results of one order on one set.
 
     Attributes:
-        measures: one value a query, in [0, 1], by measure.
-        seconds: that a reranker took for all queries; None for a first stage.
-        passages: that were ranked.
+        measures: one value per query, in [0, 1], by metric.
+        seconds: a reranker's time for all queries, None for a first stage.
+        passages: number of ranked passages.
     """
 
     measures: Mapping[str, list[float]]
@@ -87,7 +87,7 @@ class Outcome:
 Results = Mapping[str, Mapping[str, Outcome]]
 """By contestant, then by set."""
 Row = dict[str, float | None]
-"""Numbers by what they measure."""
+"""Numbers by metric."""
 
 
 def main() -> None:
@@ -129,8 +129,8 @@ def main() -> None:
 
 def parse_options() -> argparse.Namespace:
     parser = evaluation_parser(__doc__)
-    parser.add_argument("--queries", type=int, default=50, help="of each set, at most; 50 by default")
-    parser.add_argument("--depth", type=int, default=100, help="candidates of a query; 100 by default")
+    parser.add_argument("--queries", type=int, default=50, help="maximum per set; 50 by default")
+    parser.add_argument("--depth", type=int, default=100, help="candidates per query; 100 by default")
     parser.add_argument("--cross-encoder", action="append", default=[], type=Path, help="folder; may be repeated")
     return parser.parse_args()
 
@@ -159,7 +159,7 @@ def find_candidates(collection: Collection, depth: int) -> list[Case]:
 
 
 def by_first_stage(cases: Sequence[Case], encoder: SentenceEncoder | None, name: str) -> Contestant:
-    """BM25, and with an encoder the cosine and the fusion of both; ``name`` is the set's, for the cache."""
+    """Create a contestant for BM25, with an encoder also cosine and fusion. ``name`` is the set's, for the cache."""
     vectors = {}
     if encoder:
         texts = list(dict.fromkeys(text for case in cases for text in (case.query, *case.passages)))
@@ -177,7 +177,7 @@ def by_first_stage(cases: Sequence[Case], encoder: SentenceEncoder | None, name:
 
 
 def by_model(name: str, scorer: Scorer) -> Contestant:
-    """A model alone and with BM25's scores as its prior, from the same logits."""
+    """Create a contestant for a model alone and with BM25's first-stage scores, from the same logits."""
 
     def orders(case: Case) -> dict[str, Order]:
         reranker = Reranker(RememberingScorer(scorer))
@@ -189,7 +189,7 @@ def by_model(name: str, scorer: Scorer) -> Contestant:
 
 
 def by_cross_encoder(folder: Path) -> Contestant:
-    """A cross-encoder as sentence-transformers runs it, in batches of 32 and cut at its own length."""
+    """Create a contestant for a sentence-transformers cross-encoder, in batches of 32 and cut at its own length."""
     try:
         from sentence_transformers import CrossEncoder
     except ImportError as error:
@@ -212,7 +212,7 @@ def reciprocal_rank_fusion(orders: Sequence[Order], k: int = RRF_K) -> NDArray[n
 
 
 def best_first(scores: NDArray[np.floating[Any]]) -> list[int]:
-    """Positions by falling score; equal scores keep their order."""
+    """Positions by descending score. Equal scores keep their order."""
     positions: list[int] = np.argsort(-scores, kind="stable").tolist()
     return positions
 
@@ -220,7 +220,7 @@ def best_first(scores: NDArray[np.floating[Any]]) -> list[int]:
 def compete(
     contestant: Contestant, cases: Sequence[Case], depth: int, advance: Callable[[], None] | None = None
 ) -> dict[str, Outcome]:
-    """What each of a contestant's orders reaches; its seconds are only told where ``advance`` counts its queries."""
+    """Outcomes of a contestant's orders. Seconds are set only if ``advance``, called once per query, is given."""
     start = time.perf_counter()
     orders = []
     for case in cases:
@@ -236,7 +236,7 @@ def compete(
 
 
 def measure(cases: Sequence[Case], orders: Sequence[Order], depth: int) -> dict[str, list[float]]:
-    """Measures of each case's order as ir-measures defines them, in [0, 1]; whatever is graded above 0 is relevant."""
+    """Metrics of each case's order as defined by ir-measures, in [0, 1]. Grades above 0 are relevant."""
     measures = {nDCG @ CUTOFF: MAIN, RR @ CUTOFF: f"mrr@{CUTOFF}", AP: "map", R @ depth: f"recall@{depth}"}
     qrels = {str(i): {str(at): grade for at, grade in case.grades.items()} for i, case in enumerate(cases)}
     run = {
@@ -251,7 +251,7 @@ def measure(cases: Sequence[Case], orders: Sequence[Order], depth: int) -> dict[
 
 @contextmanager
 def progress(name: str, total: int) -> Iterator[Callable[[], None]]:
-    """A bar on stderr; a call of what it gives advances it by one query."""
+    """Progress bar on stderr. Yields a function that advances it by one query."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(name, total=total)
@@ -259,7 +259,7 @@ def progress(name: str, total: int) -> Iterator[Callable[[], None]]:
 
 
 def averages(outcomes: Mapping[str, Outcome]) -> dict[str, Row]:
-    """Means over each set's queries, and over the sets ("mean"); seconds are added up there."""
+    """Means over each set's queries, and over the sets ("mean"). The seconds of "mean" are totals."""
     rows = {of: {name: fmean(values) for name, values in outcome.measures.items()} for of, outcome in outcomes.items()}
     means = {name: fmean(row[name] for row in rows.values()) for name in next(iter(rows.values()))}
     speeds = {of: speed([outcome]) for of, outcome in outcomes.items()} | {MEAN: speed(list(outcomes.values()))}
@@ -267,14 +267,14 @@ def averages(outcomes: Mapping[str, Outcome]) -> dict[str, Row]:
 
 
 def speed(outcomes: Sequence[Outcome]) -> Row:
-    """Seconds in all and passages a second; None for a first stage."""
+    """Total seconds and passages per second, None for a first stage."""
     seconds = sum(outcome.seconds or 0 for outcome in outcomes)
     passages = sum(outcome.passages for outcome in outcomes)
     return {"seconds": seconds or None, "passages/s": passages / seconds if seconds else None}
 
 
 def comparisons(results: Results) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
-    """For each reranker, first stage and set (and all queries, "pooled"): the mean difference of nDCG@10, and its p."""
+    """Mean difference of nDCG@10 and its p, by reranker, first stage and set (all queries under "pooled")."""
     return {
         name: {
             other: {of: difference([outcomes[of]], [results[other][of]]) for of in outcomes}

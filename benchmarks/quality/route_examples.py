@@ -1,11 +1,11 @@
-"""Do examples of its routes help a router, and in which way?
+"""Measure the effect of example queries on routing, for each way of using them.
 
     gliclass-rerank bench route-examples --data DATA/eval/routing [--each 3] [--queries 60] [--model mini]
 
-A `Router` over all labels of a set, with so many examples of each from its training split, used in the ways that the
-router knows: "off", "nearest" (a route scores as the best of its name and its examples), and "prompt" (shown to the
-model as solved examples, where they fit one pass beside the labels). Told is the accuracy on texts of the test split,
-beside that of the nearest of the same names and examples by cosine of all-MiniLM-L6-v2.
+Runs a `Router` over all labels of a set, with a number of examples per label from its training split, in each of its
+modes: "off", "nearest" (a route scores as the best of its name and its examples), and "prompt" (shown to the model as
+solved examples, if they fit in one pass beside the labels). Reports the accuracy on texts of the test split, next to
+the nearest of the same names and examples by cosine of all-MiniLM-L6-v2.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from gliclass_rerank.scorers.progress import ProgressScorer
 from gliclass_rerank.tasks.routing.router import ExampleUse
 
 Accuracies = dict[str, float | None]
-"""In [0, 1], by the way in which examples are used; None where they do not fit."""
+"""Accuracies in [0, 1], by the use of examples, None if the examples do not fit."""
 
 
 def main() -> None:
     parser = evaluation_parser(__doc__)
-    parser.add_argument("--queries", type=int, default=60, help="of each set, at most; 60 by default")
-    parser.add_argument("--each", type=int, default=3, help="examples of each label; 3 by default")
+    parser.add_argument("--queries", type=int, default=60, help="maximum per set; 60 by default")
+    parser.add_argument("--each", type=int, default=3, help="examples per label; 3 by default")
     options = parser.parse_args()
     if len(options.model or ()) > 1:
         parser.error("expected one model at most")
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def in_scope(labelled: LabelSet) -> LabelSet:
-    """Without the texts that no label fits."""
+    """Remove the texts without a label."""
     kept = [pair for pair in zip(labelled.texts, labelled.gold, strict=True) if pair[1] != OUT_OF_SCOPE]
     texts, gold = zip(*kept, strict=True)
     names = tuple(name for name in labelled.labels if name != OUT_OF_SCOPE)
@@ -80,13 +80,13 @@ def by_router(scorer: Scorer, labelled: LabelSet, examples: dict[str, tuple[str,
 def accuracy(router: Router, labelled: LabelSet) -> float | None:
     try:
         decisions = router.route_many(labelled.texts)
-    except InputError:  # more examples than a pass holds
+    except InputError:  # more examples than fit in a pass
         return None
     return float(np.mean([one.name == right for one, right in zip(decisions, labelled.gold, strict=True)]))
 
 
 def by_cosine(encoder: SentenceEncoder, labelled: LabelSet, examples: dict[str, tuple[str, ...]]) -> Accuracies:
-    """Accuracy of the route whose name, or whose name or an example, is nearest."""
+    """Accuracy of the nearest route by cosine, to names only and to names or examples."""
     told = [(name, name) for name in labelled.labels]
     told += [(name, text) for name in labelled.labels for text in examples[name]]
     queries, known = (

@@ -1,12 +1,12 @@
-"""Zero-shot routing, on sets that the model never saw: which of many labels, which of several functions, or none?
+"""Evaluate zero-shot routing to one of many labels, one of several functions, or none, on sets unseen in training.
 
     gliclass-rerank bench routing --data DATA/eval/routing [--labels DATA/eval/labels] [--model mini --model FOLDER]
 
-A model reads the query as `Router` does: with all label names as its labels where they fit one pass, else one by one;
-the highest score wins. Functions are labels too: name, colon, description. Abstention is told by the
-highest score: the area under the ROC curve, queries that have a label against queries that have none. Where a set has
-no such queries, half of its labels are left out, and the queries of these have none. The baseline is the label nearest
-to the query by cosine of all-MiniLM-L6-v2. With --labels, sets of texts and labels are classified in the same way.
+A model reads the query as in `Router`: with all label names as its labels if they fit in one pass, else one by one.
+The highest score wins. Functions are labels as well: name, colon, description. Abstention is measured by the highest
+score: the area under the ROC curve, queries with a label against queries without one. If a set has no such queries,
+half of its labels are removed, and the queries of these have none. The baseline is the label nearest to the query by
+cosine of all-MiniLM-L6-v2. With --labels, sets of texts and labels are classified in the same way.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ HALF = ", half of its labels"
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Texts, the labels that each may have, and the position of the right one; None where none is right.
+    """Texts, the labels of each, and the index of the gold label, None for texts without one.
 
     Attributes:
         total: texts that the sample was drawn from.
@@ -66,14 +66,14 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one contestant reached on one task; rates in [0, 1], None where the task has none.
+    """Results of one contestant on one task. Rates in [0, 1], None if the task has none.
 
     Attributes:
-        accuracy: of the texts that have a label.
-        macro_f1: of the same, where all texts have the same labels.
-        abstention_auroc: the highest score of texts that have a label against that of texts that have none.
-        texts_per_second: end to end, in one batch, or one by one where each has its own labels; None for the baseline,
-            whose vectors may be kept from an earlier run.
+        accuracy: over the texts with a gold label.
+        macro_f1: over the same, if all texts have the same labels.
+        abstention_auroc: AUROC of the highest score, texts with a gold label against texts without one.
+        texts_per_second: end to end, in one batch, or one by one if each has its own labels. None for the baseline,
+            whose vectors may be cached from an earlier run.
     """
 
     accuracy: float
@@ -84,7 +84,7 @@ class Outcome:
 
 Scores = FloatArray | NDArray[np.float64]
 Contestant = Callable[[Task], Sequence[Scores]]
-"""From a task to the scores of each text's labels."""
+"""Function from a task to the scores of each text's labels."""
 
 
 def main() -> None:
@@ -116,13 +116,13 @@ def main() -> None:
 
 def parse_options() -> argparse.Namespace:
     parser = evaluation_parser(__doc__)
-    parser.add_argument("--labels", type=Path, help="folder of further sets of texts and labels; none by default")
-    parser.add_argument("--queries", type=int, default=500, help="of each set, at most; 500 by default")
+    parser.add_argument("--labels", type=Path, help="folder of additional sets of texts and labels; none by default")
+    parser.add_argument("--queries", type=int, default=500, help="maximum per set; 500 by default")
     return parser.parse_args()
 
 
 def routing_tasks(folder: Path, at_most: int) -> list[Task]:
-    """The tasks of a set: choose a function, or an intent; the latter twice if no query is out of scope."""
+    """Tasks of a set: choose a function, or an intent, the latter twice if no query is out of scope."""
     if layout(folder) == "collection":
         return [functions(read_collection(folder, at_most))]
     task = intents(read_labels(folder, at_most))
@@ -130,7 +130,7 @@ def routing_tasks(folder: Path, at_most: int) -> list[Task]:
 
 
 def intents(labelled: LabelSet) -> Task:
-    """Texts with all labels; one that is called "out of scope" is no label but says that there is none."""
+    """Texts with all labels. The label "out of scope" means that a text has no label."""
     names = tuple(name for name in labelled.labels if name != OUT_OF_SCOPE)
     position = {name: i for i, name in enumerate(names)}
     gold = tuple(position.get(name) for name in labelled.gold)
@@ -138,7 +138,7 @@ def intents(labelled: LabelSet) -> Task:
 
 
 def without_half(task: Task) -> Task:
-    """The same texts with half of the labels, drawn with SEED; the right label of the others is gone."""
+    """The same texts with half of the labels, drawn with SEED. Texts of the other labels have no gold label."""
     names = task.labels[0]
     kept = sorted(random.Random(f"{SEED} {task.name}").sample(range(len(names)), len(names) // 2))
     position: dict[int | None, int] = {old: new for new, old in enumerate(kept)}
@@ -147,7 +147,7 @@ def without_half(task: Task) -> Task:
 
 
 def functions(collection: Collection) -> Task:
-    """Queries with the functions that each may call."""
+    """Queries with the candidate functions of each."""
     labels = tuple(tuple(map(as_label, (collection.passages[i] for i in query.grades))) for query in collection.queries)
     gold = tuple(list(query.grades.values()).index(max(query.grades.values())) for query in collection.queries)
     return Task(collection.name, tuple(query.text for query in collection.queries), labels, gold, collection.total)

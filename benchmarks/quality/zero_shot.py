@@ -1,12 +1,12 @@
-"""Zero-shot classification: F1 on the sets of the GLiClass-v3 model cards that are in the data.
+"""Evaluate zero-shot classification: F1 on the sets of the GLiClass-v3 model cards that are in the data.
 
     gliclass-rerank bench zero-shot --data DATA [--texts 500] [--model mini --model FOLDER]
 
-Each text gets the likeliest of its set's labels, which are read as `bench routing` reads them: together where they fit
-one pass. Told is F1 as scikit-learn defines it, over the labels that occur or were given: macro, which is what the
-cards have, weighted, and micro, which is accuracy here. The baseline is the label nearest by cosine of
-all-MiniLM-L6-v2. Samples and, where DIFFERS says so, texts or label names are not the cards', so a figure may stand
-beside theirs but does not settle which model is better; for that, give both models to one run.
+Each text gets the most probable label of its set. Labels are read as in `bench routing`: together if they fit in one
+pass. Reports F1 as defined by scikit-learn, over the gold and predicted labels: macro (the metric of the cards),
+weighted, and micro, which equals accuracy here. The baseline is the label nearest by cosine of all-MiniLM-L6-v2.
+Samples differ from the cards', and so do the texts or label names of the sets in DIFFERS. Results can therefore be
+shown next to the cards', but a comparison of models needs one run with both.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from benchmarks.lib.report import draw, evaluation_parser, header, load_models, 
 from benchmarks.quality.routing import Contestant, Task, by_cosine, by_model, described, intents
 from gliclass_rerank.cli.output import print_table
 
-# The cards' names of their sets, and the folders that hold the same or the like here.
+# Names of the sets in the cards, and their folders here, with the same or similar data.
 CARD = {
     "CR": "customer_reviews",
     "sst2": "sst2",
@@ -59,7 +59,7 @@ MEAN = "mean"
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one contestant reached on one set; F1 in [0, 1]; a baseline's speed is None, its vectors may be kept."""
+    """Results of one contestant on one set. F1 in [0, 1]. A baseline's speed is None (vectors may be cached)."""
 
     macro_f1: float
     weighted_f1: float
@@ -69,7 +69,7 @@ class Outcome:
 
 def main() -> None:
     parser = evaluation_parser(__doc__)
-    parser.add_argument("--texts", type=int, default=500, help="of each set, at most; 500 by default")
+    parser.add_argument("--texts", type=int, default=500, help="maximum per set; 500 by default")
     options = parser.parse_args()
     found = folders(data_folder(options.data), options.sets)
     tasks = {name: intents(read_labels(folder, options.texts)) for name, folder in found.items()}
@@ -97,7 +97,7 @@ def main() -> None:
 
 
 def folders(data: Path, names: Sequence[str] | None) -> dict[str, Path]:
-    """Folders of the cards' sets that are in the data, by the cards' names; ends the program where there are none."""
+    """Folders of the cards' sets that are in the data, by the cards' names. Exits if there are none."""
     roots = [data / group for group in GROUPS if (data / group).is_dir()] or [data]
     there = {
         name: root / folder

@@ -1,1 +1,1 @@
-"""The HTTP service under load."""
+"""Load tests of the HTTP service."""

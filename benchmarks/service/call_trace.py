@@ -1,10 +1,10 @@
-"""How many calls of our own Python functions one request costs, traced over the whole process.
+"""Count the calls of our own Python functions for one request, traced over the whole process.
 
     gliclass-rerank bench call-trace [--passages 3] [--top 15]
 
-One `POST /rerank` goes through the app as a client's does (ASGI, in this process, after one to warm up), with
-`sys.setprofile` on every thread. A call counts if its code is in `gliclass_rerank` or `gliclass_rerank_service`;
-generators and comprehensions count each time that they are entered.
+One `POST /rerank` goes through the app as a client's would (ASGI, in this process, after a warm-up request), with
+`sys.setprofile` on every thread. A call counts if its code is in `gliclass_rerank` or `gliclass_rerank_service`.
+Generators and comprehensions count each time they are entered.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ QUERY = "how do I reset my password?"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="mini")
-    parser.add_argument("--passages", type=int, default=3, help="in the request")
-    parser.add_argument("--top", type=int, default=15, help="functions that are listed, most called first")
+    parser.add_argument("--passages", type=int, default=3, help="passages in the request")
+    parser.add_argument("--top", type=int, default=15, help="number of listed functions, most called first")
     options = parser.parse_args()
     calls = trace(options.model, options.passages)
     table = Table("calls", "function", box=None)

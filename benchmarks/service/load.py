@@ -1,12 +1,13 @@
-"""Latency of the service against the load that is offered to it, in realistic traffic of all dialects and jobs.
+"""Measure the latency of the service by offered load, in realistic traffic of all dialects and jobs.
 
     gliclass-rerank bench load [--seconds 30] [--model mini] [--url http://host:8000]
-    gliclass-rerank bench load --rates 1,2 --seconds 5 --no-write    # a short look
+    gliclass-rerank bench load --rates 1,2 --seconds 5 --no-write    # a short run
 
-Starts a service on a free port, or takes a running one, and lets Locust send it the traffic of `locustfile.py` at
-several rates: by default at shares of the rate that it answers while all users always have a request out. Arrivals are
-random and do not wait for answers, so that above its capacity the service has to refuse (429). Times are what a client
-sees, jobs are counted by their acceptance and, as rows of their own, by their end. Seeds are fixed. Needs [bench].
+Starts a service on a free port, or uses a running one. Locust sends it the traffic of `locustfile.py` at several
+rates, by default shares of the service's capacity: the rate that it answers while all users always have a request in
+flight. Arrivals are random and do not wait for answers, so above its capacity the service has to refuse requests (429).
+Times are those of a client. Jobs are counted when they are accepted and, as separate rows, when they end. Seeds are
+fixed. Needs [bench].
 """
 
 from __future__ import annotations
@@ -36,23 +37,23 @@ from gliclass_rerank.cli.output import print_table
 from gliclass_rerank.scorers.load import usable_cores
 
 SHARES = (0.25, 0.5, 0.75, 0.9, 1.1, 1.5, 2.0)  # of the capacity
-BUSY_USERS = 32  # that are enough to keep the service busy
-NO_PAUSE = 1e6  # requests a second: nobody ever waits to send the next one
-JOB_END = ", to its end"  # behind the name of a job's last row
+BUSY_USERS = 32  # enough users to keep the service busy
+NO_PAUSE = 1e6  # requests per second: no user waits before the next request
+JOB_END = ", to its end"  # suffix of the name of a job's last row
 HERE = Path(__file__).parent
 
 Row = tuple[str, float, float, int]
-"""Name, start (seconds since the epoch), seconds, status: of one request, or of a job to its end (0: it has none)."""
+"""Name, start (seconds since the epoch), seconds, status: of one request, or of a job until its end (0: no end)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What came of one offered load; times are milliseconds of requests that were answered, jobs' ends aside.
+    """Results of one offered load. Times are milliseconds of answered requests, without the rows for ends of jobs.
 
     Attributes:
-        offered, answered: requests a second; ``offered`` is None while all users always had one out.
-        statuses: how many requests ended with each; 0 without an answer.
-        jobs_ended: of those that were accepted.
+        offered, answered: requests per second. ``offered`` is None if all users always had a request in flight.
+        statuses: number of requests by status, 0 without an answer.
+        jobs_ended: number of accepted jobs that ended.
         by_name: milliseconds of each answered request.
     """
 
@@ -73,7 +74,7 @@ class Step:
 
     @property
     def wrong(self) -> int:
-        """Requests that were neither answered nor refused as they should be."""
+        """Number of requests that were neither answered correctly nor refused with 429."""
         return sum(count for status, count in self.statuses.items() if status not in ("200", "202", "429"))
 
 
@@ -98,22 +99,22 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="mini")
     parser.add_argument("--url", help="a running service; its key is taken from GLICLASS_RERANK_API_KEY")
-    parser.add_argument("--rates", type=numbers, help="requests a second, such as 1,2")
-    parser.add_argument("--users", type=int, default=200, help="that share a rate; as many requests may be out")
-    parser.add_argument("--seconds", type=int, default=30, help="of each step")
-    parser.add_argument("--no-write", action="store_true", help="no files")
+    parser.add_argument("--rates", type=numbers, help="requests per second, such as 1,2")
+    parser.add_argument("--users", type=int, default=200, help="users that share a rate, one request in flight each")
+    parser.add_argument("--seconds", type=int, default=30, help="duration of each step")
+    parser.add_argument("--no-write", action="store_true", help="write no files")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     return parser.parse_args()
 
 
 def numbers(text: str) -> list[float]:
-    """Numbers between commas."""
+    """Parse comma-separated numbers."""
     return [float(number) for number in text.split(",")]
 
 
 @contextmanager
 def service(options: argparse.Namespace) -> Iterator[str]:
-    """The URL of the service that is measured."""
+    """Yield the URL of the measured service."""
     if options.url:
         yield options.url
         return
@@ -122,7 +123,7 @@ def service(options: argparse.Namespace) -> Iterator[str]:
 
 
 def model_of(url: str) -> dict[str, object]:
-    """What the service says of its model."""
+    """The service's description of its model."""
     key = os.environ.get("GLICLASS_RERANK_API_KEY")
     answer = httpx.get(f"{url}/info", headers={"Authorization": f"Bearer {key}"} if key else {})
     answer.raise_for_status()
@@ -131,7 +132,7 @@ def model_of(url: str) -> dict[str, object]:
 
 
 def measured(url: str, options: argparse.Namespace) -> list[Step]:
-    """The rates that were asked for; or the service's capacity, and shares of it."""
+    """Steps for the given rates, or for the service's capacity and shares of it."""
     steps: list[Step] = []
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("load", total=len(options.rates or SHARES) + (not options.rates))
@@ -145,7 +146,7 @@ def measured(url: str, options: argparse.Namespace) -> list[Step]:
 
 
 def run_step(url: str, rate: float | None, users: int, seconds: int) -> Step:
-    """Let Locust offer a load, in a process of its own since it replaces what Python's sockets are."""
+    """Let Locust offer a load, in a separate process since it patches Python's sockets."""
     with tempfile.TemporaryDirectory() as folder:
         record = Path(folder) / "rows.json"
         command = [sys.executable, "-m", "locust", "-f", str(HERE / "locustfile.py"), "--host", url, "--headless"]
@@ -159,7 +160,7 @@ def run_step(url: str, rate: float | None, users: int, seconds: int) -> Step:
 
 
 def summed_up(rows: Sequence[Row], rate: float | None) -> Step:
-    """What the rows of a step say."""
+    """Aggregate the rows of a step."""
     if not rows:
         raise SystemExit("no request was sent in this step; give it more --seconds or a higher rate")
     jobs = [row for row in rows if row[0].endswith(JOB_END)]
@@ -193,7 +194,7 @@ def show(steps: Sequence[Step]) -> None:
 
 
 def draw(steps: Sequence[Step], title: str, file: Path) -> None:
-    """Percentiles of the latency over the offered load, and the share that is refused."""
+    """Draw percentiles of the latency by offered load, and the share of refused requests."""
     import matplotlib as mpl
 
     mpl.use("Agg")

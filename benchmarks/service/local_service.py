@@ -1,4 +1,4 @@
-"""A service of this checkout on a free port of this machine, for as long as a benchmark lasts."""
+"""A service of this checkout on a free local port, for the duration of a benchmark."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ START_SECONDS = 120.0
 
 @dataclass(frozen=True, slots=True)
 class LocalService:
-    """A service that is ready: its process and port."""
+    """A running service: its process id and port."""
 
     pid: int
     port: int
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """Base URL of the service."""
         return f"http://127.0.0.1:{self.port}"
 
     def client(self) -> Client:
-        """A connection of its own."""
+        """Open a new connection."""
         return Client(self.port)
 
 
 class Client:
-    """One connection that is kept open, and as little work as can be: what is measured is the service."""
+    """One persistent connection with minimal client work, so that measurements reflect the service."""
 
     def __init__(self, port: int) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
 
     def post(self, path: str, body: object) -> tuple[int, Any]:
-        """Status and JSON of the answer."""
+        """Send a request. Return status and JSON of the answer."""
         self._connection.request("POST", path, json.dumps(body).encode(), {"Content-Type": "application/json"})
         answer = self._connection.getresponse()
         return answer.status, json.loads(answer.read())
@@ -56,7 +56,7 @@ class Client:
 
 @contextmanager
 def local_service(model: str, options: Sequence[str] = ()) -> Iterator[LocalService]:
-    """Start `gliclass-rerank serve`, wait until it is ready, and end it; its log is shown if it does not start."""
+    """Start `gliclass-rerank serve`, wait until it is ready, and stop it. If it does not start, show its log."""
     port = free_port()
     command = [
         sys.executable,
@@ -85,7 +85,7 @@ def local_service(model: str, options: Sequence[str] = ()) -> Iterator[LocalServ
 
 
 def became_ready(process: subprocess.Popen[bytes], port: int) -> bool:
-    """Wait until the service is ready; False if it has ended, or takes too long."""
+    """Wait until the service is ready. Return False if it ends or takes too long."""
     ends_by = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < ends_by:
         try:
@@ -98,7 +98,7 @@ def became_ready(process: subprocess.Popen[bytes], port: int) -> bool:
 
 
 def free_port() -> int:
-    """A port that nothing listens on."""
+    """Find a port that nothing listens on."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]

@@ -1,11 +1,11 @@
-"""Traffic for a running service, for Locust: all dialects and jobs in the mixture of `traffic.py`, bounded.
+"""Locust traffic for a running service: all dialects and jobs in the mixture of `traffic.py`, with a limit.
 
     gliclass-rerank bench load                                   # starts a service, and runs this at several loads
     PYTHONPATH=. locust -f benchmarks/service/locustfile.py --host http://127.0.0.1:8000 --users 20 --rate 10
 
-Requests arrive at ``--rate`` a second in all, at times of a Poisson process, whether earlier ones are answered or not,
-as long as a user is free. A refusal (429) is counted and no failure; any other answer but the right one is. It ends
-after ``--most`` requests at the latest. ``--record`` names a file for the times of all requests, which `load.py` reads.
+Requests arrive at ``--rate`` per second in total, at times of a Poisson process, without waiting for earlier answers,
+as long as a user is free. Refusals (429) are counted and are no failures. Any other unexpected answer is a failure.
+The run ends after at most ``--most`` requests. ``--record`` names a file for the times of all requests, for `load.py`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from locust.env import Environment
 from benchmarks.service.traffic import Call, Traffic
 
 SEED = 7
-POLL = 0.2  # seconds between two questions for a job's result; Locust has made time.sleep let other users go on
+POLL = 0.2  # seconds between polls of a job's result; Locust patches time.sleep, so other users continue
 JOB_SECONDS = 120.0
 
 numbers = itertools.count()
@@ -33,9 +33,9 @@ rows: list[tuple[str, float, float, int]] = []
 
 
 def add_options(parser: LocustArgumentParser) -> None:
-    parser.add_argument("--rate", type=float, default=5.0, help="requests a second of all users together")
-    parser.add_argument("--most", type=int, default=100_000, help="requests after which it ends")
-    parser.add_argument("--record", default="", help="a file for the times of all requests")
+    parser.add_argument("--rate", type=float, default=5.0, help="requests per second of all users together")
+    parser.add_argument("--most", type=int, default=100_000, help="maximum number of requests")
+    parser.add_argument("--record", default="", help="file for the times of all requests")
 
 
 def write_record(environment: Environment, **_: object) -> None:
@@ -48,12 +48,12 @@ events.quitting.add_listener(write_record)  # type: ignore[no-untyped-call]
 
 
 class Client(FastHttpUser):
-    """One user: sends a call when its next arrival comes, or at once if it is late."""
+    """One user: sends a call at each arrival, or at once if it is late."""
 
     network_timeout = connection_timeout = 120.0
 
     def on_start(self) -> None:
-        """Begin with arrivals of its own."""
+        """Initialize the user's own arrival times."""
         number = next(numbers)
         options = self.environment.parsed_options
         assert options is not None
@@ -70,8 +70,8 @@ class Client(FastHttpUser):
 
     @task
     def send(self) -> None:
-        """Send a call, and follow a job to its end."""
-        if not self._arrived:  # Locust begins with a task; who waits in it, not after it, holds up the end of a run
+        """Send a call, and poll a job until its end."""
+        if not self._arrived:  # Locust starts with a task; waiting within it would delay the end of a run
             self._arrived = True
             return
         call = self._traffic.next()
@@ -90,7 +90,7 @@ class Client(FastHttpUser):
             self.environment.runner.quit()
 
     def _follow(self, call: Call, task_id: str, started: float) -> None:
-        """Ask for the result until it is there; a row of its own tells when that was, with status 0 if it never was."""
+        """Poll for a job's result and record its end in a separate row, with status 0 if the job does not complete."""
         status, told = 202, dict[str, Any]()
         while status == 202 and time.time() - started < JOB_SECONDS:
             time.sleep(POLL)

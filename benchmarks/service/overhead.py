@@ -1,18 +1,18 @@
-"""What HTTP costs: latency added to the library's, throughput kept of it, and behaviour at ten times the capacity.
+"""Measure the cost of HTTP: added latency, throughput relative to the library, and overload at ten times capacity.
 
     gliclass-rerank bench service [--model mini] [--seconds 60]
     gliclass-rerank bench service --quick    # seconds instead of minutes, nothing written
 
-Three checks of one service, on a free port, against the library in this process with as many threads:
+Three checks of one service, on a free port, against the library in this process with the same number of threads:
 
-- alone: p50 of a request with 20 passages, minus p50 of the same call in this process; they take turns.
-- busy: passages a second over HTTP by 64 callers that always have a request out, divided by those of `rank_many` on the
-  same texts; they take turns in rounds, and the ratio is the median of the rounds'.
-- overload: for ``--seconds`` requests arrive at ten times the rate that the 64 callers got answered, at even intervals
-  and whatever has been answered. There should be answers and refusals (429) only; an accepted request should wait not
-  much longer than with 64 callers, memory should stay, and afterwards answers should be what they were before.
+- alone: p50 of a request with 20 passages, minus p50 of the same call in this process, alternated.
+- busy: passages per second over HTTP by 64 callers that always have a request in flight, divided by those of
+  `rank_many` on the same texts. They alternate in rounds, and the ratio is the median over the rounds.
+- overload: for ``--seconds`` requests arrive at ten times the rate that was answered for the 64 callers, at even
+  intervals and without waiting for answers. All requests should be answered or refused (429). Accepted requests should
+  wait little longer than with 64 callers, memory should not grow, and later answers should equal the earlier ones.
 
-Passages are Python's documentation, questions the demo's; seeds are fixed. Needs the extra [bench].
+Passages are Python's documentation, questions the demo's. Seeds are fixed. Needs the extra [bench].
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ from gliclass_rerank.cli.output import print_table
 from gliclass_rerank.scorers.load import usable_cores
 
 SEED = 7
-PASSAGES = 20  # of a request
+PASSAGES = 20  # per request
 CALLERS = 64
 TIMES_CAPACITY = 10
-CONNECTIONS = 900  # during overload, below what a process may open; refusals free theirs at once
+CONNECTIONS = 900  # during overload, below the limit of open files; refused requests free theirs at once
 PROBES = 10  # requests whose answers are compared
 
 Ask = tuple[str, list[str]]
@@ -53,7 +53,7 @@ Ask = tuple[str, list[str]]
 
 @dataclass(frozen=True, slots=True)
 class Alone:
-    """Milliseconds of one caller's requests; what HTTP adds is the difference of the medians."""
+    """Milliseconds of one caller's requests. ``added`` is the difference of the medians."""
 
     http: list[float]
     in_process: list[float]
@@ -62,7 +62,7 @@ class Alone:
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """Passages a second in each round, the median of the rounds' ratios, and milliseconds of all requests over HTTP."""
+    """Passages per second in each round, median of the rounds' ratios, and milliseconds of all requests over HTTP."""
 
     http: list[float]
     offline: list[float]
@@ -73,14 +73,14 @@ class Busy:
 
 @dataclass(frozen=True, slots=True)
 class Overload:
-    """What came of too many requests.
+    """Results of the overload.
 
     Attributes:
-        offered: requests a second.
-        statuses: how many requests ended with each; "error" without an answer.
-        p99: of accepted requests, milliseconds; ``times_busy`` as often the p99 of the 64 callers.
+        offered: requests per second.
+        statuses: number of requests by status, "error" without an answer.
+        p99: of accepted requests, milliseconds. ``times_busy`` is its ratio to the p99 of the 64 callers.
         rss_before, rss_after: of the service, megabytes.
-        same_answers: after it as before.
+        same_answers: whether answers after it equal those before.
         milliseconds: of each accepted request.
     """
 
@@ -114,11 +114,11 @@ def main() -> None:
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="mini")
-    parser.add_argument("--requests", type=int, help="of one caller, 100 by default")
-    parser.add_argument("--rounds", type=int, help="of the throughput, 5 by default")
-    parser.add_argument("--busy-requests", type=int, help="of the 64 callers in each round, 128 by default")
-    parser.add_argument("--seconds", type=float, help="of the overload, 60 by default")
-    parser.add_argument("--quick", action="store_true", help="little of all, and no files unless --out")
+    parser.add_argument("--requests", type=int, help="requests of the single caller; 100 by default")
+    parser.add_argument("--rounds", type=int, help="rounds of the throughput check; 5 by default")
+    parser.add_argument("--busy-requests", type=int, help="requests of the 64 callers in each round; 128 by default")
+    parser.add_argument("--seconds", type=float, help="duration of the overload; 60 by default")
+    parser.add_argument("--quick", action="store_true", help="small sizes, and no files unless --out")
     parser.add_argument("--out", type=Path, help="folder of the results")
     options = parser.parse_args()
     quick = {"requests": 5, "rounds": 1, "busy_requests": 16, "seconds": 0.5}
@@ -129,13 +129,13 @@ def parse_options() -> argparse.Namespace:
 
 
 def asks(count: int, seed: int = SEED) -> list[Ask]:
-    """So many questions, each with passages of its own."""
+    """Create ``count`` questions, each with its own passages."""
     traffic = Traffic(seed)
     return [(traffic.query(), traffic.passages(PASSAGES)) for _ in range(count)]
 
 
 def post(client: Client, ask: Ask) -> list[tuple[int, float]]:
-    """Ask the service for a ranking."""
+    """Request a ranking from the service."""
     status, answer = client.post("/v2/rerank", body_of(ask))
     if status != 200:
         raise SystemExit(f"expected 200, got {status}: {answer}")
@@ -143,7 +143,7 @@ def post(client: Client, ask: Ask) -> list[tuple[int, float]]:
 
 
 def answers(service: LocalService, asked: Sequence[Ask]) -> list[list[tuple[int, float]]]:
-    """Ask by a new connection, since the service closes those that were idle for seconds."""
+    """Request rankings over a new connection, since the service closes connections that were idle for seconds."""
     client = service.client()
     rankings = [post(client, ask) for ask in asked]
     client.close()
@@ -155,7 +155,7 @@ def body_of(ask: Ask) -> dict[str, object]:
 
 
 def check_alone(service: LocalService, reranker: Reranker, count: int) -> Alone:
-    """One caller; who begins changes from request to request. Also checks that both say the same."""
+    """Check with one caller, in alternating order. Raises SystemExit if service and library give different rankings."""
     client = service.client()
     seconds: dict[str, list[float]] = {"http": [], "in_process": []}
     for i, ask in enumerate(asks(count + 3)):
@@ -170,12 +170,12 @@ def check_alone(service: LocalService, reranker: Reranker, count: int) -> Alone:
         if found["http"] != found["in_process"]:
             raise SystemExit("the service ranks otherwise than the library")
     client.close()
-    http, in_process = seconds["http"][3:], seconds["in_process"][3:]  # the first ones warm up
+    http, in_process = seconds["http"][3:], seconds["in_process"][3:]  # the first ones are warm-ups
     return Alone(http, in_process, median(http) - median(in_process))
 
 
 def check_busy(service: LocalService, reranker: Reranker, rounds: int, count: int) -> Busy:
-    """Many callers, against the library's own batch."""
+    """Check with many callers, against one batch of the library."""
     asked = asks(count, SEED + 1)
     speeds: dict[str, list[float]] = {"http": [], "offline": []}
     times: list[float] = []
@@ -192,7 +192,7 @@ def check_busy(service: LocalService, reranker: Reranker, rounds: int, count: in
 
 
 def ask_at_once(service: LocalService, asked: Sequence[Ask]) -> list[float]:
-    """Milliseconds of requests by callers that share them; each has one out at any time."""
+    """Milliseconds of requests by CALLERS callers that share them. Each always has one in flight."""
     shares = [list(islice(asked, i, None, CALLERS)) for i in range(CALLERS)]
 
     def call(share: Sequence[Ask]) -> list[float]:
@@ -209,7 +209,7 @@ def ask_at_once(service: LocalService, asked: Sequence[Ask]) -> list[float]:
 
 
 def check_overload(service: LocalService, busy: Busy, seconds: float) -> Overload:
-    """Ten times as many requests as can be answered."""
+    """Check with ten times as many requests as can be answered."""
     offered = TIMES_CAPACITY * median(busy.http) / PASSAGES
     probes = asks(PROBES, SEED + 2)
     before, rss_before = answers(service, probes), rss(service)
@@ -231,9 +231,10 @@ def check_overload(service: LocalService, busy: Busy, seconds: float) -> Overloa
 
 
 async def flood(url: str, asked: Sequence[Ask], rate: float, seconds: float) -> list[tuple[str, float]]:
-    """Send at even intervals, whatever has been answered; then wait for the rest. Status and milliseconds of each.
+    """Send at even intervals without waiting for answers, then await all. Return status and milliseconds of each.
 
-    Each has a connection of its own: a pool's work grows with what waits in it, and takes the service's cores.
+    Each request has its own connection, since a connection pool's work grows with its queue and would take CPU time
+    from the service.
     """
     address = httpx.URL(url)
     requests = [raw_request(address, body_of(ask)) for ask in asked]
@@ -257,7 +258,7 @@ async def flood(url: str, asked: Sequence[Ask], rate: float, seconds: float) -> 
 
 
 def raw_request(address: httpx.URL, body: dict[str, object]) -> bytes:
-    """A request as it goes over the wire; the service closes the connection after its answer."""
+    """Raw bytes of a request. The service closes the connection after its answer."""
     headers = {"Content-Type": "application/json", "Connection": "close"}
     request = httpx.Request("POST", address.join("/v2/rerank"), json=body, headers=headers)
     lines = [f"POST {request.url.path} HTTP/1.1", *(f"{name}: {value}" for name, value in request.headers.items())]
@@ -265,7 +266,7 @@ def raw_request(address: httpx.URL, body: dict[str, object]) -> bytes:
 
 
 async def status_of(address: httpx.URL, request: bytes) -> str:
-    """Send a request over a new connection and read all of the answer; its status."""
+    """Send a request over a new connection, read the whole answer and return its status."""
     reader, writer = await asyncio.open_connection(address.host, address.port)
     try:
         writer.write(request)
@@ -278,7 +279,7 @@ async def status_of(address: httpx.URL, request: bytes) -> str:
 
 
 def rss(service: LocalService) -> float:
-    """Resident megabytes of the service."""
+    """Resident memory of the service in megabytes."""
     return float(psutil.Process(service.pid).memory_info().rss / 1e6)
 
 
@@ -307,7 +308,7 @@ def show(alone: Alone, busy: Busy, overload: Overload) -> None:
 
 
 def draw(alone: Alone, busy: Busy, overload: Overload, title: str, file: Path) -> None:
-    """How the times of requests are spread in each check."""
+    """Draw the distribution of request times in each check."""
     import matplotlib as mpl
 
     mpl.use("Agg")

@@ -1,7 +1,7 @@
-"""What clients of the service send: all dialects, jobs and sizes in a fixed mixture. Pure, and the same for a seed.
+"""Simulated client traffic: all dialects, jobs and sizes in a fixed mixture, deterministic for a seed.
 
-Questions are the demo's, passages and claims are from Python's documentation as they are, from a line to windows of
-text. Most requests rank, as retrieval does: 20 passages mostly, 100 at most.
+Questions are the demo's. Passages and claims are texts of Python's documentation, from a line to several windows. Most
+requests are rankings as in retrieval: 20 passages mostly, 100 at most.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import cache
 from gliclass_rerank.demo.collection import load_collection
 from gliclass_rerank.demo.questions import load_questions
 
-COUNTS = {1: 5, 5: 15, 10: 20, 20: 40, 50: 15, 100: 5}  # passages of a request, and how often
+COUNTS = {1: 5, 5: 15, 10: 20, 20: 40, 50: 15, 100: 5}  # passages per request, with their weights
 JOB_PASSAGES = 200
 LABELS = ["files and folders", "networks", "text", "numbers", "dates and times", "concurrency", "data formats", "tests"]
 ROUTES = {label: f"questions about {label}" for label in LABELS}
@@ -24,7 +24,7 @@ Body = dict[str, object]
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request: POST ``body`` as JSON to ``path``. The answer to a job says where its result will be."""
+    """A request: POST ``body`` as JSON to ``path``. The answer to a job contains the location of its result."""
 
     name: str
     path: str
@@ -33,23 +33,23 @@ class Call:
 
 
 class Traffic:
-    """An endless mixture of calls; two with the same seed make the same ones."""
+    """An endless mixture of calls. The same seed gives the same calls."""
 
     def __init__(self, seed: int) -> None:
         self._rng = random.Random(seed)
         self._queries, self._passages = _texts()
 
     def next(self) -> Call:
-        """Make a call."""
+        """Create a call."""
         (make,) = self._rng.choices(list(MIXTURE), list(MIXTURE.values()))
         return make(self)
 
     def query(self) -> str:
-        """One of the demo's questions."""
+        """Draw one of the demo's questions."""
         return self._rng.choice(self._queries)
 
     def passages(self, count: int | None = None) -> list[str]:
-        """So many passages, or as many as a request has."""
+        """Draw ``count`` passages, or a random count typical of a request."""
         return self._rng.sample(self._passages, count or self._rng.choices(list(COUNTS), list(COUNTS.values()))[0])
 
 

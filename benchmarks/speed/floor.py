@@ -1,9 +1,9 @@
-"""The floor under a time: the operations that a model needs, and the rate of plain matrix products on this machine.
+"""Lower bound of scoring time: the operations of a model, and the rate of plain matrix products on this machine.
 
-An operation is a multiplication or an addition, so that a product of (m, k) and (k, n) has 2mkn. What is counted are
-the matrix products of the encoder for each sequence's own tokens, nothing for padding, embeddings, norms, activations,
-the head or Python: what no kernel can save. The peak is the best rate of a single product among the model's own shapes
-and a square one, on all threads at a time, in fp32 (torch and onnxruntime) and int8 (onnxruntime).
+An operation is a multiplication or an addition, so a product of (m, k) and (k, n) has 2mkn. Only the matrix products
+of the encoder for each sequence's own tokens are counted, which no kernel can avoid. Padding, embeddings, norms,
+activations, the head and Python are excluded. The peak is the best rate of a single product among the model's own
+shapes and a square one, on all threads at once, in fp32 (torch and onnxruntime) and int8 (onnxruntime).
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ TOKENS = 512  # rows of a product: a batch of our ONNX scorer
 SQUARE = 1024
 SECONDS, TRIES = 0.2, 3  # of each measurement
 OPSET, IR_VERSION = 17, 8
-# Matrices of a feed-forward block that tokens go through; two unless it has a gate.
+# Matrices of a feed-forward block: two, or three with a gate.
 FEED_FORWARD = {"modernbert": 3}
 
 
 def sequence_lengths(checkpoint: Checkpoint, requests: Sequence[ScoreRequest]) -> list[int]:
-    """Tokens of every sequence that the requests need: labels, markers and text."""
+    """Tokens of every sequence of the requests: labels, markers and text."""
     return [len(item.ids) for item in sequences_of(checkpoint, requests)]
 
 
@@ -48,9 +48,10 @@ def sequences_of(checkpoint: Checkpoint, requests: Sequence[ScoreRequest]) -> li
 def operations(encoder: Mapping[str, Any], lengths: Sequence[int]) -> int:
     """Operations of an encoder's matrix products for sequences of these lengths.
 
-    A layer of width H with S tokens: queries, keys, values and output 4 S H², S H I for each matrix of its feed-forward
-    block of width I, and H for each pair of tokens that attend to each other and each product of `attention_products`.
-    All pairs do, S², but for those further apart than the window of a layer with local attention (`pairs_within`).
+    Multiplications of a layer of width H with S tokens: 4 S H² for queries, keys, values and output, S H I for each
+    matrix of its feed-forward block of width I, and H for each pair of tokens that attend to each other and each
+    product of `attention_products`. These are all S² pairs, or those within the window in layers with local attention
+    (`pairs_within`).
 
     Args:
         encoder: ``encoder_config`` of a checkpoint.
@@ -70,19 +71,19 @@ def operations(encoder: Mapping[str, Any], lengths: Sequence[int]) -> int:
 
 
 def attention_products(encoder: Mapping[str, Any]) -> int:
-    """Products for a pair of tokens: its score, its part of the mixture, and DeBERTa's two scores of its distance."""
+    """Products per pair of tokens: attention score, weighted value, and DeBERTa's two scores of the distance."""
     kinds = encoder.get("pos_att_type") or () if encoder.get("relative_attention") else ()
     return 2 + len(kinds.split("|") if isinstance(kinds, str) else kinds)
 
 
 def pairs_within(window: int, tokens: int) -> int:
-    """Ordered pairs of tokens, each with itself too, at most ``window`` positions apart."""
+    """Number of ordered pairs of tokens, including each with itself, at most ``window`` positions apart."""
     reach = min(window, tokens - 1)
     return tokens + 2 * reach * tokens - reach * (reach + 1)
 
 
 def peaks(encoder: Mapping[str, Any], threads: int) -> dict[Kind, dict[str, float]]:
-    """Operations a second of plain products on so many threads, by their shapes; the largest of a kind is its peak."""
+    """Operations per second of plain products on ``threads`` threads, by shape. The largest of a kind is its peak."""
     shapes = model_shapes(encoder)
     fp32 = {named(shape): max(torch_rate(shape, threads), onnx_rate(shape, threads, "fp32")) for shape in shapes}
     return {"fp32": fp32, "int8": {named(shape): onnx_rate(shape, threads, "int8") for shape in shapes}}
@@ -100,7 +101,7 @@ def named(shape: Shape) -> str:
 
 
 def torch_rate(shape: Shape, threads: int) -> float:
-    """Operations a second of torch's fp32 product, all threads on one."""
+    """Operations per second of torch's fp32 product, with all threads on one product."""
     rows, inner, columns = shape
     left, right = torch.rand(rows, inner), torch.rand(inner, columns)
     before = torch.get_num_threads()
@@ -112,7 +113,7 @@ def torch_rate(shape: Shape, threads: int) -> float:
 
 
 def onnx_rate(shape: Shape, threads: int, kind: Kind) -> float:
-    """Operations a second of onnxruntime's product with constant weights, a product of its own on each thread."""
+    """Operations per second of onnxruntime's product with constant weights, with a separate product on each thread."""
     rows, inner, _ = shape
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -124,7 +125,7 @@ def onnx_rate(shape: Shape, threads: int, kind: Kind) -> float:
 
 
 def product(shape: Shape, kind: Kind) -> bytes:
-    """A graph of one matrix product: fp32, or uint8 by int8 to int32, as dynamically quantised models have it."""
+    """A graph of one matrix product: fp32, or uint8 by int8 to int32 as in dynamically quantised models."""
     rows, inner, columns = shape
     rng = np.random.default_rng(1)
     weights = rng.standard_normal((inner, columns)).astype(np.float32)
@@ -144,14 +145,14 @@ def product(shape: Shape, kind: Kind) -> bytes:
 
 
 def rate(run: Callable[[], object], shape: Shape, threads: int) -> float:
-    """Operations a second of the best of TRIES, each of SECONDS, with so many threads that run it at a time."""
+    """Operations per second of the best of TRIES, each of SECONDS, with ``threads`` threads in parallel."""
     run()
     with ThreadPoolExecutor(threads) as pool:
         return max(timed(run, threads, pool) for _ in range(TRIES)) * 2 * int(np.prod(shape))
 
 
 def timed(run: Callable[[], object], threads: int, pool: ThreadPoolExecutor) -> float:
-    """Runs a second of all threads together."""
+    """Runs per second of all threads together."""
     start = time.perf_counter()
 
     def loop(_: int) -> int:

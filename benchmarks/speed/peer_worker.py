@@ -1,11 +1,11 @@
-"""One peer in a process and an environment of its own, driven by `peers.py` over lines of JSON.
+"""One peer in its own process and environment, driven by `peers.py` over lines of JSON.
 
     BUILD/peers/env/bin/python benchmarks/speed/peer_worker.py
 
-Reads {"load": {...}} once, then {"score": {...}} as often as asked, and answers each with one line on stdout; whatever
-libraries print goes to stderr. All peers are the same cross-encoder: the given backbone with one random label, since
-speed does not depend on weights. FlashRank takes models of its list only, so the int8 graph is laid out in its cache
-folder under the name of one that it knows; fastembed reads any folder (`specific_model_path`). Neither downloads then.
+Reads {"load": {...}} once, then any number of {"score": {...}}, and answers each with one line on stdout. Output of
+libraries goes to stderr. All peers are the same cross-encoder: the given backbone with one random label, since speed
+does not depend on weights. FlashRank accepts only models of its list, so the int8 graph is placed in its cache folder
+under the name of one of them. fastembed reads any folder (`specific_model_path`). Neither downloads anything then.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 MAX_LENGTH = 512
-FLASHRANK_NAME = "ms-marco-MiniLM-L-12-v2"  # of FlashRank's list; the folder under this name is ours
+FLASHRANK_NAME = "ms-marco-MiniLM-L-12-v2"  # a name from FlashRank's list; the folder under this name is ours
 PACKAGES = (
     "sentence-transformers",
     "transformers",
@@ -36,7 +36,7 @@ PACKAGES = (
 )
 
 Score = Callable[[str, Sequence[str], "int | None"], Sequence[float]]
-"""From a query, passages and a batch size (None: the peer's default) to scores."""
+"""Function from a query, passages and a batch size (None: the peer's default) to scores."""
 
 
 def main() -> None:
@@ -61,10 +61,10 @@ def main() -> None:
 
 
 def check_that_nothing_is_cut(score: Score) -> None:
-    """A peer that reads less than others would be timed for it.
+    """Check that a peer reads whole passages, since truncation would make it faster.
 
     Raises:
-        ValueError: what follows after 400 words makes no difference.
+        ValueError: text after 400 words does not change the score.
     """
     start = "word " * 400
     first, second = score("a question", [start + "apple " * 50, start + "seven " * 50], None)
@@ -73,7 +73,7 @@ def check_that_nothing_is_cut(score: Score) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Of PACKAGES, those that are installed."""
+    """Versions of the installed packages among PACKAGES."""
     found = {}
     for package in PACKAGES:
         with suppress(metadata.PackageNotFoundError):
@@ -116,7 +116,7 @@ def by_openvino(home: Path, backbone: Path, threads: int) -> Score:
 
 
 def by_flashrank(home: Path, backbone: Path, threads: int) -> Score:
-    """Its int8 models, as it ships them; it reads all passages as one batch, so a batch size cuts the call."""
+    """FlashRank with int8, as in its own models. It reads all passages as one batch, so a size splits the call."""
     import onnxruntime
     from flashrank import Ranker, RerankRequest
     from flashrank.Config import model_file_map
@@ -125,7 +125,7 @@ def by_flashrank(home: Path, backbone: Path, threads: int) -> Score:
     folder = home / "flashrank" / FLASHRANK_NAME
     copied(folder, base(home, backbone), source, model_file_map[FLASHRANK_NAME])
     ranker = Ranker(model_name=FLASHRANK_NAME, cache_dir=str(home / "flashrank"), max_length=MAX_LENGTH)
-    if threads != os.cpu_count():  # it has no option for that, and takes all cores
+    if threads != os.cpu_count():  # it has no option for threads, and uses all cores
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         ranker.session = onnxruntime.InferenceSession(str(folder / model_file_map[FLASHRANK_NAME]), options)
@@ -157,7 +157,7 @@ def fastembed_over(source: Path, home: Path, backbone: Path, threads: int) -> Sc
     name = f"local/{source.stem}"
     folder = home / "fastembed" / source.stem
     copied(folder, base(home, backbone), source, "model.onnx")
-    # The backbone's own setting, for a sentence encoder; fastembed alone would cut at it.
+    # The backbone's own setting is that of a sentence encoder, and fastembed would truncate to it.
     settings = json.loads((folder / "tokenizer_config.json").read_text("utf-8")) | {"max_length": MAX_LENGTH}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings), "utf-8")
     TextCrossEncoder.add_custom_model(name, sources=ModelSource(hf=name), model_file="model.onnx")
@@ -181,7 +181,7 @@ PEERS: dict[str, Callable[[Path, Path, int], Score]] = {
 
 
 def predicting(model: Any) -> Score:
-    """A sentence-transformers CrossEncoder, whatever computes for it."""
+    """Create a function that scores with a sentence-transformers CrossEncoder of any backend."""
 
     def score(query: str, passages: Sequence[str], batch: int | None) -> Sequence[float]:
         pairs = [(query, passage) for passage in passages]
@@ -193,7 +193,7 @@ def predicting(model: Any) -> Score:
 
 
 def base(home: Path, backbone: Path) -> Path:
-    """The folder of the cross-encoder as torch reads it; made if it is not there."""
+    """Return the folder of the cross-encoder for torch. Create it if missing."""
     folder = home / "cross-encoder"
     if not (folder / "model.safetensors").is_file():
         import torch
@@ -205,7 +205,7 @@ def base(home: Path, backbone: Path) -> Path:
 
 
 def onnx_model(file: Path, threads: int) -> Any:
-    """A CrossEncoder of sentence-transformers' onnx backend."""
+    """Load a CrossEncoder with sentence-transformers' onnx backend."""
     import onnxruntime
     from sentence_transformers import CrossEncoder
 
@@ -217,7 +217,7 @@ def onnx_model(file: Path, threads: int) -> Any:
 
 
 def graph(home: Path, backbone: Path) -> Path:
-    """The cross-encoder's graph, as sentence-transformers exports it; made if it is not there."""
+    """Return the cross-encoder's graph as exported by sentence-transformers. Create it if missing."""
     folder = base(home, backbone)
     file = folder / "onnx/model.onnx"
     if not file.is_file():
@@ -230,7 +230,7 @@ def graph(home: Path, backbone: Path) -> Path:
 
 
 def int8_graph(home: Path, backbone: Path) -> Path:
-    """The graph quantised dynamically, as sentence-transformers does it for this processor; made if need be."""
+    """Return the graph quantised dynamically by sentence-transformers for this processor. Create it if missing."""
     source = graph(home, backbone)
     kind = instructions()
     file = source.with_name(f"model_qint8_{kind}.onnx")
@@ -243,14 +243,14 @@ def int8_graph(home: Path, backbone: Path) -> Path:
 
 
 def instructions() -> str:
-    """Which of the quantisation recipes fits the processor."""
+    """Name of the quantisation recipe for this processor."""
     flags = Path("/proc/cpuinfo")
     told = flags.read_text("utf-8") if flags.is_file() else ""
     return "avx512_vnni" if "avx512_vnni" in told else "avx2" if "avx2" in told else "arm64"
 
 
 def copied(folder: Path, base_folder: Path, graph_file: Path, name: str) -> None:
-    """Lay out a folder of a graph, its configuration and its tokenizer; whatever it held is overwritten."""
+    """Fill a folder with a graph, its configuration and its tokenizer. Existing files are overwritten."""
     folder.mkdir(parents=True, exist_ok=True)
     for file in base_folder.iterdir():
         if file.suffix in (".json", ".txt"):

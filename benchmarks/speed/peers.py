@@ -1,15 +1,16 @@
-"""Passages a second against peers on a backbone of the same size and the same texts, and what the machine could do.
+"""Measure passages per second against peers on a backbone of the same size, and against the machine's peak rate.
 
-    gliclass-rerank bench peers                     # makes build/peers first, which takes minutes
+    gliclass-rerank bench peers                     # creates build/peers first, which takes minutes
     gliclass-rerank bench peers --peers onnx-int8,flashrank --lengths 128
-    gliclass-rerank bench peers --quick             # sentence-transformers from this environment; nothing written
+    gliclass-rerank bench peers --quick             # sentence-transformers from this environment, nothing written
 
-From strings to scores, one question: our scorers, upstream's pipeline on our weights, and cross-encoders of
-all-MiniLM-L6-v2 (`peer_worker.py`) in processes of their own, one at a time. First everyone tries every batch size,
-ours token budgets. Then all race, as they come and at their best size; rounds alternate and each begins with another
-contestant. The same race, at the best sizes, is run by passage length and by number of threads. Beside it stands the
-floor (`floor.py`): the rate of plain matrix products on those threads, and which share of it each contestant reaches
-with the operations that our model needs for these texts; a cross-encoder reads two markers less for each.
+From strings to scores, with one question and the same texts: our scorers, upstream's pipeline on our weights, and
+cross-encoders of all-MiniLM-L6-v2 (`peer_worker.py`) in separate processes, one at a time. First every contestant runs
+with every batch size (ours with token budgets). Then all race, with their default and their best size. Rounds
+alternate, and each starts with another contestant. The same race, at the best sizes, is run by passage length and by
+number of threads. The lower bound (`floor.py`) is reported as well: the rate of plain matrix products on those
+threads, and each contestant's share of it, by the operations that our model needs for these texts. A cross-encoder
+reads two markers less per text.
 """
 
 from __future__ import annotations
@@ -52,22 +53,22 @@ from gliclass_rerank.models.checkpoint import Checkpoint, read_checkpoint
 from gliclass_rerank.scorers.load import Backend, locate, usable_cores
 
 LENGTHS = (32, 64, 128, 256, 512)
-TEXT_ROOM = 64  # of the longest passages, what the question takes of 512 positions
+TEXT_ROOM = 64  # positions of 512 that the longest passages leave for the question
 TOKENS = 3200  # of all passages of a length together
 SIZES, BUDGETS = (4, 8, 16, 32, 64), (256, 512, 1024, 2048, 4096)
 UPSTREAM_DEFAULT = 8
-SWEEPS = 1  # rounds of each batch size, which only choose one
+SWEEPS = 1  # rounds per batch size, only for choosing the best one
 BUILD = Path(__file__).parents[2] / "build/peers"
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """All that a run found.
+    """All results of a run.
 
     Attributes:
         versions: of the peers' packages.
         batch_sizes: seconds of each round by contestant and batch size, or token budget.
-        floors: operations a second of plain products by threads, kind and shape.
+        floors: operations per second of plain products by threads, kind and shape.
         races: results by race and entry: "mixed", "128 tokens", "1 threads".
     """
 
@@ -107,7 +108,7 @@ def main() -> None:
 def measure(
     checkpoint: Checkpoint, mixed: Texts, by_length: Mapping[int, Texts], options: argparse.Namespace
 ) -> Measured:
-    """Sweep and races with all threads, then the main race with others."""
+    """Run the sweep and all races with all threads, then the main race with other numbers of threads."""
     measured = Measured({}, {}, {}, {})
     best: dict[str, int | None] = {}
     for threads in options.thread_counts:
@@ -133,13 +134,13 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="mini")
     parser.add_argument("--peers", type=lambda names: names.split(","), default=list(PEERS), help="all by default")
-    parser.add_argument("--lengths", type=numbers, default=list(LENGTHS), help="tokens, with commas")
-    parser.add_argument("--rounds", type=int, default=5, help="of the main race; the others have 3 at most")
-    parser.add_argument("--passages", type=int, default=100, help="of the main race")
+    parser.add_argument("--lengths", type=numbers, default=list(LENGTHS), help="tokens, comma-separated")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of the main race; the others have at most 3")
+    parser.add_argument("--passages", type=int, default=100, help="passages of the main race")
     parser.add_argument("--threads", type=int, default=usable_cores(), help="all cores by default")
-    parser.add_argument("--build", type=Path, default=BUILD, help="where the peers' environment and models are kept")
-    parser.add_argument("--quick", action="store_true", help="little of all, no environment, no files unless --out")
-    parser.add_argument("--no-write", action="store_true", help="no files")
+    parser.add_argument("--build", type=Path, default=BUILD, help="folder of the peers' environment and models")
+    parser.add_argument("--quick", action="store_true", help="small sizes, no environment, no files unless --out")
+    parser.add_argument("--no-write", action="store_true", help="write no files")
     parser.add_argument("--out", type=Path, help="folder of the results")
     options = parser.parse_args()
     if unknown := sorted(set(options.peers) - set(PEERS)):
@@ -154,12 +155,12 @@ def parse_options() -> argparse.Namespace:
 
 
 def numbers(text: str) -> list[int]:
-    """Numbers between commas."""
+    """Parse comma-separated numbers."""
     return [int(number) for number in text.split(",")]
 
 
 def lengths_of(length: int) -> list[int]:
-    """As many passages of a length as make TOKENS; the longest leave room for the question."""
+    """Lengths of as many passages as make TOKENS, but at least 8. The longest leave room for the question."""
     fitting = min(length, 512 - TEXT_ROOM)
     return [fitting] * max(8, TOKENS // length)
 
@@ -168,7 +169,7 @@ def lengths_of(length: int) -> list[int]:
 def contestants(
     checkpoint: Checkpoint, options: argparse.Namespace, threads: int, work: Path
 ) -> Iterator[dict[str, Contestant]]:
-    """All that race, with so many threads each."""
+    """Yield all contestants, with ``threads`` threads each."""
     torch.set_num_threads(threads)
     export_checkpoint(checkpoint.folder, work / "fp32", dtype="fp32")
     local = {
@@ -188,7 +189,7 @@ def contestants(
 
 
 def ours(folder: Path, backend: Backend, threads: int) -> Seconds:
-    """Our scorer, one for each token budget."""
+    """Time our scorer, with a separate scorer for each token budget."""
     device = "cpu" if backend == "torch" else "auto"
 
     @cache
@@ -233,7 +234,7 @@ def show(races: Mapping[str, Mapping[str, Result]], floors: Mapping[str, Mapping
 
 
 def draw(races: Mapping[str, Mapping[str, Result]], title: str, file: Path) -> None:
-    """The main race as bars, and passages a second by length."""
+    """Draw the main race as bars, and passages per second by length."""
     import matplotlib as mpl
 
     mpl.use("Agg")

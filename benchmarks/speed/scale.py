@@ -1,14 +1,14 @@
-"""How time and memory grow with the number of passages, their length, the labels, and the callers.
+"""Measure how time and memory grow with the number of passages, their length, the labels, and the callers.
 
     gliclass-rerank bench scale
     gliclass-rerank bench scale --axes labels,callers
     gliclass-rerank bench scale --quick                # the small end of each axis, one round, nothing written
 
-`Reranker.rank`, from strings to hits, along one axis at a time; see AXES for what the others are held at. Every
-point is measured in a process of its own (`scale_worker.py`), which reads the passages and then ranks them, so that
-its peak is that of the call; the points of an axis take turns, so many rounds. Labels are queries of a few tokens, all
-read in one pass. Callers are threads that share one scorer. Beside the peak stands the peak without the passages' own
-strings, which are the caller's.
+Runs `Reranker.rank`, from strings to hits, along one axis at a time. AXES has the values of the others. Every point is
+measured in a separate process (`scale_worker.py`), which reads the passages and then ranks them, so that its peak is
+that of the call. The points of an axis alternate over the rounds. Labels are queries of a few tokens, all read in one
+pass. Callers are threads that share one scorer. The peak is also reported without the passages' own strings, which
+belong to the caller.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from gliclass_rerank.cli.output import print_table
 from gliclass_rerank.scorers.load import locate, usable_cores
 
 WORKER = Path(__file__).with_name("scale_worker.py")
-DISTINCT = 1000  # passages that are cut from the documentation; more are made of the same words in other orders
-LONG = 10_000  # passages of which a call is so long that one round is enough
+DISTINCT = 1000  # passages cut from the documentation; others are rotations of their words
+LONG = 10_000  # passages from which on a call is so long that one round is enough
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One setting: passages of so many tokens each, ranked by so many labels, by so many callers at a time."""
+    """One setting: passages of ``tokens`` tokens each, ranked by some labels, by some callers in parallel."""
 
     passages: int
     tokens: int
@@ -58,12 +58,12 @@ AXES = {
     "callers": [Point(20, 128, callers=count) for count in (1, 2, 4, 8, 16, 32)],
 }
 UNITS = {"tokens": "tokens of a passage", "labels": "labels of a text"}
-QUICK = 2  # points of an axis
+QUICK = 2  # points per axis
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a point cost.
+    """Cost of a point.
 
     Attributes:
         seconds: until all callers have their ranking, median of the rounds.
@@ -106,8 +106,8 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--axes", type=lambda names: names.split(","), default=list(AXES), help="all by default")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=usable_cores(), help="all cores by default")
-    parser.add_argument("--quick", action="store_true", help="small, and no files unless --out")
-    parser.add_argument("--no-write", action="store_true", help="no files")
+    parser.add_argument("--quick", action="store_true", help="small sizes, and no files unless --out")
+    parser.add_argument("--no-write", action="store_true", help="write no files")
     parser.add_argument("--out", type=Path, help="folder of the results")
     options = parser.parse_args()
     if unknown := sorted(set(options.axes) - set(AXES)):
@@ -119,7 +119,7 @@ def parse_options() -> argparse.Namespace:
 def along(
     points: Sequence[Point], options: argparse.Namespace, tokenizer: Tokenizer, work: Path, title: str
 ) -> list[Result]:
-    """Measure the points of one axis, in turns."""
+    """Measure the points of one axis, alternating."""
     asks = {
         point: Ask(
             model=options.model,
@@ -144,7 +144,7 @@ def along(
 
 
 def measured(ask: Ask) -> Answer:
-    """Run one measurement in a process of its own."""
+    """Run one measurement in a separate process."""
     command = [sys.executable, str(WORKER), json.dumps(ask)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     answer: Answer = json.loads(done.stdout)
@@ -164,12 +164,12 @@ def summed_up(point: Point, answers: Sequence[Answer]) -> Result:
 
 
 def labels_of(count: int, tokenizer: Tokenizer) -> tuple[str, ...]:
-    """One question, or so many short labels."""
+    """One question, or ``count`` short labels."""
     return (QUERY,) if count == 1 else distinct(passages_of([LABEL_TOKENS] * 4 * count, tokenizer), count)
 
 
 def passage_file(point: Point, tokenizer: Tokenizer, work: Path) -> Path:
-    """A file of the point's passages, no two the same."""
+    """Write a file of the point's passages, all different."""
     file = work / f"{point.passages}-{point.tokens}.jsonl"
     if not file.is_file():
         originals = passages_of([point.tokens] * min(point.passages, DISTINCT), tokenizer)
@@ -179,7 +179,7 @@ def passage_file(point: Point, tokenizer: Tokenizer, work: Path) -> Path:
 
 
 def varied(originals: Sequence[str], count: int) -> Iterator[str]:
-    """So many texts: the originals, then the same with their first words moved to the end."""
+    """Yield ``count`` texts: the originals, then rotations with their first words moved to the end."""
     split = [text.split() for text in originals]
     for i in range(count):
         turn, which = divmod(i, len(originals))
@@ -206,7 +206,7 @@ def show(results: Mapping[str, Sequence[Result]]) -> None:
 
 
 def draw(axis: str, rows: Sequence[Result], title: str, report: Path) -> None:
-    """Seconds and memory along one axis, beside one another."""
+    """Draw seconds and memory along one axis, side by side."""
     import matplotlib as mpl
 
     mpl.use("Agg")

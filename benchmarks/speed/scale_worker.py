@@ -1,4 +1,4 @@
-"""One measurement of `scale.py`, in a process of its own that holds nothing else: seconds of calls, peak memory.
+"""One measurement of `scale.py` in a separate process: seconds of calls and peak memory.
 
 python benchmarks/speed/scale_worker.py '{"model": "mini", "threads": 2, "passages": FILE, "labels": ["a query"], ...}'
 """
@@ -19,9 +19,9 @@ MIB = 1024 * 1024
 
 
 class Ask(TypedDict):
-    """What to measure: every caller ranks all passages by all labels, all at a time, so many rounds.
+    """A measurement: every caller ranks all passages by all labels, in parallel, for ``rounds`` rounds.
 
-    ``passages`` is a file with one JSON string a line.
+    ``passages`` is a file with one JSON string per line.
     """
 
     model: str
@@ -64,12 +64,12 @@ def measured(ask: Ask, passages: list[str]) -> Answer:
 
 
 def peak() -> float:
-    """MiB that this process has held at most. Of Linux's own count: that of getrusage may be a parent's."""
+    """Peak memory of this process in MiB. Read from /proc on Linux, since getrusage may report a parent's peak."""
     status = Path("/proc/self/status")
     if status.is_file():
         line = next(line for line in status.read_text("utf-8").splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) / 1024
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MIB
 
 

@@ -1,12 +1,12 @@
-"""Where the time of reranking on a CPU goes, by stage: tokenising, embedding, products, attention, head, Python.
+"""Measure the time of reranking on a CPU by stage: tokenizing, embedding, products, attention, head, Python.
 
     gliclass-rerank bench stages [--model mini] [--passages 100]
-    gliclass-rerank bench stages --quick    # 20 passages, once; nothing written
+    gliclass-rerank bench stages --quick    # 20 passages, once, nothing written
 
-The passages of `throughput.py`, on one thread: first from strings to scores, without a profiler, then tokenised, then
-each batch by itself through a session with onnxruntime's profiler. What is left of the whole is Python's: planning
-batches, filling arrays, putting scores back. The profiler takes time of its own, so its stages are scaled to what the
-same batches took without it. Times are medians over rounds.
+Uses the passages of `throughput.py` on one thread: first from strings to scores without a profiler, then tokenizing
+alone, then each batch in a session with onnxruntime's profiler. The rest of the whole is Python's share: planning
+batches, filling arrays, assigning scores. The profiler adds overhead, so its stages are scaled to the time of the same
+batches without it. Times are medians over rounds.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from gliclass_rerank.scorers.onnx_kernels import exact_kernel
 from gliclass_rerank.scorers.padded.arrays import uni_encoder_inputs
 
 Feed = dict[str, NDArray[np.int64]]
-# An operator's stage; a product of activations with weights is one of these, in fp32 it is a MatMul or a Gemm.
+# Stages by operator. Products of activations with weights have one of three operators; in fp32 MatMul or Gemm.
 STAGES = {
     "MatMulIntegerToFloat": "products with weights",
     "MatMul": "products with weights",
@@ -53,7 +53,7 @@ STAGES = {
     "LayerNormalization": "normalisation",
     "SkipLayerNormalization": "normalisation",
 }
-LAST = "LayerNormalization"  # the first of these ends the embedding, and what follows the last one is the head
+LAST = "LayerNormalization"  # the first of these ends the embedding; nodes after the last one are the head
 
 
 def main() -> None:
@@ -72,7 +72,7 @@ def main() -> None:
         "tokenising": lambda: encoder.encode(requests),
         "session": lambda: [plain.run(None, feed) for feed in feeds],
     }
-    for _ in range(options.rounds + 1):  # the first one warms up
+    for _ in range(options.rounds + 1):  # the first one is a warm-up
         for part, run in runs.items():
             rounds[part].append(seconds(run))
         profiled += profile(checkpoint, feeds)
@@ -109,7 +109,7 @@ def seconds(run: Callable[[], object]) -> float:
 
 
 def feeds_of(checkpoint: Checkpoint, encoder: InputEncoder, requests: Sequence[ScoreRequest]) -> list[Feed]:
-    """The batches that the scorer makes within its token budget."""
+    """Batches within the scorer's token budget."""
     sequences = [item for request in encoder.encode(requests) for item in request.sequences]
     lengths = [len(item.ids) for item in sequences]
     plan = plan_batches(lengths, [1] * len(lengths), max_tokens=BATCH_TOKENS["onnx"])
@@ -118,7 +118,7 @@ def feeds_of(checkpoint: Checkpoint, encoder: InputEncoder, requests: Sequence[S
 
 
 def session(checkpoint: Checkpoint, profile_prefix: str | None) -> onnxruntime.InferenceSession:
-    """A session as the scorer has it, with a profiler if there is a place for its file."""
+    """A session with the scorer's options, with the profiler if a file prefix is given."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
@@ -129,7 +129,7 @@ def session(checkpoint: Checkpoint, profile_prefix: str | None) -> onnxruntime.I
 
 
 def profile(checkpoint: Checkpoint, feeds: Sequence[Feed]) -> Counter[str]:
-    """Microseconds of each stage over all batches, as onnxruntime's profiler tells."""
+    """Microseconds of each stage over all batches, from onnxruntime's profiler."""
     with tempfile.TemporaryDirectory() as work:
         run = session(checkpoint, f"{work}/profile")
         for feed in feeds:
@@ -137,7 +137,7 @@ def profile(checkpoint: Checkpoint, feeds: Sequence[Feed]) -> Counter[str]:
         events = json.loads(Path(run.end_profiling()).read_text("utf-8"))
     nodes = [event for event in events if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")]
     stages: Counter[str] = Counter()
-    count = len(nodes) // len(feeds)  # every run executes all nodes, in one order
+    count = len(nodes) // len(feeds)  # every run executes all nodes in the same order
     for run_start in range(0, len(nodes), count):
         executed = nodes[run_start : run_start + count]
         norms = [i for i, node in enumerate(executed) if node["args"]["op_name"] == LAST]
@@ -149,7 +149,7 @@ def profile(checkpoint: Checkpoint, feeds: Sequence[Feed]) -> Counter[str]:
 
 
 def stages_of(times: Mapping[str, float], profiled: Mapping[str, int]) -> dict[str, float]:
-    """Seconds of each stage, which add up to those of the whole, the largest first."""
+    """Seconds of each stage, which add up to the total, the largest first."""
     scale = times["session"] / sum(profiled.values())
     stages = {stage: scale * taken for stage, taken in profiled.items()} | {"tokenising": times["tokenising"]}
     stages["Python"] = max(0.0, times["all"] - times["session"] - times["tokenising"])

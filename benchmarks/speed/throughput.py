@@ -1,13 +1,13 @@
-"""Passages a second, from strings to scores, against upstream's pipeline on the same weights and passages.
+"""Measure passages per second, from strings to scores, against upstream's pipeline on the same weights and passages.
 
     gliclass-rerank bench throughput            # or: python -m benchmarks.speed.throughput
     gliclass-rerank bench throughput --threads 1    # written as throughput-1-thread
     gliclass-rerank bench throughput --quick    # two rounds of 20 passages, no fp32 graph, nothing written
 
-Every contestant scores the same passages once a round; rounds alternate and each begins with another contestant,
-so that what else the machine does hits all alike. A ratio is the median of the ratios within the rounds. Passages
-are pieces of Python's documentation, 64 to 192 tokens long, 128 on average. Scores are compared with upstream's on
-each passage by itself, where nothing is padded. Needs the extra [bench].
+Every contestant scores the same passages once per round. Rounds alternate and each starts with another contestant, so
+that other load on the machine affects all alike. A ratio is the median of the ratios within the rounds. Passages are
+pieces of Python's documentation, 64 to 192 tokens long, 128 on average. Scores are compared with upstream's on each
+passage on its own, without padding. Needs the extra [bench].
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ from gliclass_rerank.scorers.load import locate, usable_cores
 from gliclass_rerank.scorers.torch import load_model
 
 QUERY = "read a file line by line without loading all of it into memory"
-SHORTEST, LONGEST = 64, 192  # tokens of a passage
+SHORTEST, LONGEST = 64, 192  # tokens per passage
 SEED = 7
 BASELINE = "upstream, batch 8"
 REFERENCE = "upstream, batch 1"
 
 Contestant = Callable[[Sequence[str]], list[float]]
-"""From passages to the probability of each that it answers QUERY."""
+"""Function from passages to the probability that each answers QUERY."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a contestant reached; medians over the rounds.
+    """Results of a contestant, medians over the rounds.
 
-    ``times_upstream``: how many times as fast as upstream's default, within the same round.
-    ``max_score_difference``: largest difference of a probability to upstream's on the passage by itself.
+    ``times_upstream``: speed-up over upstream's default, within the same round.
+    ``max_score_difference``: largest difference of a probability to upstream's on the passage on its own.
     ``rounds``: seconds of each.
     """
 
@@ -113,13 +113,13 @@ def parse_options() -> argparse.Namespace:
 
 
 def make_passages(count: int, tokenizer: Tokenizer) -> list[str]:
-    """Pieces of documentation whose lengths in tokens are spread evenly from SHORTEST to LONGEST, in any order."""
+    """Pieces of documentation with lengths in tokens spread evenly from SHORTEST to LONGEST, in random order."""
     lengths = np.linspace(SHORTEST, LONGEST, count).round().astype(int)
     return passages_of(np.random.default_rng(SEED).permutation(lengths).tolist(), tokenizer)
 
 
 def passages_of(lengths: Sequence[int], tokenizer: Tokenizer) -> list[str]:
-    """Pieces of documentation of so many tokens each, the same ones in every run."""
+    """Pieces of documentation with these numbers of tokens, the same ones in every run."""
     rng = np.random.default_rng(SEED)
     collection = load_collection()
     texts = iter(collection[i].text for i in rng.permutation(len(collection)))
@@ -156,7 +156,7 @@ def scoring_with(scorer: Scorer) -> Contestant:
 
 
 def upstream(checkpoint: Checkpoint, sizes: Sequence[int] = (1, 8, 32)) -> dict[str, Contestant]:
-    """Upstream's pipeline with batches of these sizes: one by one, as it does by default, and larger ones."""
+    """Upstream's pipeline with batches of these sizes. Its default is 8."""
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     tokens = {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "unk_token": "[UNK]"}
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(checkpoint.tokenizer_file), **tokens)  # type: ignore[no-untyped-call]
@@ -177,8 +177,8 @@ def upstream(checkpoint: Checkpoint, sizes: Sequence[int] = (1, 8, 32)) -> dict[
 def race(
     contestants: Mapping[str, Contestant], passages: Sequence[str], rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Seconds of each contestant in each round, and the scores it gave."""
-    scores = {name: score(passages) for name, score in contestants.items()}  # this also warms them up
+    """Seconds of each contestant in each round, and its scores."""
+    scores = {name: score(passages) for name, score in contestants.items()}  # this is also the warm-up
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     names = list(contestants)
     for turn in range(rounds):

@@ -1,7 +1,7 @@
-"""GLiClass in LangChain: rerank, route and fact-check, as parts that drop into a chain.
+"""LangChain components for reranking, routing and fact-checking with GLiClass.
 
-Each part takes ``model`` (the bundled "mini", a checkpoint folder, a hub id, or the URL of a running service), which is
-loaded when it is first needed, or a ``scorer`` that is loaded already. Parts that get the same scorer share its memory.
+Each component takes ``model`` (the bundled "mini", a checkpoint folder, a hub id, or the URL of a running service),
+which is loaded on first use, or a loaded ``scorer``. Components with the same scorer share its memory.
 """
 
 import importlib.util
@@ -11,7 +11,7 @@ from gliclass_rerank import MissingExtraError
 if importlib.util.find_spec("langchain_core") is None:
     raise MissingExtraError("langchain", "gliclass_rerank_langchain")
 
-# After the check, so that what is missing is named.
+# After the check, so that the error names the missing extra.
 from gliclass_rerank_langchain.cross_encoder import GLiClassCrossEncoder
 from gliclass_rerank_langchain.fact_check import GLiClassFactCheck
 from gliclass_rerank_langchain.rerank import GLiClassRerank

@@ -1,4 +1,4 @@
-"""GLiClassCrossEncoder: scores for pairs, where LangChain wants a cross-encoder."""
+"""GLiClassCrossEncoder: LangChain's cross-encoder interface, scores for pairs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gliclass_rerank_langchain.model import ModelOptions
 
 
 class GLiClassCrossEncoder(ModelOptions, BaseCrossEncoder):
-    """Scores (query, passage) pairs, e.g. as ``model`` of `CrossEncoderReranker`; `GLiClassRerank` keeps the scores.
+    """Scores (query, passage) pairs, e.g. as ``model`` of `CrossEncoderReranker`. `GLiClassRerank` keeps the scores.
 
     Args:
         model, scorer: see `ModelOptions`.
@@ -20,14 +20,14 @@ class GLiClassCrossEncoder(ModelOptions, BaseCrossEncoder):
     model_config = ConfigDict(extra="forbid")
 
     def score(self, text_pairs: list[tuple[str, str]]) -> list[float]:
-        """Return a score in [0, 1] for each (query, passage), in their order: what `Reranker` gives to each alone.
+        """Return a score in [0, 1] for each (query, passage), in order, equal to that of `Reranker` for the pair alone.
 
         All are scored as one batch.
 
         Raises:
-            InputError: an empty query or passage, characters that no tokenizer reads; the message names which.
+            InputError: an empty query or passage, or characters that no tokenizer reads. The message names the pair.
         """
-        # A pair stays alone also where passages are read as labels: there a passage may change another's score.
+        # Each pair is a ranking of its own. If passages are read as labels, a passage may change the scores of others.
         pairs = [
             (check_text(query, f"pair {i}, query"), [check_text(passage, f"pair {i}, passage")])
             for i, (query, passage) in enumerate(text_pairs)

@@ -1,4 +1,4 @@
-"""Where an input goes: the part of GLiClassRouter that needs no branches."""
+"""Routing decisions: the part of GLiClassRouter that needs no branches."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ Names = tuple[str, ...]
 
 
 class RouteOptions(ModelOptions):
-    """Fields of a part that routes, and its decision.
+    """Fields of a component that routes, and its decision.
 
     Args:
-        routes: where inputs may go.
-        router: a `Router` that was fitted or loaded, instead of routes, threshold, model and scorer. It is left out
-            when this is serialised.
-        key: where in an input that is a mapping the query is; or a function that makes a query of an
-            input, which JSON cannot hold.
-        multi: several routes may hold at once.
+        routes: possible routes of the inputs.
+        router: a fitted or loaded `Router`, instead of routes, threshold, model and scorer. Excluded from
+            serialisation.
+        key: key of the query in inputs that are mappings, or a function from an input to its query, which JSON cannot
+            represent.
+        multi: several routes may apply at once.
         threshold: see `Router`.
-        fallback: name to take where no route is likely enough.
+        fallback: name to choose if no route is likely enough.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -47,7 +47,7 @@ class RouteOptions(ModelOptions):
         return self
 
     def decide(self, input: Any) -> str | list[str]:  # noqa: A002
-        """Return the name of the route to take, or with ``multi`` those of all; errors are those of `invoke`."""
+        """Return the name of the chosen route, or with ``multi`` a list of names. Raises the errors of `invoke`."""
         names = self._choose(input)
         return list(names) if self.multi else names[0]
 
@@ -63,7 +63,7 @@ class RouteOptions(ModelOptions):
         for decision in each(self._decisions, inputs, return_exceptions=return_exceptions):
             try:
                 chosen.append(decision if isinstance(decision, Exception) else self._names(decision))
-            except InputError as error:  # abstained; nothing runs yet
+            except InputError as error:  # abstained; no branch has run yet
                 if not return_exceptions:
                     raise
                 chosen.append(error)
@@ -91,7 +91,7 @@ class RouteOptions(ModelOptions):
         if isinstance(given, str):
             return given
         if isinstance(given, Mapping) and self.key in given:
-            query: str = given[self.key]  # the router checks that it is one
+            query: str = given[self.key]  # the router validates its type
             return query
         known = ", ".join(map(repr, given)) if isinstance(given, Mapping) else type(given).__name__
         raise InputError(f"input: expected a string or a dict with the key {self.key!r}, got {known:.80}; set key=")

@@ -1,4 +1,4 @@
-"""GLiClassFactCheck: a step after the model that checks its answer by its sources."""
+"""GLiClassFactCheck: a chain step that checks a model's answer against its sources."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ State = dict[str, Any]
 
 
 class GLiClassFactCheck(ModelOptions, RunnableSerializable[State, State]):
-    """Judges each claim of an answer by the documents that it was made from, and passes everything else on.
+    """Judges each claim of an answer against the documents it was made from, and passes other keys through.
 
         chain = RunnablePassthrough.assign(context=retriever) | RunnablePassthrough.assign(answer=llm_chain)
         (chain | GLiClassFactCheck(mode="filter")).invoke({"question": "Who built it?"})
 
-    Takes a dict and returns a new one with two keys more: "fact_check", a list with a dict for each claim (the fields
-    of `ClaimVerdict`, with code points of the answer as it came, and the index of the deciding document), and
-    "supported", the fraction of claims that are. With no documents at all there are no verdicts, 0 is supported,
-    and filtering treats each claim as "not_enough_info". Blank sources support and refute nothing; a blank answer, as
-    that of a message with tool calls, claims nothing and stays. A batch is scored as one.
+    Takes a dict and returns a new one with two additional keys. "fact_check" is a list with a dict for each claim: the
+    fields of `ClaimVerdict`, with code points of the original answer, and the index of the deciding document.
+    "supported" is the fraction of supported claims. Without any documents there are no verdicts, "supported" is 0, and
+    filtering treats each claim as "not_enough_info". Blank sources support and refute nothing. A blank answer, such as
+    that of a message with tool calls, has no claims and is kept. A batch is scored in one call.
 
     Args:
-        answer_key: where the answer is: a string, or a message whose content is one.
-        context_key: where the sources are: documents or strings in a sequence, or a single one.
-        mode: "annotate" leaves the answer as it is; "filter" also removes the sentences whose verdict is not kept.
+        answer_key: key of the answer: a string, or a message with string content.
+        context_key: key of the sources: a sequence of documents or strings, or a single one.
+        mode: "annotate" leaves the answer as it is. "filter" also removes the sentences whose verdict is not kept.
         keep: verdicts whose sentences stay when filtering.
-        empty_answer: the answer where filtering leaves nothing.
+        empty_answer: the answer if filtering leaves nothing.
         threshold, refute_threshold, only_claims: see `FactChecker`.
         model, scorer: see `ModelOptions`.
 
     Raises:
-        InputError: when invoked: no such keys, an answer or sources of another type.
+        InputError: when invoked: a key is missing, or the answer or sources have another type.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -58,11 +58,11 @@ class GLiClassFactCheck(ModelOptions, RunnableSerializable[State, State]):
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
-        """Whether LangChain may write it into a chain's JSON: yes, all but a scorer."""
+        """Whether LangChain may serialise it into a chain's JSON: always, without the scorer."""
         return True
 
     def invoke(self, input: State, config: RunnableConfig | None = None, **kwargs: Any) -> State:  # noqa: A002
-        """Check one answer; there are no further options."""
+        """Check one answer. There are no further options."""
         return self._call_with_config(self._one, input, config, **kwargs)
 
     def batch(
@@ -109,13 +109,13 @@ class GLiClassFactCheck(ModelOptions, RunnableSerializable[State, State]):
 
     @staticmethod
     def _report(answer: str, places: Sequence[int], reports: Iterator[FactReport]) -> FactReport | None:
-        """The next report; none without evidence. An answer that says nothing claims nothing."""
+        """Return the next report, None without evidence, or an empty report for a blank answer."""
         if is_blank(answer):
             return FactReport(())
         return next(reports).renumbered(places) if places else None
 
     def _job(self, state: State) -> tuple[str, list[str], list[int]]:
-        """The answer, the texts of the sources that say something, and their places among all sources."""
+        """Return the answer, the texts of the non-blank sources, and their indices among all sources."""
         if not isinstance(state, Mapping):
             raise InputError(f"input: expected a dict, got {type(state).__name__}")
         for key, option in ((self.answer_key, "answer_key"), (self.context_key, "context_key")):
@@ -154,7 +154,7 @@ def _replaced(answer: str | BaseMessage, text: str) -> str | BaseMessage:
 
 
 def _evidence(context: object) -> list[str]:
-    """The texts of the sources."""
+    """Return the texts of the sources."""
     if isinstance(context, str | Document):
         return [_source(context, 0)]
     if not isinstance(context, Sequence):

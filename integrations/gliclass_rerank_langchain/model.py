@@ -1,4 +1,4 @@
-"""What all parts have in common: which model they use, and that it is loaded when it is needed."""
+"""Model options shared by all components, with lazy loading."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-KEPT = 2  # models that stay loaded although no part is left that names them
+KEPT = 2  # models that stay loaded without any component that refers to them
 
 _named: WeakValueDictionary[str, LazyScorer] = WeakValueDictionary()
 _recent: deque[LazyScorer] = deque(maxlen=KEPT)
@@ -26,9 +26,9 @@ _lock = PerProcess(Lock)
 
 
 def scorer_of(model: str) -> LazyScorer:
-    """The scorer of a model, loaded at its first use and shared by all parts that name it.
+    """Return the scorer of a model, loaded on first use and shared by all components with that model.
 
-    LangChain makes a part anew for each call that configures it, so a part cannot hold its model by itself.
+    LangChain creates a new component for each call that configures it, so a component cannot hold its model itself.
     """
     with _lock.get():
         scorer = _named.setdefault(model, LazyScorer(model))
@@ -41,17 +41,17 @@ def _checked(scorer: object) -> LazyScorer | None:
     if scorer is None or isinstance(scorer, LazyScorer):
         return scorer
     try:
-        return LazyScorer("", scorer)  # type: ignore[arg-type]  # which it checks itself
+        return LazyScorer("", scorer)  # type: ignore[arg-type]  # validated by LazyScorer
     except OptionError as error:
         raise ValueError(f"{error}") from error
 
 
 class ModelOptions(BaseModel):
-    """Fields of a part that scores.
+    """Fields of a component that scores.
 
     Args:
-        model: what `load_scorer` takes: "mini", a folder, a hub id or a service's URL. Loaded at the first use.
-        scorer: a loaded model instead; its name then counts as ``model``. It is left out when the part is serialised.
+        model: "mini", a folder, a hub id or a service's URL, as in `load_scorer`. Loaded on first use.
+        scorer: a loaded model instead. Its name replaces ``model``. Excluded from serialisation.
     """
 
     model: str = "mini"
@@ -60,7 +60,7 @@ class ModelOptions(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _name_the_model(cls, data: object) -> object:
-        """What is restored from a part with a scorer reads the same model, or fails; never another one."""
+        """Set ``model`` to the scorer's name, so that a restored component uses the same model or fails."""
         given = data.get("scorer") if isinstance(data, dict) else None
         if not isinstance(data, dict) or not callable(getattr(given, "score", None)):
             return data
@@ -72,12 +72,12 @@ class ModelOptions(BaseModel):
 
 
 def each(many: Callable[[list[T]], list[R]], items: Sequence[T], *, return_exceptions: bool) -> list[R | Exception]:
-    """Call ``many`` once for all items; if that fails and errors are wanted, once an item, so that each gets its own.
+    """Call ``many`` once for all items, or after a failure with ``return_exceptions`` once per item.
 
     Args:
-        many: gives one result an item.
-        items: what it is called with.
-        return_exceptions: our own errors stand in the place of results; else the first is raised.
+        many: returns one result per item.
+        items: arguments of ``many``.
+        return_exceptions: whether a `GLiClassRerankError` takes the place of an item's result. Otherwise it is raised.
     """
     try:
         return [*many(list(items))]

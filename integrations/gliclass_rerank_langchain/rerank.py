@@ -14,14 +14,14 @@ from gliclass_rerank_langchain.model import ModelOptions
 
 
 class RerankOptions(ModelOptions):
-    """Fields of a part that reranks documents.
+    """Fields of a component that reranks documents.
 
     Args:
-        threshold: leave out documents that score below it, in [0, 1].
-        score_key: where in its metadata a document's score goes, a float in [0, 1].
-        first_stage_key: metadata key of the first stage's score (any scale, higher is better) to fuse with ours; not
-            used by default.
-        first_stage_weight: what that score counts for, see `Reranker.rank`; by default the model's own weight.
+        threshold: leave out documents with a lower score, in [0, 1].
+        score_key: metadata key under which a document's score is stored, a float in [0, 1].
+        first_stage_key: metadata key of the first stage's score (any scale, higher is better) to fuse with the model's
+            score. Not used by default.
+        first_stage_weight: weight of that score, see `Reranker.rank`, by default the model's own weight.
     """
 
     threshold: float | None = Field(default=None, ge=0, le=1)
@@ -30,7 +30,7 @@ class RerankOptions(ModelOptions):
     first_stage_weight: float | None = Field(default=None, ge=0)
 
     def _reranked(self, documents: Sequence[Document], query: str, top_n: int | None) -> list[Document]:
-        """Copies of the best documents, best first, each with its score; the model is not loaded for none."""
+        """Return copies of the best documents, best first, with scores. Without documents no model is loaded."""
         if not documents:
             return []
         ranking = Reranker(self._scorer()).rank(
@@ -58,18 +58,18 @@ class RerankOptions(ModelOptions):
 class GLiClassRerank(RerankOptions, BaseDocumentCompressor):
     """Reranks documents by how well they answer a query, e.g. as ``base_compressor`` of a retriever.
 
-    Returns copies, best first, with their scores; equal ones keep their order. Scores and order are `Reranker`'s.
-    The async method works in a thread, so the event loop goes on.
+    Returns copies, best first, with their scores. Equal scores keep their order. Scores and order are those of
+    `Reranker`. The async method runs in a thread and does not block the event loop.
 
         GLiClassRerank(top_n=5).compress_documents(documents, "How do I copy a file?")
 
     Args:
-        top_n: how many documents to return; all by default.
+        top_n: how many documents to return, all by default.
         model, scorer: see `ModelOptions`.
         threshold, score_key, first_stage_key, first_stage_weight: see `RerankOptions`.
 
     Raises:
-        InputError: when documents are compressed: an empty query or document, a document without its prior.
+        InputError: when documents are compressed: an empty query or document, a document without its first-stage score.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -79,7 +79,7 @@ class GLiClassRerank(RerankOptions, BaseDocumentCompressor):
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> list[Document]:
-        """Return copies of the best documents, best first; none for none."""
+        """Return copies of the best documents, best first, or an empty list for no documents."""
         return self._reranked(documents, query, self.top_n)
 
 

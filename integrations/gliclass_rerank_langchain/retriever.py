@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field
 from gliclass_rerank import OptionError
 from gliclass_rerank_langchain.rerank import RerankOptions
 
-MMR_FETCH = 20  # what LangChain's vector stores choose from in an MMR search unless told
+MMR_FETCH = 20  # default fetch_k of LangChain's vector stores in an MMR search
 
 
 class GLiClassRetriever(RerankOptions, BaseRetriever):
@@ -24,15 +24,16 @@ class GLiClassRetriever(RerankOptions, BaseRetriever):
     Runs of the base retriever are children of this one's, so callbacks see both.
 
     Args:
-        retriever: a retriever, or any Runnable from a query to documents. It is left out when this is serialised.
+        retriever: a retriever, or any Runnable from a query to documents. Excluded from serialisation.
         k: how many documents to return.
-        fetch_k: how many to rerank, at least ``k``; None leaves the retriever as it is configured. It is passed on, in
-            a copy, to retrievers with ``search_kwargs`` (vector stores) or a field ``k``; of others all is taken.
+        fetch_k: how many to rerank, at least ``k``. None leaves the retriever as it is configured. It is set on a copy
+            of retrievers with ``search_kwargs`` (vector stores) or a field ``k``. All results of other retrievers are
+            reranked.
         model, scorer: see `ModelOptions`.
         threshold, score_key, first_stage_key, first_stage_weight: see `RerankOptions`.
 
     Raises:
-        InputError: when invoked: an empty query or document, a document without its prior.
+        InputError: when invoked: an empty query or document, a document without its first-stage score.
         OptionError: when invoked: ``k`` or ``fetch_k`` below 1.
     """
 
@@ -67,14 +68,14 @@ class GLiClassRetriever(RerankOptions, BaseRetriever):
         return await run_in_executor(None, self._reranked, documents, query, k)
 
     def _first_stage(self, k: int, fetch_k: int | None) -> RetrieverLike:
-        """The base retriever, or a copy of it that fetches as many as are to be reranked."""
+        """Return the base retriever, or a copy of it that fetches as many documents as are reranked."""
         base, wanted = self.retriever, self.fetch_k if fetch_k is None else fetch_k
         if wanted is None or not isinstance(base, BaseRetriever):
             return base
         wanted = max(_at_least_1("fetch_k", wanted), k)
         changed: dict[str, object] = {}
         if isinstance(search := getattr(base, "search_kwargs", None), dict):
-            # An MMR search never gives more than it chooses from.
+            # An MMR search returns at most as many documents as it chooses from.
             is_mmr = getattr(base, "search_type", None) == "mmr"
             pool = {"fetch_k": max(wanted, search.get("fetch_k", MMR_FETCH))} if is_mmr else {}
             changed["search_kwargs"] = {**search, "k": wanted, **pool}

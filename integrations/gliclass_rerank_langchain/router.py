@@ -42,23 +42,23 @@ class GLiClassRouter(RouteOptions, RunnableSerializable[Any, Any]):
         )
         router.invoke({"question": "Why was I charged twice?"})
 
-    Without branches it decides only, as in a langgraph edge to nodes that are called as the routes are:
+    Without branches it only decides, for example in a langgraph edge to nodes named like the routes:
 
         graph.add_conditional_edges("ask", GLiClassRouter(routes=routes, fallback="other").decide)
 
-    A branch gets the whole input and the options that are bound to the router; its run is a child of the router's. With
+    A branch gets the whole input and the options bound to the router. Its run is a child of the router's. With
     ``multi`` the output is a dict from names to outputs. A stream is the branch's own. A batch is routed in one call of
     the scorer, and each branch gets its share as a batch.
 
     Args:
-        branches: what to run by name: for each route, and for the fallback. Runnables, or what can become one
-            (functions, dicts). They are left out when the router is serialised.
+        branches: Runnables by name, for each route and for the fallback, or objects that can become one (functions,
+            dicts). Excluded from serialisation.
         routes, router, key, multi, threshold, fallback: see `RouteOptions`.
         model, scorer: see `ModelOptions`.
 
     Raises:
-        InputError: when invoked: no route is likely enough and there is no fallback; an input without a query.
-        OptionError: when invoked: no branch of the name that was chosen.
+        InputError: when invoked: no route is likely enough and there is no fallback, or an input without a query.
+        OptionError: when invoked: no branch with the chosen name.
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
@@ -77,21 +77,21 @@ class GLiClassRouter(RouteOptions, RunnableSerializable[Any, Any]):
 
     @property
     def config_specs(self) -> list[ConfigurableFieldSpec]:
-        """What can be configured in the branches."""
+        """Configurable fields of the branches."""
         return get_unique_config_specs(
             spec for branch in _runnables(self.branches).values() for spec in branch.config_specs
         )
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:  # noqa: A002
-        """Run the branch that fits; further options are the branch's."""
+        """Run the chosen branch. Further options are passed to it."""
         return self._runnable().invoke(input, config, **kwargs)
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:  # noqa: A002
-        """Run the branch that fits; it is chosen in a thread."""
+        """Run the chosen branch. The choice is made in a thread."""
         return await self._runnable().ainvoke(input, config, **kwargs)
 
     def stream(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:  # noqa: A002
-        """Stream the branch that fits."""
+        """Stream the chosen branch."""
         return self._runnable().stream(input, config, **kwargs)
 
     async def astream(
@@ -100,7 +100,7 @@ class GLiClassRouter(RouteOptions, RunnableSerializable[Any, Any]):
         config: RunnableConfig | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[Any]:
-        """Stream the branch that fits; it is chosen in a thread."""
+        """Stream the chosen branch. The choice is made in a thread."""
         async for chunk in self._runnable().astream(input, config, **kwargs):
             yield chunk
 
@@ -129,7 +129,7 @@ class GLiClassRouter(RouteOptions, RunnableSerializable[Any, Any]):
         return await self._abatch_with_config(run, inputs, config, return_exceptions=return_exceptions, **kwargs)
 
     def _runnable(self) -> RunnableLambda[Any, Any]:
-        """What LangChain runs once: a function that returns a Runnable, which then gets the input and a child run."""
+        """Return a function that returns a Runnable, which LangChain then runs once as a child run."""
 
         def choose(input: Any, **options: Any) -> Runnable[Any, Any]:  # noqa: A002
             return self._branch(self._choose(input), options)
@@ -140,7 +140,7 @@ class GLiClassRouter(RouteOptions, RunnableSerializable[Any, Any]):
         return RunnableLambda(choose, achoose, name=self.get_name())
 
     def _branch(self, names: Names, options: Mapping[str, Any]) -> Runnable[Any, Any]:
-        """The branch of a name, or with ``multi`` all branches of some names, with options bound to each."""
+        """Return the branch of a name, or with ``multi`` all named branches in parallel, with options bound to each."""
         if unknown := [name for name in names if name not in self.branches]:
             known = ", ".join(map(repr, self.branches)) or "none"
             raise OptionError(f"branches: expected one for {unknown[0]!r}, got {known:.80}")
@@ -178,5 +178,5 @@ class GLiClassRouter(RouteOptions, RunnableSerializable[Any, Any]):
 
 
 def _branches_at_a_time(config: Sequence[RunnableConfig]) -> int | None:
-    # A branch's batch keeps to the limit by itself; two of them at a time would not.
+    # A branch's batch keeps to the limit on its own, but two branches in parallel would exceed it.
     return 1 if config[0].get("max_concurrency") else None

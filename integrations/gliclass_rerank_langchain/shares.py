@@ -1,4 +1,4 @@
-"""Pure: a batch of inputs taken apart by where they go, and put together again."""
+"""Split a batch of inputs by route, and join the outputs again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gliclass_rerank_langchain.decision import Names
 
 
 def shares_of(chosen: Sequence[Names | Exception]) -> dict[Names, list[int]]:
-    """Places of the inputs that go the same way."""
+    """Group the indices of inputs by route."""
     shares: dict[Names, list[int]] = {}
     for place, names in enumerate(chosen):
         if not isinstance(names, Exception):
@@ -20,7 +20,7 @@ def shares_of(chosen: Sequence[Names | Exception]) -> dict[Names, list[int]]:
 def joined(
     chosen: Sequence[Names | Exception], shares: Mapping[Names, list[int]], outputs: list[list[Any]]
 ) -> list[Any]:
-    """Outputs in the order of the inputs, errors among them."""
+    """Join the outputs in the order of the inputs, errors included."""
     every: list[Any] = list(chosen)
     for places, share in zip(shares.values(), outputs, strict=True):
         for place, output in zip(places, share, strict=True):

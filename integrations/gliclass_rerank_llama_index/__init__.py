@@ -1,13 +1,13 @@
-"""Reranking, routing and fact-checking with GLiClass as parts of LlamaIndex pipelines.
+"""Reranking, routing and fact-checking with GLiClass as components of LlamaIndex pipelines.
 
     GLiClassRerank                 postprocessor: orders retrieved nodes by the query
     GLiClassFactCheckFilter        postprocessor: keeps the nodes that support, or refute, a claim
     GLiClassSelector               selector: sends queries to query engines or retrievers by their descriptions
     GLiClassFaithfulnessEvaluator  evaluator: judges each sentence of an answer by its contexts
-    FactCheckedQueryEngine         wraps a query engine: its answers carry verdicts and lose what is unsupported
+    FactCheckedQueryEngine         query engine wrapper: adds verdicts to answers and removes unsupported claims
 
-Each takes a model (``model="mini"``, a folder, a hub id or a service's URL), loaded when it is first used, or a
-loaded one (``scorer=``). All are safe to use from many threads, and none blocks an event loop.
+Each takes a model (``model="mini"``, a folder, a hub id or a service's URL), loaded on first use, or a loaded one
+(``scorer=``). All are thread-safe, and none blocks an event loop.
 """
 
 import importlib.util
@@ -17,7 +17,7 @@ from gliclass_rerank import MissingExtraError
 if importlib.util.find_spec("llama_index") is None:
     raise MissingExtraError("llama-index", "gliclass_rerank_llama_index")
 
-# After the check, so that what is missing is named.
+# After the check, so that the error names the missing extra.
 from gliclass_rerank_llama_index.evaluator import GLiClassFaithfulnessEvaluator
 from gliclass_rerank_llama_index.fact_check_filter import GLiClassFactCheckFilter
 from gliclass_rerank_llama_index.query_engine import FactCheckedQueryEngine

@@ -19,18 +19,18 @@ EXCERPT = 120  # characters of a context in the feedback
 
 
 class GLiClassFaithfulnessEvaluator(BaseEvaluator):
-    """Judges each sentence of a response by the contexts; `FactChecker` decides, and no language model is asked.
+    """Judges each sentence of a response by the contexts with `FactChecker`, without a language model.
 
-    The score is the fraction of its claims that are supported, in [0, 1], and the response passes if all are. The
-    feedback lists each claim with its verdict and the context that decided. `RetryQueryEngine` works with it, but
-    looks up ``Settings.llm`` before it asks again.
+    The score is the fraction of supported claims, in [0, 1]. The response passes if all claims are supported. The
+    feedback lists each claim with its verdict and the deciding context. It can be used with `RetryQueryEngine`, which
+    looks up ``Settings.llm`` before it retries.
 
     Args:
-        model: "mini", a folder, a hub id or a service's URL; loaded on first use.
+        model: "mini", a folder, a hub id or a service's URL, loaded on first use.
         scorer: a loaded model instead.
-        threshold: support from which on a claim is supported, in [0, 1].
-        refute_threshold: refutation from which on a claim is refuted, in [0, 1].
-        only_claims: pass over sentences that claim nothing, greetings for instance.
+        threshold: minimum support of a supported claim, in [0, 1].
+        refute_threshold: minimum refutation of a refuted claim, in [0, 1].
+        only_claims: skip sentences without a claim, such as greetings.
 
     Raises:
         OptionError: a threshold outside [0, 1].
@@ -56,7 +56,7 @@ class GLiClassFaithfulnessEvaluator(BaseEvaluator):
         return {}
 
     def _update_prompts(self, prompts: PromptDictType) -> None:
-        """Do nothing: there are none."""
+        """Do nothing: there are no prompts."""
 
     async def aevaluate(
         self,
@@ -65,12 +65,13 @@ class GLiClassFaithfulnessEvaluator(BaseEvaluator):
         contexts: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> EvaluationResult:
-        """Judge a response; the query plays no part, and further arguments, which other evaluators take, neither.
+        """Judge a response. The query and further arguments of other evaluators are ignored.
 
         A blank response, and contexts without any text, fail with score 0 and are marked as ``invalid_result``.
 
         Raises:
-            InputError: no response or contexts were given, or they hold what no tokenizer reads; it is a ValueError.
+            InputError: no response or contexts were given, or they hold characters that no tokenizer reads. It is a
+                ValueError.
         """
         del kwargs
         if response is None or contexts is None:

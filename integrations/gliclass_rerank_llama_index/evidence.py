@@ -1,4 +1,4 @@
-"""An answer against texts that a pipeline found, some of which may be blank."""
+"""Check an answer against retrieved texts, some of which may be blank."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def has_text(texts: Sequence[str]) -> bool:
 
 
 def check_by(checker: FactChecker, answer: str, texts: Sequence[str]) -> FactReport:
-    """`FactChecker.check` on the texts that are not blank, such as those of images are; at least one has to be.
+    """`FactChecker.check` on the non-blank texts, at least one. Those of images, for instance, are blank.
 
     Blank ones support and refute nothing. ``evidence`` of each claim is an index into all texts.
     """

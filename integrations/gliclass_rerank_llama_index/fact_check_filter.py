@@ -1,4 +1,4 @@
-"""GLiClassFactCheckFilter: of retrieved nodes, those that support or refute a claim."""
+"""GLiClassFactCheckFilter: keeps the retrieved nodes that support or refute a claim."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from gliclass_rerank_llama_index.postprocessor import ScoringPostprocessor
 
 
 class GLiClassFactCheckFilter(ScoringPostprocessor):
-    """Keeps the nodes that support, or refute, a claim: the query.
+    """Keeps the nodes that support, or refute, the query, which is a claim.
 
-    `FactChecker` judges the claim by each node alone. A claim of several sentences is refuted where one of them is,
-    and supported where all are. A node that is kept has the probability of that as its score, in [0, 1], the smallest
-    or largest of the sentences, and says in its metadata, "fact_check", whether the claim is "supported" or "refuted";
-    neither an LLM nor an embedding model reads it there. Best first; equal nodes keep their order, and the nodes given
-    stay as they are. Nodes without text, such as pictures, are left out. Events are those of a reranker.
+    `FactChecker` judges the claim by each node alone. A claim of several sentences is refuted if one of them is, and
+    supported if all are. A kept node's score is the probability of the verdict, in [0, 1]: the largest refutation or
+    the smallest support of the sentences. Its metadata "fact_check" is "supported" or "refuted", and is excluded from
+    the text for LLMs and embedding models. Nodes are returned best first. Equal nodes keep their order, and the given
+    nodes are not changed. Nodes without text, such as pictures, are left out. Events are those of a reranker.
 
     Raises (when used):
-        InputError: no query, or one that claims nothing; it is a ValueError.
+        InputError: no query, or one without a claim. It is a ValueError.
         ModelError: the model cannot be loaded.
     """
 
@@ -53,7 +53,7 @@ class GLiClassFactCheckFilter(ScoringPostprocessor):
 
 
 def _of_all_claims(report: FactReport, query: str) -> tuple[Verdict, float]:
-    """The verdict on all sentences together, and its probability (0 without enough information)."""
+    """Return the verdict on all sentences together, and its probability (0 for not enough information)."""
     if not report.claims:
         raise InputError(f"query: expected a claim to look for in the nodes, got {query!r:.60}")
     if refuted := [claim.refute for claim in report.claims if claim.verdict == "refuted"]:

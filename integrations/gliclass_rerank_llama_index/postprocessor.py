@@ -1,4 +1,4 @@
-"""What our node postprocessors share: the model, the events, and results that leave the caller's nodes alone."""
+"""Base class of the node postprocessors: model options, events, and new nodes with scores."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ dispatcher = get_dispatcher(__name__)
 
 
 class ScoringPostprocessor(BaseNodePostprocessor):
-    """Gives nodes new scores by the query, in new `NodeWithScore`s, and says so to event and callback handlers.
+    """Base class: gives nodes new scores by the query, in new `NodeWithScore`s, and emits events and callbacks.
 
     Nodes without text, such as pictures, cannot be judged and are left out.
 
-    Serialised, it is its options and the model's name; weights and a given scorer stay behind.
+    Its serialisation holds the options and the model's name, without weights or a given scorer.
     """
 
     model: str = Field(
@@ -79,17 +79,17 @@ class ScoringPostprocessor(BaseNodePostprocessor):
                     kept = self._rescored(query_bundle.query_str, with_text)
                 event.on_end(payload={EventPayload.NODES: kept})
         finally:
-            # After an error as well: who waits for the end of what has started is not left waiting.
+            # Sent after an error as well, since handlers wait for the end of a started event.
             dispatcher.event(ReRankEndEvent(nodes=kept))
         return kept
 
     def _at_most(self, nodes: int) -> int:
-        """How many of so many nodes may come back."""
+        """Return the maximum number of returned nodes, out of ``nodes``."""
         return nodes
 
     @abstractmethod
     def _rescored(self, query: str, nodes: list[NodeWithScore]) -> list[NodeWithScore]:
-        """What is kept of nodes, all of them with text and at least one, best first; made by `_with_score`."""
+        """Rescore nodes (at least one, all with text) by `_with_score`. Return those kept, best first."""
 
     def _texts(self, nodes: list[NodeWithScore]) -> list[str]:
         return [found.get_content(self.metadata_mode) for found in nodes]
@@ -97,7 +97,7 @@ class ScoringPostprocessor(BaseNodePostprocessor):
     def _with_score(
         self, found: NodeWithScore, score: float, notes: Mapping[str, object] | None = None
     ) -> NodeWithScore:
-        """A new `NodeWithScore`, around the same node, or around a copy whose metadata has the notes."""
+        """Return a new `NodeWithScore` around the same node, or around a copy with notes in its metadata."""
         kept = {"retrieval_score": found.score} if self.keep_retrieval_score else {}
         hidden: dict[str, object] = {**kept, **(notes or {})}
         if not hidden:
@@ -106,7 +106,7 @@ class ScoringPostprocessor(BaseNodePostprocessor):
         noted = node.model_copy(
             update={
                 "metadata": {**node.metadata, **hidden},
-                # Else the notes would be read by the LLM, and by whoever embeds the node again.
+                # Keep the notes out of the text for LLMs and embedding models.
                 "excluded_llm_metadata_keys": _with_keys(node.excluded_llm_metadata_keys, hidden),
                 "excluded_embed_metadata_keys": _with_keys(node.excluded_embed_metadata_keys, hidden),
             }

@@ -30,30 +30,30 @@ Mode = Literal["annotate", "filter"]
 
 
 class FactCheckedQueryEngine(BaseQueryEngine):
-    """Wraps a query engine: its answers carry verdicts on their claims, and lose the claims that are not supported.
+    """Wraps a query engine: adds verdicts on the claims of its answers, and removes unsupported claims.
 
     `FactChecker` judges each sentence of an answer by the text of its source nodes. The verdicts are in the response's
-    ``metadata["fact_check"]``, which goes into JSON: "answer" as the engine gave it, "supported" (the fraction of its
-    claims, in [0, 1]), "passed" (all of them), and "claims", each with the fields of a `ClaimVerdict` and the
-    "node_id" of the node that decided. Source nodes and other metadata stay. An answer without sources that have
-    text is not supported at all, one without text is left alone. Streamed answers are read to their end first.
+    ``metadata["fact_check"]``, which is JSON-serialisable: "answer" (the engine's original), "supported" (the fraction
+    of supported claims, in [0, 1]), "passed" (whether all are), and "claims", each with the fields of a `ClaimVerdict`
+    and the "node_id" of the deciding node. Source nodes and other metadata are kept. An answer without sources that
+    have text counts as unsupported. An answer without text is left alone. Streamed answers are read to their end first.
 
     Args:
-        engine: what answers.
-        mode: "filter" leaves out what is not supported, "annotate" changes no answer.
-        model: "mini", a folder, a hub id or a service's URL; loaded on first use.
+        engine: the wrapped query engine.
+        mode: "filter" removes unsupported claims, "annotate" changes no answer.
+        model: "mini", a folder, a hub id or a service's URL, loaded on first use.
         scorer: a loaded model instead.
-        threshold: support from which on a claim is supported, in [0, 1].
-        refute_threshold: refutation from which on a claim is refuted, in [0, 1].
-        only_claims: pass over sentences that claim nothing, greetings for instance; they stay.
-        keep: verdicts whose claims stay; ("supported", "not_enough_info") leaves out what is refuted only.
-        empty_answer: the answer where none of its claims is left.
-        metadata_mode: which metadata of the sources counts as evidence; by default what the language model was shown.
+        threshold: minimum support of a supported claim, in [0, 1].
+        refute_threshold: minimum refutation of a refuted claim, in [0, 1].
+        only_claims: skip sentences without a claim, such as greetings. They are kept.
+        keep: verdicts whose claims are kept. ("supported", "not_enough_info") removes only refuted claims.
+        empty_answer: the answer if none of its claims is kept.
+        metadata_mode: metadata of the sources that counts as evidence, by default that shown to the language model.
         callback_manager: the engine's by default.
 
     Raises:
-        OptionError: an option with an impossible value.
-        InputError: (when used) an answer that is no text; it is a ValueError.
+        OptionError: an option with an invalid value.
+        InputError: (when used) an answer that is not text. It is a ValueError.
     """
 
     def __init__(
@@ -114,16 +114,16 @@ class FactCheckedQueryEngine(BaseQueryEngine):
         return self._with_verdicts(response, left, report)
 
     def _left(self, answer: str, report: FactReport | None) -> str:
-        """What the report leaves of an answer."""
+        """Return the answer without the claims that are not kept."""
         if report is None:
             return answer if "not_enough_info" in self._keep else self._empty_answer
         removed = {claim.start for claim in report.claims if claim.verdict not in self._keep}
         if removed and len(removed) == len(report.claims):
-            return self._empty_answer  # a greeting that claims nothing is no answer
+            return self._empty_answer  # a greeting alone does not answer the query
         return report.filter(answer, keep=self._keep)
 
     def _with_verdicts(self, response: Response, left: str | None, report: FactReport | None) -> Response:
-        """The response with another text and with verdicts, of which there are none where there is no evidence."""
+        """Return the response with another text and with verdicts, none if there is no evidence."""
         claims: list[dict[str, Any]] = [
             {**asdict(claim), "node_id": response.source_nodes[claim.evidence].node_id}
             for claim in (report.claims if report else ())

@@ -1,4 +1,4 @@
-"""GLiClassRerank: retrieved nodes in the order of how well they answer the query."""
+"""GLiClassRerank: orders retrieved nodes by how well they answer the query."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from gliclass_rerank_llama_index.postprocessor import ScoringPostprocessor
 
 
 class GLiClassRerank(ScoringPostprocessor):
-    """Orders nodes by how well they answer the query, best first; a node's score is then its relevance, in [0, 1].
+    """Orders nodes by how well they answer the query, best first. A node's score is then its relevance, in [0, 1].
 
-    `Reranker` decides: equal nodes keep their order. Nodes without text, such as pictures, are left out. Where none is
-    left, none is given, and no model is loaded. The nodes given stay as they are; `ReRankStartEvent`, `ReRankEndEvent`
-    and the callback event RERANKING tell of every call.
+    Scores and order are those of `Reranker`. Equal nodes keep their order. Nodes without text, such as pictures, are
+    left out. If none is left, the result is empty and no model is loaded. The given nodes are not changed. Every call
+    emits `ReRankStartEvent`, `ReRankEndEvent` and the callback event RERANKING.
 
     Raises (when used):
-        InputError: no query, or one without text; it is a ValueError.
+        InputError: no query, or one without text. It is a ValueError.
         ModelError: the model cannot be loaded.
     """
 

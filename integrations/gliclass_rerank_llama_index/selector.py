@@ -1,4 +1,4 @@
-"""GLiClassSelector: queries to tools, by what the tools say of themselves."""
+"""GLiClassSelector: selects tools for queries by the tools' descriptions."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from gliclass_rerank.types import check_number
 
 
 class GLiClassSelector(BaseSelector):
-    """Selects among tools (query engines, retrievers) by their names and descriptions; `Router` decides.
+    """Selects among tools (query engines, retrievers) by their names and descriptions, with `Router`.
 
-    A tool without a name, or with one that it shares with another, goes by its description. No language model is
-    asked, yet `RouterQueryEngine` and `RouterRetriever` look up ``Settings.llm``: set it, or pass them
-    ``llm=MockLLM()`` (of ``llama_index.core.llms``) where none is wanted.
+    A tool without a name, or with a name shared by another tool, is identified by its description. No language model is
+    called, yet `RouterQueryEngine` and `RouterRetriever` look up ``Settings.llm``. Set it, or pass them
+    ``llm=MockLLM()`` (of ``llama_index.core.llms``) if none is wanted.
 
     Args:
-        model: "mini", a folder, a hub id or a service's URL; loaded on first use.
+        model: "mini", a folder, a hub id or a service's URL, loaded on first use.
         scorer: a loaded model instead.
-        router: a router instead, fitted perhaps: ``Router.load("routes.json")``. It then decides by its own routes,
-            thresholds and fallback. Its routes are called as the tools are; a tool that has none is never selected,
-            but as fallback.
+        router: a router instead, perhaps a fitted one: ``Router.load("routes.json")``. It uses its own routes,
+            thresholds and fallback. Its routes must have the names of tools. A tool without a route is selected only as
+            fallback.
         multi: several tools may be selected at once.
-        threshold: probability that a tool must reach, in [0, 1]. By default the best one is always taken; of several,
-            those that reach one half.
-        fallback: the tool to take where none is likely enough: its name, or its place among the tools.
+        threshold: minimum probability of a tool, in [0, 1]. By default the best one is always selected, or with
+            ``multi`` those that reach one half.
+        fallback: the tool to select if none is likely enough: its name, or its index among the tools.
 
     Raises:
-        OptionError: a threshold outside [0, 1], a router together with what it has itself.
-        InputError: (when used) no tools, tools that cannot be told apart, no such fallback; or no tool is likely
-            enough and there is no fallback. It is a ValueError.
+        OptionError: a threshold outside [0, 1], a router together with a scorer or threshold.
+        InputError: (when used) no tools, ambiguous tools, no such fallback, or no tool is likely enough and there is no
+            fallback. It is a ValueError.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class GLiClassSelector(BaseSelector):
         return {}
 
     def _update_prompts(self, prompts: PromptDictType) -> None:
-        """Do nothing: there are none."""
+        """Do nothing: there are no prompts."""
 
     async def _aselect(self, choices: Sequence[ToolMetadata], query: QueryBundle) -> SelectorResult:
         return await asyncio.to_thread(self._select, choices, query)
@@ -86,7 +86,7 @@ class GLiClassSelector(BaseSelector):
         )
 
     def _described(self, choices: Sequence[ToolMetadata], called: Sequence[str]) -> Router:
-        """A router over the tools; what a tool is called is read together with its description, if it has a name."""
+        """Create a router over the tools, with each tool's name, if it has one, and description."""
         routes = [
             Route(name, "" if name == choice.description else choice.description)
             for name, choice in zip(called, choices, strict=True)
@@ -95,7 +95,7 @@ class GLiClassSelector(BaseSelector):
 
 
 def _called(choices: Sequence[ToolMetadata]) -> list[str]:
-    """What to call each tool: its name, where that is there and no other tool's, else its description."""
+    """Names of the tools in routes: its own name, if unique, else its description."""
     if not choices:
         raise InputError("choices: expected at least one tool, got none")
     names = [choice.name for choice in choices]

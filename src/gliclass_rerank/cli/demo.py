@@ -1,4 +1,4 @@
-"""The demo's report as tables for a terminal, or as plain text where there is none."""
+"""Tables of the demo's report for the terminal."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from gliclass_rerank.cli.output import figures, names, new_table, print_table
 from gliclass_rerank.demo.evaluate import CUTOFF, DemoReport, Outcome, Quality, ndcg_of
 
 SHOWN_PASSAGES = 10
-SAME = 1e-9  # differences of nDCG below this are rounding
+SAME = 1e-9  # smaller differences of nDCG are rounding errors
 
 
 def show(report: DemoReport, console: Console) -> None:
-    """Print what was measured, then one question with its passages moving."""
+    """Print the metrics, then the ranks of one question's passages before and after."""
     console.print(Text("Python's documentation, searched and reranked", "bold"))
     print_table(quality_table(report), console)
     console.print(Text("\n".join(notes(report))), soft_wrap=True)
@@ -46,7 +46,7 @@ def quality_table(report: DemoReport) -> Table:
 
 
 def notes(report: DemoReport) -> list[str]:
-    """What the figures are made of, a line each."""
+    """Notes below the table: setup, changes per question, times, and judgments left out."""
     model, judged = report.model, report.task.judged
     changes = [_change(report, outcome) for outcome in report.outcomes]
     better, worse = sum(change > SAME for change in changes), sum(change < -SAME for change in changes)
@@ -68,12 +68,12 @@ def notes(report: DemoReport) -> list[str]:
 
 
 def most_improved(report: DemoReport) -> Outcome:
-    """The question whose nDCG grew most."""
+    """Return the question whose nDCG grew most."""
     return max(report.outcomes, key=lambda outcome: _change(report, outcome))
 
 
 def moving_table(report: DemoReport, outcome: Outcome) -> Table:
-    """One question's first passages after reranking, and where each of them was before."""
+    """One question's first passages after reranking, with their ranks before."""
     table = new_table(figures("rank"), figures("before"), names("passage"), names("judged"))
     for rank, index in enumerate(outcome.after[:SHOWN_PASSAGES], 1):
         name = report.task.passages[index].name

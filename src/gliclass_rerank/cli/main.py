@@ -1,7 +1,7 @@
-"""The command line: ``demo | info | export | bench``; the others have files of their own here.
+"""The command line: ``demo | info | export | bench``. The other commands have their own modules in this folder.
 
-Results go to stdout, everything else to stderr. Only typer and rich are imported here; what a command needs is
-imported by the command, so that ``--help`` is there at once.
+Results go to stdout, everything else to stderr. Only typer and rich are imported at module level. Commands import
+their own dependencies, so that ``--help`` is fast.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ app = typer.Typer(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command; ends the process with 0, with 2 for what we raise on purpose, with 130 for Ctrl-C."""
+    """Run a command. Exits with 0, with 2 for a `GLiClassRerankError`, with 130 for Ctrl-C."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a character must not end a ranking
+        if isinstance(stream, io.TextIOWrapper):  # characters that the terminal lacks must not abort a ranking
             stream.reconfigure(errors="replace")
     try:
         app(args=arguments, prog_name="gliclass-rerank")
@@ -89,7 +89,7 @@ def demo(
     backend: Backend = "auto",
     device: Device = "auto",
     top_k: Annotated[
-        int | None, typer.Option(min=1, help="Passages of BM25 that are reranked for each question; 30 by default.")
+        int | None, typer.Option(min=1, help="Passages from BM25 to rerank for each question; 30 by default.")
     ] = None,
     collection_cache: Annotated[
         Path | None, typer.Option(help="Folder that keeps the collection; the user's cache by default.")
@@ -128,9 +128,9 @@ def export(
         Path | None,
         typer.Option(help='Typical requests for int8, JSON lines {"text": ..., "labels": [...]}; the demo\'s if none.'),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="What the model calls itself.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the exported model.")] = None,
 ) -> None:
-    """Write a folder that onnxruntime reads as well as torch. Needs the extra 'export'."""
+    """Write a folder for onnxruntime and torch. Needs the extra 'export'."""
     if any(importlib.util.find_spec(part) is None for part in EXPORT_PARTS):
         raise MissingExtraError("export", "exporting a model")
     from rich.progress import Progress
@@ -162,11 +162,11 @@ app.command()(merge)
 
 @app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 def bench(
-    name: Annotated[str, typer.Argument(help="A script of the folder benchmarks, such as throughput.")] = "all",
-    arguments: Annotated[list[str] | None, typer.Argument(help="What the script is given.")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Small and short, to see that all of it runs.")] = False,
+    name: Annotated[str, typer.Argument(help="A script in the folder benchmarks, such as throughput.")] = "all",
+    arguments: Annotated[list[str] | None, typer.Argument(help="Arguments of the script.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Small, short run to check that all of it works.")] = False,
 ) -> None:
-    """Run a benchmark of the repository, or all of them; `bench NAME --help` tells a script's options."""
+    """Run a benchmark of the repository, or all of them. `bench NAME --help` shows a script's options."""
     given = ["--quick", *(arguments or ())] if quick else arguments or ()
     checkout, module = _benchmark(name)
     paths = [str(checkout), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -177,7 +177,7 @@ def bench(
 
 @app.command()
 def info(model: Model = "mini", backend: Backend = "auto", device: Device = "auto", as_json: AsJson = False) -> None:
-    """Load a model and print what it says of itself."""
+    """Load a model and print its description."""
     told = progressing_scorer(model, backend, device, "reranking").info
     values = asdict(told) | {"calibrated": told.calibrated}
     if as_json:
@@ -191,7 +191,7 @@ def info(model: Model = "mini", backend: Backend = "auto", device: Device = "aut
 
 
 def _calibration(file: Path | None) -> list[ScoreRequest]:
-    """Requests of a file of JSON lines, or the demo's."""
+    """Read requests from a file of JSON lines, or return the demo's."""
     from gliclass_rerank.demo.questions import calibration_requests
 
     if file is None:
@@ -214,7 +214,7 @@ def _request(line: str, where: str) -> ScoreRequest:
 
 
 def _benchmark(name: str) -> tuple[Path, str]:
-    """The checkout and module of a benchmark: the current folder's checkout, or the one that this package runs from."""
+    """Checkout and module of a benchmark: the current folder's checkout, or the one that this package runs from."""
     checkout = Path(gliclass_rerank.__file__).parents[2]
     folders = [folder for folder in (Path("benchmarks"), checkout / "benchmarks") if folder.is_dir()]
     for folder in folders:
@@ -232,7 +232,7 @@ def _benchmark(name: str) -> tuple[Path, str]:
 
 
 def _scripts(folder: Path) -> Iterator[Path]:
-    """The scripts of the benchmarks, without those that another script starts."""
+    """Yield the benchmark scripts, without the workers that other scripts start."""
     for script in folder.rglob("*.py"):
         if "__main__" in script.read_text("utf-8") and not script.stem.endswith("_worker"):
             yield script

@@ -29,7 +29,7 @@ def playground(
 ) -> None:
     """Try the model in a browser: rerank, route, fact-check and classify. Needs the extra 'playground'.
 
-    The page can change the model only where nobody but this machine can open it.
+    The page can change the model only if the host is a loopback address.
     """
     if importlib.util.find_spec("streamlit") is None:
         raise MissingExtraError("playground", "the playground")
@@ -43,26 +43,26 @@ def playground(
 
 
 def _settings(host: str, port: int) -> list[str]:
-    """What Streamlit is told: to say nothing to anybody, to watch no files, to open no browser."""
+    """Streamlit options: no usage statistics, no file watcher, no browser."""
     settings = [
         ("server.address", host),
         ("server.port", str(port)),
-        ("server.headless", "true"),  # else it asks for an e-mail address
+        ("server.headless", "true"),  # else Streamlit asks for an e-mail address
         ("server.fileWatcherType", "none"),
-        # Named, since it would ask a server on the internet for the address of this machine.
+        # Without an address, Streamlit asks an external server for this machine's IP address.
         ("browser.serverAddress", "localhost" if host in EVERYWHERE else host),
         ("browser.gatherUsageStats", "false"),
         ("client.toolbarMode", "minimal"),
         ("client.showErrorLinks", "false"),
         ("theme.primaryColor", "#3b7ddd"),
     ]
-    if _is_loopback(host):  # no page of another site may call itself this machine
+    if _is_loopback(host):  # rejects requests under other host names, which pages of other sites could send
         settings += [("server.allowedHosts", name) for name in dict.fromkeys((host, "localhost"))]
     return [f"--{name}={value}" for name, value in settings]
 
 
 def _check_free(host: str, port: int) -> None:
-    """Raise `OptionError` unless the address can be listened on; Streamlit would tell it by a traceback."""
+    """Raise `OptionError` if the address is in use. Streamlit would print a traceback."""
     try:
         socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
     except OSError as error:

@@ -30,29 +30,29 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on; 127.0.0.1 by default.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 8000 by default.")] = None,
     config: Annotated[
-        Path | None, typer.Option(help="A TOML file with settings; flags and environment go before.")
+        Path | None, typer.Option(help="A TOML file with settings; flags and environment take precedence.")
     ] = None,
     api_key_file: Annotated[
-        Path | None, typer.Option(help="Keys that may call, one a line; # begins a comment.")
+        Path | None, typer.Option(help="Accepted API keys, one per line; # begins a comment.")
     ] = None,
     backend: Annotated[str | None, typer.Option(help="auto, onnx or torch.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, int8, fp32, bf16 or fp16.")] = None,
     threads: Annotated[
-        int | None, typer.Option(help="Batches that the model computes at a time; the usable cores by default.")
+        int | None, typer.Option(help="Batches computed in parallel; the usable cores by default.")
     ] = None,
-    timeout_seconds: Annotated[float | None, typer.Option(help="For one request; 60 by default.")] = None,
+    timeout_seconds: Annotated[float | None, typer.Option(help="Limit for one request; 60 by default.")] = None,
     drain_seconds: Annotated[
-        float | None, typer.Option(help="For accepted requests at the end; 30 by default.")
+        float | None, typer.Option(help="Time to finish accepted requests at shutdown; 30 by default.")
     ] = None,
-    max_texts: Annotated[int | None, typer.Option(help="Texts of one request; 2048 by default.")] = None,
-    broker_url: Annotated[str | None, typer.Option(help="Redis for jobs; in this process without one.")] = None,
+    max_texts: Annotated[int | None, typer.Option(help="Maximum texts per request; 2048 by default.")] = None,
+    broker_url: Annotated[str | None, typer.Option(help="Redis for jobs; without it they run in this process.")] = None,
     otlp_endpoint: Annotated[
-        str | None, typer.Option(help="Where OpenTelemetry traces go; nowhere by default.")
+        str | None, typer.Option(help="OpenTelemetry endpoint for traces; none by default.")
     ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
     ray: Annotated[
-        bool, typer.Option("--ray", help="On Ray Serve, over replicas of the model. Needs the extra 'ray'.")
+        bool, typer.Option("--ray", help="Serve on Ray Serve with replicas of the model. Needs the extra 'ray'.")
     ] = False,
     min_replicas: Annotated[int | None, typer.Option(help="With --ray; 1 by default.")] = None,
     max_replicas: Annotated[int | None, typer.Option(help="With --ray; 2 by default.")] = None,
@@ -103,7 +103,7 @@ def _serve_on_ray(settings: Settings) -> None:
 
 
 def _scorer(settings: Settings) -> Scorer:
-    """The model that the settings name; loading it lets it answer once."""
+    """Load the settings' model."""
     from gliclass_rerank.scorers.load import load_scorer
 
     return load_scorer(

@@ -43,7 +43,7 @@ STYLES = {"supported": "green", "refuted": "red", "not_enough_info": "yellow"}
 
 
 def rerank(
-    query: Annotated[str, typer.Argument(help="What the passages should answer.")],
+    query: Annotated[str, typer.Argument(help="Question or search query.")],
     sources: Annotated[
         list[str],
         typer.Argument(
@@ -52,19 +52,19 @@ def rerank(
             'strings or {"text": ..., "id": ...}.',
         ),
     ],
-    top_n: Annotated[int | None, typer.Option(min=1, help="How many to print; all by default.")] = None,
-    threshold: Annotated[float | None, typer.Option(help="Leave out what scores below, in [0, 1].")] = None,
+    top_n: Annotated[int | None, typer.Option(min=1, help="Number of passages to print; all by default.")] = None,
+    threshold: Annotated[float | None, typer.Option(help="Minimum score, in [0, 1].")] = None,
     criteria: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=WEIGHT", help="A further label and its weight; may be repeated."),
+        typer.Option(metavar="NAME=WEIGHT", help="An additional label and its weight; may be repeated."),
     ] = None,
-    long_text: Annotated[str, typer.Option(help="What does not fit: window, truncate or error.")] = "window",
+    long_text: Annotated[str, typer.Option(help="Handling of overlong texts: window, truncate or error.")] = "window",
     direction: Annotated[str, typer.Option(help="auto, passage-as-text or passage-as-label.")] = "auto",
     model: Model = "mini",
     backend: Backend = "auto",
     device: Device = "auto",
     as_json: AsJson = False,
-    with_text: Annotated[bool, typer.Option("--text", help="Put whole passages into the JSON.")] = False,
+    with_text: Annotated[bool, typer.Option("--text", help="Include whole passages in the JSON.")] = False,
 ) -> None:
     """Order passages by how well they answer QUERY."""
     from gliclass_rerank.passage_files import read_sources
@@ -100,7 +100,7 @@ def route(
     ],
     routes: Annotated[
         Path,
-        typer.Option(help='Routes as JSON: {"name": "description", ...}, or what Router.save wrote, its fit included.'),
+        typer.Option(help='Routes as JSON: {"name": "description", ...}, or a file of Router.save, fitted or not.'),
     ],
     multi: Annotated[bool, typer.Option("--multi", help="Several routes may hold at once.")] = False,
     model: Model = "mini",
@@ -108,7 +108,7 @@ def route(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Choose the route that each QUERY should take."""
+    """Choose the route for each QUERY."""
     from gliclass_rerank.tasks.routing.router import Router
 
     texts = _texts(queries)
@@ -134,7 +134,7 @@ def route(
 
 
 def check(
-    answer: Annotated[str, typer.Argument(help='What to check, a text; "-" reads it from stdin.')],
+    answer: Annotated[str, typer.Argument(help='Text to check; "-" reads it from stdin.')],
     evidence: Annotated[
         list[str],
         typer.Option(
@@ -144,9 +144,9 @@ def check(
         ),
     ],
     further: Annotated[list[str] | None, typer.Argument(metavar="[FILE...]", help="More evidence.")] = None,
-    threshold: Annotated[float, typer.Option(help="Support from which on a claim is supported, in [0, 1].")] = 0.5,
+    threshold: Annotated[float, typer.Option(help="Minimum support of a supported claim, in [0, 1].")] = 0.5,
     refute_threshold: Annotated[float, typer.Option(help="The same for refutation.")] = 0.5,
-    only_claims: Annotated[bool, typer.Option("--only-claims", help="Pass over what claims nothing.")] = False,
+    only_claims: Annotated[bool, typer.Option("--only-claims", help="Skip sentences without a claim.")] = False,
     filtered: Annotated[
         bool, typer.Option("--filter", help="Print the answer without the claims that are not supported.")
     ] = False,
@@ -155,7 +155,7 @@ def check(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Check each sentence of ANSWER by the evidence: supported, refuted, or not enough information."""
+    """Check each sentence of ANSWER against the evidence: supported, refuted, or not enough information."""
     from gliclass_rerank.passage_files import read_sources
     from gliclass_rerank.tasks.fact_check.checker import FactChecker
 
@@ -185,19 +185,19 @@ def classify(
     texts: Annotated[
         list[str], typer.Argument(metavar="TEXT... | -", help='"-": JSON lines on stdin, strings or {"text": ...}.')
     ],
-    labels: Annotated[str, typer.Option(help="Labels with commas; or a JSON file: a list, or nested objects.")],
+    labels: Annotated[str, typer.Option(help="Labels, comma-separated, or a JSON file: a list or nested objects.")],
     single: Annotated[bool, typer.Option("--single", help="Exactly one label holds.")] = False,
-    threshold: Annotated[float, typer.Option(help="What a label must reach to hold, in [0, 1].")] = 0.5,
+    threshold: Annotated[float, typer.Option(help="Minimum probability of a label, in [0, 1].")] = 0.5,
     prompt: Annotated[str | None, typer.Option(help="A task description in front of the text.")] = None,
-    top_k: Annotated[int | None, typer.Option(min=1, help="How many labels to give at most.")] = None,
-    aggregate: Annotated[str, typer.Option(help="Windows of a long text: max, mean or first.")] = "max",
-    long_text: Annotated[str, typer.Option(help="What does not fit: window, truncate or error.")] = "window",
+    top_k: Annotated[int | None, typer.Option(min=1, help="Maximum number of labels.")] = None,
+    aggregate: Annotated[str, typer.Option(help="How to combine windows: max, mean or first.")] = "max",
+    long_text: Annotated[str, typer.Option(help="Handling of overlong texts: window, truncate or error.")] = "window",
     model: Model = "mini",
     backend: Backend = "auto",
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Tell which labels hold for each TEXT."""
+    """Choose the labels of each TEXT."""
     from gliclass_rerank.tasks.classify import Aggregate, Classifier
     from gliclass_rerank.types import LongText
 
@@ -223,7 +223,7 @@ def classify(
 
 
 def _texts(arguments: Sequence[str]) -> list[str]:
-    """The texts of the command line, those on stdin in the place of "-"."""
+    """Texts of the command line, with "-" replaced by those on stdin."""
     from gliclass_rerank.passage_files import check_stdin_once, read_lines
 
     check_stdin_once(arguments)
@@ -234,7 +234,7 @@ def _texts(arguments: Sequence[str]) -> list[str]:
 
 
 def _labels(option: str) -> Any:
-    """Labels with commas, or those of a JSON file, which `Classifier` checks."""
+    """Read comma-separated labels, or those of a JSON file, which `Classifier` validates."""
     file = Path(option)
     if file.suffix != ".json":
         return _distinct(_named(option.split(",")))
@@ -253,7 +253,7 @@ def _named(labels: Sequence[str]) -> list[str]:
 
 
 def _distinct(labels: list[Any]) -> list[Any]:
-    """Labels as they are; twice the same one on the command line is a slip."""
+    """Return the labels unchanged. Raise `InputError` for duplicates, a likely typing error."""
     for i, label in enumerate(labels):
         if label in labels[:i]:
             raise InputError(f"labels: expected each once, got {label!r:.60} twice")
@@ -283,7 +283,7 @@ def _report_skipped(read: Sources) -> None:
 
 
 def _say_unread(what: str, readable: Sequence[bool]) -> None:
-    """Say how many scores mean nothing, if any, since the model's vocabulary does not know the words."""
+    """Print how many scores are meaningless because the model's vocabulary lacks the words, if any."""
     if unread := readable.count(False):
         say(Text(f"{unread} of {len(readable)} {what}: the model does not know the words, theirs or those asked for"))
 
@@ -311,7 +311,7 @@ def _ranking_table(ranking: Sequence[Ranked], passages: Sequence[SourcedPassage]
 
 
 def _snippet(ranked: Ranked, text: str) -> Text:
-    """The best window's beginning, or the passage's."""
+    """Beginning of the best window, or of the passage."""
     start, end = ranked.window or (0, len(text))
     lead = "... " if start else ""
     return one_line(lead + text[start : min(end, start + SNIPPET_CHARACTERS)])

@@ -1,4 +1,4 @@
-"""The commands that make and judge models: ``train | mine | evaluate | calibrate | merge``. Need the extra [train]."""
+"""Commands for training and evaluation: ``train | mine | evaluate | calibrate | merge``. Need the extra [train]."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Records, J
 
 
 def train(
-    config: Annotated[Path, typer.Argument(help="The run as TOML; see gliclass_rerank.training.config.")],
+    config: Annotated[Path, typer.Argument(help="TOML file of the run; see gliclass_rerank.training.config.")],
 ) -> None:
-    """Train a model or an adapter, or go on with a run that was stopped. Needs the extra 'train'."""
+    """Train a model or an adapter, or resume a stopped run. Needs the extra 'train'."""
     _need_extra("training a model")
     from gliclass_rerank.training.config import read_config
     from gliclass_rerank.training.trainer import train as run
@@ -64,7 +64,7 @@ def evaluate(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Measure a model on records: ranking, classification, fact-check, and what its probabilities are worth."""
+    """Evaluate a model on records: ranking, classification, fact-check, and calibration."""
     from gliclass_rerank.training.evaluate import evaluate as measure
 
     records = _read(files)
@@ -77,12 +77,12 @@ def evaluate(
 
 
 def calibrate(
-    folder: Annotated[Path, typer.Argument(help="A model's folder; its calibration.json is written anew.")],
+    folder: Annotated[Path, typer.Argument(help="A model's folder; its calibration.json is overwritten.")],
     files: Files,
     kind: Annotated[str, typer.Option(help="platt, temperature or isotonic.")] = "platt",
-    note: Annotated[str | None, typer.Option(help="What it was fitted on, kept in the file.")] = None,
+    note: Annotated[str | None, typer.Option(help="Note on the data it was fitted on, stored in the file.")] = None,
 ) -> None:
-    """Fit a calibrator for each task that the records hold, so that a probability of 0.5 means 0.5."""
+    """Fit a calibrator for each task in the records, so that predicted probabilities match observed frequencies."""
     _need_extra("fitting a calibration")
     from gliclass_rerank.calibration.calibrators import expected_calibration_error, fit_calibrator, write_calibration
     from gliclass_rerank.training.evaluate import task_logits
@@ -101,7 +101,7 @@ def merge(
     adapter: Annotated[Path, typer.Argument(help="The adapter's folder.")],
     out: Annotated[Path, typer.Argument(help="The new checkpoint's folder.")],
 ) -> None:
-    """Merge an adapter into the model that it was trained on. Needs the extra 'train'."""
+    """Merge an adapter into its base model. Needs the extra 'train'."""
     _need_extra("merging an adapter")
     from gliclass_rerank.training.model import merge_adapter
 
@@ -118,9 +118,9 @@ def mine(
     encoder: Annotated[
         str | None, typer.Option(help="A sentence-transformers model, folder or hub id; BM25 without one.")
     ] = None,
-    negatives: Annotated[int, typer.Option(min=1, help="Of each query, those it has included.")] = 8,
-    nearest: Annotated[int, typer.Option(min=1, help="How far down the ranking they are drawn from.")] = 50,
-    margin: Annotated[float, typer.Option(help="Share of the answer's similarity to stay below by, [0, 1).")] = 0.0,
+    negatives: Annotated[int, typer.Option(min=1, help="Negatives per query, existing ones included.")] = 8,
+    nearest: Annotated[int, typer.Option(min=1, help="Rank down to which negatives are drawn.")] = 50,
+    margin: Annotated[float, typer.Option(help="Minimum gap to the answer in similarity, a share in [0, 1).")] = 0.0,
     seed: int = 0,
 ) -> None:
     """Find hard negatives for ranking records, by BM25 or by a sentence encoder."""

@@ -1,4 +1,4 @@
-"""The command ``worker``: runs the jobs of the service, from the Redis that both share."""
+"""The command ``worker``: runs jobs of the service from a shared Redis."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ def worker(
     model: Annotated[
         str | None, typer.Option(help='"mini" (bundled, the default), a checkpoint folder, a hub id, a service\'s URL.')
     ] = None,
-    broker: Annotated[str | None, typer.Option(help="Redis of the jobs, such as redis://localhost:6379/0.")] = None,
-    result: Annotated[str | None, typer.Option(help="Redis of their results; the broker's by default.")] = None,
+    broker: Annotated[str | None, typer.Option(help="Redis with the jobs, such as redis://localhost:6379/0.")] = None,
+    result: Annotated[str | None, typer.Option(help="Redis for their results; the broker's by default.")] = None,
     config: Annotated[
-        Path | None, typer.Option(help="A TOML file with settings; flags and environment go before.")
+        Path | None, typer.Option(help="A TOML file with settings; flags and environment take precedence.")
     ] = None,
     backend: Annotated[str | None, typer.Option(help="auto, onnx or torch.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, int8, fp32, bf16 or fp16.")] = None,
     threads: Annotated[
-        int | None, typer.Option(help="Batches that the model computes at a time; the usable cores by default.")
+        int | None, typer.Option(help="Batches computed in parallel; the usable cores by default.")
     ] = None,
     processes: Annotated[
-        int, typer.Option(min=1, help="Jobs that are run at a time, each by a process with a model of its own.")
+        int, typer.Option(min=1, help="Jobs run in parallel, each in a process with its own model.")
     ] = 1,
     visibility_seconds: Annotated[
-        float | None, typer.Option(help="After which a job is run again whose worker has died; 300 by default.")
+        float | None, typer.Option(help="Time after which a dead worker's job is run again; 300 by default.")
     ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
 ) -> None:
-    """Run jobs that the service has taken. Needs the extra 'jobs'.
+    """Run jobs of the service. Needs the extra 'jobs'.
 
-    Settings are read as ``serve`` reads them; give both the same broker and results. At SIGTERM it ends after the
-    job in work.
+    Settings are read as by ``serve``. Use the same broker and results for both. At SIGTERM the worker finishes the
+    current job and exits.
     """
     if any(importlib.util.find_spec(part) is None for part in PARTS):
         raise MissingExtraError("jobs", "a worker")

@@ -1,1 +1,1 @@
-"""Reranking shown on a collection that every machine has: Python's own documentation."""
+"""Demonstration of reranking on a collection that every machine has: Python's own documentation."""

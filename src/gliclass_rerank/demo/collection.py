@@ -1,7 +1,7 @@
-"""Python's own documentation as a search collection: one passage per object of its library.
+"""Python's own documentation as a search collection, with one passage per object of the standard library.
 
-No download and no licence question: the passages are read from the interpreter that runs the demo, so they
-differ a little from one Python version to the next.
+The passages are read from the interpreter that runs the demo, without any download. They differ slightly between
+Python versions.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from itertools import chain
 from pathlib import Path
 from types import GenericAlias, MethodType, ModuleType
 
-CACHE_FORMAT = 1  # to be raised whenever collect() changes, so that no stale cache file is read
+CACHE_FORMAT = 1  # raise it whenever collect() changes, so that stale cache files are ignored
 
-# What must not be imported (it opens windows or browsers, prints, touches the terminal, or is a test), and
-# what only repeats other modules under names that nobody types (os.path is posixpath or ntpath).
+# Modules that must not be imported (they open windows or browsers, print, touch the terminal, or are tests), and
+# modules that repeat others under names that nobody types (os.path is posixpath or ntpath).
 EXCLUDED_MODULES = {
     "antigravity", "this", "idlelib", "turtle", "turtledemo", "tkinter", "test", "lib2to3", "distutils",
     "ensurepip", "venv", "pydoc_data",
@@ -34,7 +34,7 @@ EXCLUDED_MODULES = {
     "posix", "nt", "posixpath", "ntpath", "genericpath", "pyexpat", "nturl2path", "sre_compile",
     "sre_constants", "sre_parse",
 }  # fmt: skip
-OPAQUE_PACKAGES = {"encodings"}  # a hundred submodules, one per codec, that say nothing
+OPAQUE_PACKAGES = {"encodings"}  # a hundred uninformative submodules, one per codec
 
 MIN_DOC_CHARS = 15
 MAX_REPEATS = 5
@@ -52,20 +52,20 @@ class Passage:
 
 
 def load_collection(cache_dir: Path | None = None) -> list[Passage]:
-    """Return the passages of `collect`, from the user's cache directory where they were collected before."""
+    """Return the passages of `collect`, from the user's cache directory if they were collected before."""
     version = ".".join(map(str, sys.version_info[:3]))
     path = (cache_dir or _user_cache_dir()) / f"python-docs-{version}-v{CACHE_FORMAT}.jsonl"
     passages = _read_cache(path)
     if not passages:
         passages = collect()
-        # The cache only saves seconds: a read-only or full disk must not stop the demo.
+        # The cache only saves seconds, so a read-only or full disk must not stop the demo.
         with contextlib.suppress(OSError):
             _write_cache(path, passages)
     return passages
 
 
 def collect() -> list[Passage]:
-    """Read the standard library's docstrings from the running interpreter, sorted by name."""
+    """Collect the standard library's docstrings from the running interpreter, sorted by name."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         modules = _import_modules()
@@ -86,12 +86,12 @@ def collect() -> list[Passage]:
 def _import_modules() -> dict[str, ModuleType]:
     modules: dict[str, ModuleType] = {}
     pending = sorted({*sys.stdlib_module_names, "os.path"})
-    for name in pending:  # it grows by the submodules of each package
+    for name in pending:  # grows by the submodules of each package
         if name in EXCLUDED_MODULES or any(_is_internal(part) for part in name.split(".")):
             continue
         try:
             module = importlib.import_module(name)
-        except (ImportError, OSError):  # a module of another platform, or one left out of this build
+        except (ImportError, OSError):  # a module of another platform, or one missing in this build
             continue
         modules[name] = module
         if name not in OPAQUE_PACKAGES:
@@ -114,10 +114,10 @@ def _public_members(modules: dict[str, ModuleType]) -> Iterator[tuple[str, objec
 
 
 def _public_names(module_name: str, module: ModuleType) -> list[str]:
-    if module_name == "builtins":  # all of them: open, for one, comes from io
+    if module_name == "builtins":  # all of them, including open, which comes from io
         names = set(vars(module))
     else:
-        # What a package takes from its submodules is its own, though asyncio forgot some in its __all__.
+        # Names from a package's own submodules count as its own, since asyncio omits some in its __all__.
         names = _names_defined_in(module, lambda home: home.startswith(f"{module_name}."))
         if hasattr(module, "__all__"):
             names |= set(module.__all__)
@@ -153,7 +153,7 @@ def _with_class_members(class_name: str, obj: object, public: frozenset[int]) ->
 
 
 def _class_namespace(cls: type, public: frozenset[int]) -> dict[str, object]:
-    """Return what the class defines, and what its private bases do: ArgumentParser.add_argument is in one."""
+    """Return the class's namespace, including those of private bases: ArgumentParser.add_argument is in one."""
     namespace: dict[str, object] = {}
     for base in reversed(cls.__bases__):
         if id(base) not in public:
@@ -168,7 +168,7 @@ def _is_inherited_doc(cls: type, name: str, member: object, public: frozenset[in
 
 
 def _canonical(pairs: Iterable[tuple[str, object]]) -> dict[str, object]:
-    """Keep each object once, under the best of its names."""
+    """Keep each object once, under its best name."""
     best: dict[int, tuple[str, object]] = {}
     for name, obj in pairs:
         underlying = obj.__func__ if isinstance(obj, MethodType) else obj  # random.shuffle is a bound method
@@ -183,18 +183,18 @@ def _name_rank(name: str, obj: object) -> tuple[int, bool, int, str]:
 
 
 def _is_alias(name: str, obj: object) -> bool:
-    """Tell whether the object calls itself otherwise: socket.SocketType is the private _socket.socket."""
+    """Whether the object's own name differs: socket.SocketType is the private _socket.socket."""
     last = name.rpartition(".")[2]
     return getattr(obj, "__name__", last) != last
 
 
 def _own_doc(obj: object) -> str:
-    """Return the cleaned docstring of the object itself: an instance's is often only that of its class."""
+    """Return the cleaned docstring of the object itself. An instance's is often only that of its class."""
     doc = getattr(obj, "__doc__", None)
     if isinstance(obj, type):
-        # Some classes, such as ThreadPoolExecutor, are documented in their constructor alone.
+        # Some classes, such as ThreadPoolExecutor, are documented only in their constructor.
         doc = doc or getattr(vars(obj).get("__init__"), "__doc__", None)
-    elif doc == type(obj).__doc__ or isinstance(obj, GenericAlias):  # dict[str, str] shows the text of dict
+    elif doc == type(obj).__doc__ or isinstance(obj, GenericAlias):  # dict[str, str] has dict's docstring
         return ""
     return inspect.cleandoc(doc).strip() if isinstance(doc, str) else ""
 
@@ -210,8 +210,7 @@ def _signature_line(name: str, obj: object) -> str:
         return name
     try:
         signature = inspect.signature(obj)
-    # Signatures evaluate defaults (curses has some that exist only once it runs) and, from Python 3.14 on,
-    # annotations.
+    # Signatures evaluate defaults (some of curses exist only at runtime) and, from Python 3.14 on, annotations.
     except (TypeError, ValueError, NameError, AttributeError):
         return name
     line = name + str(_simplified(signature))
@@ -219,7 +218,7 @@ def _signature_line(name: str, obj: object) -> str:
 
 
 def _simplified(signature: inspect.Signature) -> inspect.Signature:
-    """Drop self, annotations, and defaults that print addresses or (os.environ) the user's settings."""
+    """Drop self, annotations, and defaults that print addresses or the user's settings (os.environ)."""
     parameters = [
         parameter.replace(
             annotation=parameter.empty,
@@ -255,7 +254,7 @@ def _user_cache_dir() -> Path:
 
 
 def _read_cache(path: Path) -> list[Passage]:
-    """Return the cached passages, or none where the file is missing, unreadable or corrupt."""
+    """Return the cached passages, or none if the file is missing, unreadable or corrupt."""
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
         return [Passage(**json.loads(line)) for line in lines if line]
@@ -265,7 +264,7 @@ def _read_cache(path: Path) -> list[Passage]:
 
 def _write_cache(path: Path, passages: Iterable[Passage]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Written beside the target and renamed: another process never reads half a file.
+    # Write to a temporary file and rename it, so that other processes never read a partial file.
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
         try:
             file.writelines(json.dumps(asdict(passage)) + "\n" for passage in passages)

@@ -1,4 +1,4 @@
-"""The demo: a first stage over Python's documentation, reranked, both measured against judged answers."""
+"""The demo: a first stage over Python's documentation and its reranking, both measured against judged answers."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from gliclass_rerank.tasks.rerank import DEFAULT_WEIGHT, Reranker
 from gliclass_rerank.types import ModelInfo, Ranked, Scorer
 
 CUTOFF = 10
-CANDIDATES = 30  # a question: all of them take about half a minute on two cores
+CANDIDATES = 30  # per question; all questions take about half a minute on two cores
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """The collection, the questions it can answer, and what the first stage finds for each of them."""
+    """The collection, the questions it can answer, and the first stage's results for each of them."""
 
     passages: tuple[Passage, ...]
     judged: Judged
@@ -35,8 +35,8 @@ class Outcome:
     """One question's candidates in three orders, as positions in the collection.
 
     Attributes:
-        before: as the first stage found them.
-        after: by the model's logits and the first stage's scores together.
+        before: order of the first stage.
+        after: by the model's logits fused with the first stage's scores.
         alone: by the model's logits alone.
     """
 
@@ -54,13 +54,13 @@ class Quality:
     mrr: float
 
     def as_dict(self) -> dict[str, float]:
-        """The measures under the names that the command line's JSON has."""
+        """Return the metrics under their names in the command line's JSON."""
         return {f"ndcg@{CUTOFF}": self.ndcg, f"mrr@{CUTOFF}": self.mrr}
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The quality of each order over some questions."""
+    """Quality of the three orders over some questions."""
 
     queries: int
     before: Quality
@@ -68,7 +68,7 @@ class Comparison:
     alone: Quality
 
     def as_dict(self) -> dict[str, object]:
-        """The comparison as the command line's JSON has it."""
+        """Return the comparison as in the command line's JSON."""
         orders = {"before": self.before, "after": self.after, "alone": self.alone}
         return {"queries": self.queries} | {name: quality.as_dict() for name, quality in orders.items()}
 
@@ -89,11 +89,11 @@ class Stopwatch:
 
 @dataclass(frozen=True, slots=True)
 class DemoReport:
-    """What the demo measured.
+    """Results of the demo.
 
     Attributes:
         candidates: passages reranked for each question.
-        first_stage_weight: logits that one standard deviation of the first stage's scores was worth.
+        first_stage_weight: logits per standard deviation of the first stage's scores.
         seconds: wall time of "collection", "first_stage", "rerank", and "rerank_per_query".
     """
 
@@ -108,7 +108,7 @@ class DemoReport:
     seconds: dict[str, float]
 
     def as_dict(self) -> dict[str, object]:
-        """The report as the command line's JSON has it."""
+        """Return the report as in the command line's JSON."""
         judged = self.task.judged
         return {
             "collection": self.collection,
@@ -132,13 +132,13 @@ def run_demo(
     first_stage_weight: float | None = None,
     cache_dir: Path | None = None,
 ) -> DemoReport:
-    """Search, rerank, measure. Nothing is downloaded.
+    """Search, rerank and measure, without any download.
 
     Args:
         scorer: the model.
-        candidates: how many passages the first stage hands on for each question, > 0.
-        first_stage_weight: weight of the first stage's scores; the model's own by default.
-        cache_dir: where the collection is kept from one run to the next; the user's cache by default.
+        candidates: how many passages the first stage returns for each question, > 0.
+        first_stage_weight: weight of the first stage's scores. The model's own by default.
+        cache_dir: folder that caches the collection between runs. The user's cache by default.
     """
     if first_stage_weight is None:
         fitted = scorer.info.first_stage_weight
@@ -162,7 +162,7 @@ def run_demo(
 
 
 def prepare(candidates: int, *, cache_dir: Path | None = None, watch: Stopwatch | None = None) -> Task:
-    """Read the collection and the questions, and search for each question's candidates."""
+    """Load the collection and the questions, and retrieve each question's candidates."""
     watch = watch or Stopwatch()
     with watch.stage("collection"):
         passages = tuple(load_collection(cache_dir))
@@ -174,7 +174,7 @@ def prepare(candidates: int, *, cache_dir: Path | None = None, watch: Stopwatch 
 
 
 def rerank(task: Task, scorer: Scorer, first_stage_weight: float) -> tuple[Outcome, ...]:
-    """Put each question's candidates in order, all questions in one batch."""
+    """Order each question's candidates, all questions in one batch."""
     pairs = [
         (question.query, [shown_to_model(task.passages[i]) for i in hits.indices])
         for question, hits in zip(task.judged.questions, task.found, strict=True)
@@ -193,9 +193,9 @@ def rerank(task: Task, scorer: Scorer, first_stage_weight: float) -> tuple[Outco
 
 
 def shown_to_model(passage: Passage) -> str:
-    """What the reranker reads of a passage: its name and the first paragraph of its docstring.
+    """Text of a passage for the reranker: its name and the first paragraph of its docstring.
 
-    A summary says what an object is for; signatures and details only dilute it. Chosen on the questions of the split
+    The summary states the purpose of an object. Signatures and details dilute it. Chosen on the questions of the split
     "tune".
     """
     docstring = passage.text.partition("\n")[2] or passage.text
@@ -219,12 +219,12 @@ def compare(task: Task, outcomes: Sequence[Outcome]) -> Comparison:
 
 
 def ndcg_of(task: Task, outcome: Outcome, order: Sequence[int]) -> float:
-    """The nDCG of one order of a question's candidates, in [0, 1]."""
+    """Return the nDCG of one order of a question's candidates, in [0, 1]."""
     return ndcg_at(CUTOFF, grades(task, outcome, order), list(outcome.question.relevant.values()))
 
 
 def grades(task: Task, outcome: Outcome, order: Sequence[int]) -> list[int]:
-    """Grades of the passages of an order, best first; 0 where a passage was not judged."""
+    """Grades of the passages of an order, best first, 0 for passages without a judgment."""
     return [outcome.question.relevant.get(task.passages[i].name, 0) for i in order]
 
 

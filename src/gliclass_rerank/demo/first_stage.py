@@ -1,4 +1,4 @@
-"""The demo's first stage: BM25 over words, with identifiers split into theirs."""
+"""The demo's first stage: BM25 over words, with identifiers split into words."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+|\d+")
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """What the first stage found for one query, best first.
+    """Results of the first stage for one query, best first.
 
     Attributes:
         indices: positions in the collection.
@@ -28,7 +28,7 @@ class Candidates:
 
 
 class FirstStage:
-    """BM25 as Lucene computes it (k1 = 1.5, b = 0.75), over a collection held in memory."""
+    """BM25 with Lucene's formula (k1 = 1.5, b = 0.75), over a collection held in memory."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         self._bm25 = bm25s.BM25(method="lucene", backend="numpy")
@@ -36,7 +36,7 @@ class FirstStage:
         self._count = len(texts)
 
     def candidates(self, query: str, count: int) -> Candidates:
-        """The ``count`` best passages; equal scores keep the collection's order."""
+        """Return the ``count`` best passages. Equal scores keep the collection's order."""
         known = [word for word in words(query) if word in self._bm25.vocab_dict]
         scores = self._bm25.get_scores(known) if known else np.zeros(self._count, np.float32)
         order = np.argsort(-scores, kind="stable")[:count]
@@ -44,5 +44,5 @@ class FirstStage:
 
 
 def words(text: str) -> list[str]:
-    """Lower-case words; identifiers are split at dots, underscores, digits and changes of case."""
+    """Split a text into lower-case words. Identifiers are split at dots, underscores, digits and changes of case."""
     return [word.lower() for word in WORD.findall(text)]

@@ -1,4 +1,4 @@
-"""The demo's questions and their judged answers, kept in the package as data (``questions.json``)."""
+"""The demo's questions and their judged answers, stored in the package (``questions.json``)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CALIBRATION_QUESTIONS = 50  # two passages each
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question as people ask it, and the grade of each passage that answers it (2: directly, 1: it helps)."""
+    """A question in everyday words, and the grade of each relevant passage (2: answers it directly, 1: helps)."""
 
     id: str
     query: str
@@ -29,7 +29,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """The questions that one Python version's collection can answer, and what of the judgements it lacks."""
+    """The questions that one Python version's collection can answer, and the judgments without a passage in it."""
 
     questions: tuple[Question, ...]
     missing_names: tuple[str, ...]
@@ -37,13 +37,13 @@ class Judged:
 
 
 def load_questions() -> tuple[Question, ...]:
-    """Return all questions, as they stand in the package."""
+    """Return all questions of the package."""
     data = json.loads((resources.files("gliclass_rerank.demo") / "questions.json").read_text("utf-8"))
     return tuple(Question(**question) for question in data["questions"])
 
 
 def judge(questions: Sequence[Question], known: Collection[str]) -> Judged:
-    """Leave out judgements of passages that are not in ``known``, and questions that have none left."""
+    """Drop judgments of passages that are not in ``known``, and questions without remaining judgments."""
     missing = {name for question in questions for name in question.relevant if name not in known}
     kept, dropped = [], []
     for question in questions:
@@ -56,10 +56,10 @@ def judge(questions: Sequence[Question], known: Collection[str]) -> Judged:
 
 
 def calibration_requests(cache_dir: Path | None = None) -> list[ScoreRequest]:
-    """About a hundred typical requests, the same every time, for `scoring.export.export_checkpoint`.
+    """About a hundred typical requests, always the same, for `gliclass_rerank.export.onnx.export_checkpoint`.
 
-    Questions of the split "tune" only. Each is put to a passage that answers it, and to one from anywhere in the
-    collection.
+    They use the questions of the split "tune" only. Each question is paired with a passage that answers it, and with
+    one from anywhere in the collection.
     """
     passages = load_collection(cache_dir)
     texts = {passage.name: passage.text for passage in passages}
@@ -73,6 +73,6 @@ def calibration_requests(cache_dir: Path | None = None) -> list[ScoreRequest]:
 
 
 def _spread(items: Sequence[T], count: int) -> list[T]:
-    """``count`` items at even distances, or all of them if there are fewer."""
+    """Return ``count`` evenly spaced items, or all of them if there are fewer."""
     count = min(count, len(items))
     return [items[i * len(items) // count] for i in range(count)]

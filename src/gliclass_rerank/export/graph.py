@@ -1,4 +1,4 @@
-"""The ONNX graph of a model while it is rewritten: nodes, constants, and where constants are stored."""
+"""Wrapper around an ONNX graph under rewriting: nodes, constants, and references to stored constants."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ STORED_TYPES = {
 
 
 class Graph:
-    """A model whose nodes are rewritten in place; keeps constants and nodes consistent."""
+    """An ONNX model whose nodes are rewritten in place, with consistent nodes and constants."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model
-        # Shapes noted by the exporter, stale after rewriting, and its traces of this machine's source files.
+        # The exporter's shapes are stale after rewriting. Its metadata holds paths of the exporting machine.
         del model.graph.value_info[:], model.metadata_props[:], model.graph.metadata_props[:]
         for node in model.graph.node:
             del node.metadata_props[:]
@@ -31,7 +31,7 @@ class Graph:
         self.constants = {constant.name: constant for constant in model.graph.initializer}
 
     def products(self) -> list[onnx.NodeProto]:
-        """Products of an activation with a constant matrix."""
+        """Return the MatMul nodes that multiply by a constant matrix."""
         return [
             node
             for node in self.model.graph.node
@@ -42,11 +42,11 @@ class Graph:
         return any(item.name == name for item in self.model.graph.input)
 
     def varying(self) -> set[str]:
-        """Names of all values that depend on the model's inputs; the others are the same in every run."""
+        """Names of all values that depend on the model's inputs. All other values are the same in every run."""
         return self.behind({item.name for item in self.model.graph.input})
 
     def behind(self, names: set[str]) -> set[str]:
-        """The named values and all that depend on them."""
+        """Return the named values and all values that depend on them."""
         found = set(names)
         for node in self.model.graph.node:
             if found.intersection(node.input):
@@ -54,16 +54,16 @@ class Graph:
         return found
 
     def operator(self, name: str) -> str:
-        """The type of the node that computes a value, such as "MatMul"; "" for the model's inputs and constants."""
+        """Type of the node that computes a value, such as "MatMul", or "" for the model's inputs and constants."""
         return next((str(node.op_type) for node in self.model.graph.node if name in node.output), "")
 
     def product_inputs(self) -> list[str]:
-        """Names of the activations that enter `products` and vary, each once."""
+        """Names of the input-dependent activations that enter `products`, each once."""
         varying = self.varying()
         return list(dict.fromkeys(node.input[0] for node in self.products() if node.input[0] in varying))
 
     def with_outputs(self, names: Iterable[str]) -> onnx.ModelProto:
-        """A copy that also returns the named activations."""
+        """Return a copy of the model that also outputs the named activations."""
         copy = onnx.ModelProto()
         copy.CopyFrom(self.model)
         copy.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
@@ -78,11 +78,11 @@ class Graph:
         return name
 
     def array(self, name: str) -> FloatArray:
-        """Value of a constant."""
+        """Return the value of a constant."""
         return np.asarray(numpy_helper.to_array(self.constants[name]), np.float32)
 
     def replace_nodes(self, replacements: Mapping[str, Sequence[onnx.NodeProto]]) -> None:
-        """Put new nodes in the places of those that compute the named outputs."""
+        """Replace the nodes whose first output is named by the given nodes."""
         nodes: list[onnx.NodeProto] = []
         for node in self.model.graph.node:
             nodes += replacements.get(node.output[0], [node])
@@ -98,7 +98,7 @@ class Graph:
         self.constants = {constant.name: constant for constant in self.model.graph.initializer}
 
     def refer(self, name: str, entry: tuple[str, tuple[int, ...], int, int], file: str) -> None:
-        """Make a constant a reference to where ``file`` stores it."""
+        """Turn a constant into a reference to ``entry`` of ``file`` (external data)."""
         kind, shape, offset, size = entry
         constant = self.constants[name]
         constant.Clear()
@@ -118,7 +118,7 @@ class Graph:
         *,
         transposed: bool,
     ) -> None:
-        """Read a float32 constant from where ``file`` stores the same values, perhaps narrower or transposed."""
+        """Replace a float32 constant by the same values as stored in ``file``, cast and transposed where needed."""
         name = constant.name
         if entry[0] == "F32" and not transposed:
             self.refer(name, entry, file)

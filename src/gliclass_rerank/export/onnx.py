@@ -1,7 +1,7 @@
-"""Checkpoint to ONNX: one graph over the same safetensors that torch reads, in fp32 or int8.
+"""Export a checkpoint to ONNX, in fp32 or int8, on top of the same safetensors file that torch reads.
 
 The graph holds structure only. Its weights are external data that point into ``model.safetensors``, so a model
-folder carries its weights once, whichever backend reads them.
+folder carries its weights once for all backends.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from gliclass_rerank.scorers.torch import load_model, read_stored, read_weights
 from gliclass_rerank.types import FloatArray, ScoreRequest
 
 WEIGHTS, GRAPH, UNSIGNED_GRAPH = "model.safetensors", "model.onnx", "model.u8u8.onnx"
-OPSET = 20  # the first in which GELU is one operator instead of five passes over the widest activations
-MIN_SHARED = 1024  # elements; what is smaller stays in the graph
+OPSET = 20  # the first with GELU as one operator instead of five passes over the widest activations
+MIN_SHARED = 1024  # elements; smaller constants stay in the graph
 COPIED = ("config.json", "tokenizer.json", "tokenizer_config.json", CALIBRATION_FILE, "MODEL_CARD.md", "LICENSE")
 
 
@@ -53,19 +53,19 @@ def export_checkpoint(
     name: str | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
-    """Write a model folder that both scorers load: configuration, tokenizer, cards, calibration, weights, graph.
+    """Write a model folder that both scorers load: configuration, tokenizer, options, calibration, weights, graph.
 
     Args:
         source: a uni-encoder checkpoint folder.
-        target: the new folder; must not exist or be empty, so that nothing is overwritten by half.
-        dtype: precision of the matrix products. "int8" also stores the weights so.
-        calibration: typical requests, needed for "int8": they show how far each activation reaches. About
-            a hundred suffice. A source that is int8 already needs none: its weights are kept as they are.
-        name: what the model calls itself; the source's name by default.
-        on_progress: called with (calibration sequences done, all of them).
+        target: the new folder, which must be absent or empty.
+        dtype: precision of the matrix products. "int8" also stores the weights as int8.
+        calibration: typical requests, needed for "int8": they give the range of each activation. About a hundred
+            suffice. Not needed if the source is already int8, since its weights are reused unchanged.
+        name: the exported model's name, by default the source's.
+        on_progress: called with (calibration sequences done, all calibration sequences).
 
     Raises:
-        UnsupportedModelError: an architecture that has no graph; use the torch backend for it.
+        UnsupportedModelError: an architecture without a graph. Use the torch backend for it.
         InputError, OptionError: a target in use, no calibration for int8, an unknown dtype.
     """
     checkpoint = read_checkpoint(source)
@@ -77,7 +77,7 @@ def export_checkpoint(
     elif dtype == "int8" and not calibration:
         raise InputError("int8 needs calibration: some typical requests that show how far activations reach")
     model = load_model(checkpoint).eval()
-    # What "sdpa" is traced to turns keys around in nine operators a layer, and builds the mask in each anew.
+    # The trace of "sdpa" transposes keys in nine operators per layer and rebuilds the mask in each layer.
     model.model.encoder_model.set_attn_implementation("eager")
     graph = Graph(trace(UniEncoderForward(model), checkpoint))
     if dtype == "int8":
@@ -105,7 +105,7 @@ def export_checkpoint(
 
 
 def quantized_weights(stored: Mapping[str, torch.Tensor]) -> dict[str, Tensors]:
-    """The int8 weights among stored tensors, if any, each with its scale and factors under INT8, SCALE and FACTORS."""
+    """Int8 weights among stored tensors, each with its scale and factors under INT8, SCALE and FACTORS."""
     names = [key.removesuffix(INT8) for key in stored if key.endswith(INT8)]
     return {
         name: {part: stored[name + part].numpy() for part in (INT8, SCALE, FACTORS) if name + part in stored}
@@ -123,7 +123,7 @@ def _refuse(checkpoint: Checkpoint, target: Path, dtype: str) -> None:
 
 
 def trace(forward: UniEncoderForward, checkpoint: Checkpoint) -> onnx.ModelProto:
-    """Export a forward pass with every axis dynamic: batch, sequence and number of labels."""
+    """Export a forward pass to ONNX with all axes dynamic: batch, sequence and number of labels."""
     vocabulary = forward.model.get_input_embeddings().num_embeddings
     ids = torch.arange(48).reshape(2, 24) % vocabulary
     mask = torch.ones_like(ids)
@@ -137,7 +137,7 @@ def trace(forward: UniEncoderForward, checkpoint: Checkpoint) -> onnx.ModelProto
         inputs.append((torch.arange(24) > 8).long().expand(2, -1))
         names.append("segment_ids")
         shapes.append(sequence)
-    # It says of each package that it could use which one is not there; none is needed for these models.
+    # The exporter logs each optional package that is missing. These models need none of them.
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")
@@ -156,9 +156,10 @@ def see_activations(
     calibration: Sequence[ScoreRequest],
     on_progress: Callable[[int, int], None],
 ) -> dict[str, Activation]:
-    """What enters the graph's weight products over ``calibration``.
+    """Collect statistics of the inputs of the graph's weight products over ``calibration``.
 
-    The labels' rows of a pass weigh as much as its text's: they are few, and decide as much of the score.
+    In each sequence, the label tokens together weigh as much as the text tokens together: they are few, but the score
+    depends on them as much.
     """
     names = graph.product_inputs()
     session = onnxruntime.InferenceSession(graph.with_outputs(names).SerializeToString())
@@ -171,7 +172,7 @@ def see_activations(
         weights = np.where(inside, 0.5 / max(inside.sum(), 1), 0.5 / max((~inside).sum(), 1)).astype(np.float32)
         for name, values in zip(names, session.run(names, feed), strict=True):
             rows = values.reshape(-1, values.shape[-1])
-            # The head's products have a row for each text or label instead.
+            # The head's products have one row per text or label, not per token.
             of_rows = weights if len(rows) == len(weights) else np.full(len(rows), 1 / len(rows), np.float32)
             one = Activation.of(rows, of_rows)
             seen[name] = seen[name] + one if name in seen else one
@@ -182,8 +183,8 @@ def see_activations(
 def share_weights(graph: Graph, weights: Path) -> None:
     """Replace the graph's large constants by references into a safetensors file that holds the same values.
 
-    A constant may be stored there under another precision or transposed; the graph then casts and transposes,
-    which onnxruntime does once, when it loads the model.
+    The file may store a constant in another precision or transposed. The graph then casts and transposes it, which
+    onnxruntime does once, at load.
     """
     entries = safetensors_entries(weights)
     by_content: dict[bytes, tuple[str, bool]] = {}
@@ -204,11 +205,11 @@ def share_weights(graph: Graph, weights: Path) -> None:
 
 
 Entry = tuple[str, tuple[int, ...], int, int]
-"""Type name, shape, offset in the file and bytes of a stored tensor."""
+"""Type name, shape, offset in the file and size in bytes of a stored tensor."""
 
 
 def safetensors_entries(file: Path) -> Mapping[str, Entry]:
-    """Where each tensor of a safetensors file lies: 8 bytes of header size, the header, then the data."""
+    """Find each tensor in a safetensors file, which holds 8 bytes of header size, the header, then the data."""
     with file.open("rb") as handle:
         (size,) = struct.unpack("<Q", handle.read(8))
         header = json.loads(handle.read(size))
@@ -225,7 +226,7 @@ def safetensors_entries(file: Path) -> Mapping[str, Entry]:
 
 
 def _read(file: Path, kind: str, shape: tuple[int, ...], offset: int, size: int) -> FloatArray | None:
-    """A stored tensor as float32, or None if it is no floating point tensor."""
+    """Read a stored tensor as float32, None if its type is not floating point."""
     types = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
     if kind not in types:
         return None

@@ -1,12 +1,12 @@
-"""The rows (tokens) of activations in a graph: how they become int8, and how their products become floats again.
+"""Quantize the rows (tokens) of activations in a graph to int8, and rescale their products to float32.
 
-onnxruntime's own dynamic quantisation takes one scale for a whole batch, so a score would depend on whatever
-else is in the batch. Here each row of an activation has a scale of its own: scores stay those of the single pair,
-and outliers of one token do not coarsen the others.
+onnxruntime's dynamic quantization uses one scale for a whole batch, so a score would depend on the rest of the batch.
+Here each row of an activation has its own scale: a score is the same in any batch, and outliers of one token do not
+coarsen other tokens.
 
-The rows of labels, and the special tokens, get a second int8 term for what the first one rounds away. They are few,
-but a label is pooled from only a handful of them, so that rounding does not average out as it does over a text.
-What int8 costs is measured by benchmarks/speed/int8.py.
+Label tokens and special tokens get a second int8 term for the rounding error of the first. They are few, but a label
+is pooled from only a handful of them, so that rounding errors do not average out as they do over a text.
+benchmarks/speed/int8.py measures the cost of int8.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from gliclass_rerank.export.quantize_weights import INT8, LEVELS, SCALE, Tensors
 from gliclass_rerank.types import FloatArray
 
 MICROSOFT = "com.microsoft"
-SHIFTS = {"Gelu": 0.17}  # what an operator gives is no further below 0; shifted so, it is kept unsigned
-# Tensors that all activations share: a vector with a value for each row of the batch, the indices of the rows that
-# get a second int8 term, and the shape (batch, sequence, -1).
+SHIFTS = {"Gelu": 0.17}  # negated lower bounds of operators' outputs; outputs plus this are quantized as unsigned
+# Tensors shared by all activations: a vector with one value per row of the batch, the indices of the rows that get a
+# second int8 term, and the shape (batch, sequence, -1).
 ALL_ROWS, HIGH_PRECISION_ROWS, SHAPE = "rows", "fine.rows", "rows.shape"
 
 
 class ActivationQuantizer:
-    """The rows of one activation.
+    """Quantization of the rows of one activation.
 
     Args:
-        source: its name in the graph; its shape is (batch, sequence, inputs).
-        factors: that even out its channels, float32, shape (inputs,).
+        source: name of the activation in the graph. Its shape is (batch, sequence, inputs).
+        factors: smoothing factors of the channels, float32, shape (inputs,).
     """
 
     def __init__(self, graph: Graph, source: str, factors: FloatArray) -> None:
@@ -40,7 +40,7 @@ class ActivationQuantizer:
         self.zero = 0 if self.shift else LEVELS + 1
 
     def quantize(self) -> list[onnx.NodeProto]:
-        """Nodes from the activation to uint8, shape (rows, inputs), and a scale, shape (rows, 1)."""
+        """Build nodes that quantize the activation to uint8, shape (rows, inputs), with a scale, shape (rows, 1)."""
         graph, name = self.graph, self.source
         levels = 2 * LEVELS + 1 if self.shift else LEVELS
         flat = graph.constant(f"{name}.flat", np.array([-1, len(self.factors)]))
@@ -69,7 +69,7 @@ class ActivationQuantizer:
         ]
 
     def _quantize_rest(self) -> list[onnx.NodeProto]:
-        """Nodes from what rounding took from the fine rows to a second uint8 term; at most half a step is left."""
+        """Build nodes that quantize the rounding error of high-precision rows (half a step at most) to a uint8 term."""
         name, fine = self.source, f"{self.source}.fine"
         finer = self.graph.constant("int8.finer", np.float32(0.5 / LEVELS))
         last = self.graph.constant("int8.last_axis", np.array([1]))
@@ -90,7 +90,7 @@ class ActivationQuantizer:
         ]
 
     def multiply(self, weight: str, parts: Tensors, output: str) -> list[onnx.NodeProto]:
-        """Nodes from the quantised rows to the product with a weight, float32, shape (batch, sequence, outputs)."""
+        """Build nodes that multiply the quantized rows by a weight, float32, shape (batch, sequence, outputs)."""
         graph, name = self.graph, self.source
         int8, scale = parts[INT8], parts[SCALE]
         one = graph.constant("int8.one", np.float32(1))
@@ -106,7 +106,7 @@ class ActivationQuantizer:
         added = [f"{output}.coarse", f"{HIGH_PRECISION_ROWS}.places", f"{output}.fine"]
         rows = f"{output}.rows"
         nodes.append(helper.make_node("ScatterND", added, [rows], reduction="add"))
-        if self.shift:  # take the shift's own product away again
+        if self.shift:  # subtract the shift's product
             ones = (int8.astype(np.float32) * self.factors[:, None]).sum(axis=0) * scale
             shift = graph.constant(f"{output}.unshift", np.float32(-self.shift) * ones)
             nodes.append(helper.make_node("Add", [rows, shift], [f"{output}.unshifted"]))
@@ -119,15 +119,15 @@ def _quantize(rows: str, scales: str, zeros: str, output: str) -> onnx.NodeProto
 
 
 def _zeros(rows: str, zero: int) -> str:
-    """The name of the zero points of all rows or of the fine ones, uint8, shape (rows,)."""
+    """Name of the zero points of all rows or of the high-precision rows, uint8, shape (rows,)."""
     return f"{rows}.zeros{zero}"
 
 
 def index_rows(graph: Graph, *, prompt_first: bool) -> list[onnx.NodeProto]:
-    """Nodes of what all products share: which rows get a second term (special tokens, labels), zero points, shapes.
+    """Build the nodes that all products share: rows with a second term (special tokens, labels), zero points, shapes.
 
     Args:
-        prompt_first: labels stand before the text in a sequence, else behind it.
+        prompt_first: whether labels precede the text in a sequence.
     """
     zero, one = graph.constant("fine.zero", np.array(0)), graph.constant("fine.one", np.array(1))
     minus_one, last = graph.constant("int8.minus_one", np.array([-1])), graph.constant("int8.last_axis", np.array([1]))

@@ -1,4 +1,4 @@
-"""Rewriting a graph's weights to int8: which product or look-up reads which weight, and how each is rounded."""
+"""Rewrite a graph's weights to int8: match products and look-ups to checkpoint weights, and round each weight."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from gliclass_rerank.export.quantize_weights import (
 )
 from gliclass_rerank.types import FloatArray
 
-MIN_TABLE = 1024  # rows; smaller embedding tables stay as they are
+MIN_TABLE = 1024  # rows; smaller embedding tables are not quantized
 
 
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """What calibration has seen of one activation.
+    """Statistics of one activation over the calibration data.
 
     Attributes:
         low, high: smallest and largest value of each channel, float32, shape (channels,).
-        gram: X.T @ X over its rows X, float64, shape (channels, channels).
+        gram: weighted X.T @ X over its rows X, float64, shape (channels, channels).
     """
 
     low: FloatArray
@@ -41,7 +41,7 @@ class Activation:
 
     @classmethod
     def of(cls, rows: FloatArray, weights: FloatArray) -> Activation:
-        """See some rows, shape (rows, channels), each with a weight in the gram matrix, shape (rows,)."""
+        """Compute statistics of rows, shape (rows, channels), each with a weight in the gram matrix, shape (rows,)."""
         gram = (rows * weights[:, None]).T @ rows
         return cls(rows.min(axis=0), rows.max(axis=0), gram.astype(np.float64))
 
@@ -59,15 +59,15 @@ def quantize_graph(
 
     Args:
         graph: changed in place.
-        weights: the checkpoint's matrices by name, float32, linear layers as (outputs, inputs); what is not
-            among them (the head, say) stays as it is.
-        kept: matrices already stored as int8 (see `gliclass_rerank.export.quantize_weights`); reused unchanged. Empty
+        weights: the checkpoint's matrices by name, float32, linear layers as (outputs, inputs). Products with other
+            matrices (the head's, for instance) stay as they are.
+        kept: matrices already stored as int8 (see `gliclass_rerank.export.quantize_weights`), reused unchanged. Empty
             for float checkpoints.
-        seen: what calibration saw of each product's input; nothing is needed where ``kept`` is given.
-        prompt_first: labels stand before the text in a sequence, else behind it.
+        seen: calibration statistics of each product's input, unused if ``kept`` is given.
+        prompt_first: whether labels precede the text in a sequence.
 
     Returns:
-        The parts of each weight that was quantised; in the weights file they replace it, under its name and theirs.
+        The parts of each quantized weight. In the weights file they replace the weight, under its name plus theirs.
     """
     by_content = _unique_by_content(weights)
     varying = graph.varying()
@@ -99,7 +99,7 @@ def quantize_graph(
 
 @dataclass(frozen=True, slots=True)
 class _Product:
-    """A product with a constant matrix, and the weight that this matrix is ("" where it is none of those given)."""
+    """A product with a constant matrix, and the name of its weight ("" if the matrix is none of the given weights)."""
 
     node: onnx.NodeProto
     weight: str
@@ -114,7 +114,7 @@ class _Product:
 
 
 def _rounded(graph: Graph, products: Sequence[_Product], seen: Seen) -> dict[str, Tensors]:
-    """The weights of the products as int8."""
+    """Quantize the weights of the products."""
     divisors = _divisors(graph, products, seen)
     grams: dict[str, NDArray[np.float64]] = {}
     for product in products:
@@ -131,9 +131,9 @@ def _rounded(graph: Graph, products: Sequence[_Product], seen: Seen) -> dict[str
 
 
 def _divisors(graph: Graph, products: Sequence[_Product], seen: Seen) -> dict[str, FloatArray]:
-    """Smoothing divisors of each activation; activations that share a weight share them, as do all its weights."""
+    """Smoothing divisors of each activation. Activations linked by shared weights have the same divisors."""
     group = {product.source: product.source for product in products}
-    for _ in products:  # join until nothing changes; a handful of rounds at most
+    for _ in products:  # merge groups until nothing changes; a handful of rounds at most
         for weight in {product.weight for product in products}:
             linked = {group[product.source] for product in products if product.weight == weight}
             group = {source: min(linked) if root in linked else root for source, root in group.items()}
@@ -151,14 +151,14 @@ def _divisors(graph: Graph, products: Sequence[_Product], seen: Seen) -> dict[st
 
 
 def _lookups(graph: Graph, by_content: Mapping[bytes, str]) -> list[tuple[onnx.NodeProto, str]]:
-    """Look-ups in large tables of weights, with the name of each."""
+    """Look-ups in embedding tables of more than MIN_TABLE rows, with the name of each table."""
     nodes = [node for node in graph.model.graph.node if node.op_type == "Gather" and node.input[0] in graph.constants]
     named = [(node, by_content.get(graph.array(node.input[0]).tobytes(), "")) for node in nodes]
     return [(node, name) for node, name in named if name and graph.constants[node.input[0]].dims[0] > MIN_TABLE]
 
 
 def _looked_up(graph: Graph, node: onnx.NodeProto, name: str, parts: Tensors) -> list[onnx.NodeProto]:
-    """Nodes from token ids to the rows of an int8 table, float32."""
+    """Build nodes that look up rows of an int8 table by token ids and return them as float32."""
     output = node.output[0]
     rows, scales = (graph.constant(name + part, parts[part]) for part in (INT8, SCALE))
     return [
@@ -170,13 +170,13 @@ def _looked_up(graph: Graph, node: onnx.NodeProto, name: str, parts: Tensors) ->
 
 
 def _quantized_table(table: FloatArray) -> Tensors:
-    """An embedding table as `gliclass_rerank.export.quantize_weights` keeps it."""
+    """Quantize an embedding table to the parts of `gliclass_rerank.export.quantize_weights`."""
     int8, scale = quantize_rows(table)
     return {INT8: int8, SCALE: scale}
 
 
 def _multiplied_at_load(graph: Graph, product: _Product, parts: Tensors) -> list[onnx.NodeProto]:
-    """Nodes for a product of two constants (DeBERTa's relative positions), of which onnxruntime keeps the result."""
+    """Build nodes for a product of two constants (DeBERTa's relative positions), which onnxruntime folds at load."""
     weight, output = product.weight, product.output
     int8, scale = (graph.constant(weight + part, parts[part]) for part in (INT8, SCALE))
     factors = graph.constant(f"{weight}.rows", parts[FACTORS][:, None])
@@ -189,7 +189,7 @@ def _multiplied_at_load(graph: Graph, product: _Product, parts: Tensors) -> list
 
 
 def _unique_by_content(weights: Mapping[str, FloatArray]) -> dict[bytes, str]:
-    """Names of matrices by their bytes; two of the same content could not be told apart and are left out."""
+    """Names of matrices by their bytes. Matrices with equal content are ambiguous and left out."""
     names: dict[bytes, str] = {}
     twice: set[bytes] = set()
     for name, array in weights.items():

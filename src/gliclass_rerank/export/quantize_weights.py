@@ -1,8 +1,8 @@
-"""How int8 weights are kept in safetensors, so that ONNX and torch read one and the same file.
+"""Storage format of int8 weights in safetensors, shared by ONNX and torch.
 
-A matrix W of shape (inputs, outputs) is kept as three tensors, W = (factors * INT8) * SCALE, where SCALE, shape
-(outputs,), comes from rounding each column to 8 bits and FACTORS, shape (inputs,), moves the range of unruly
-inputs into the weights before rounding (SmoothQuant, Xiao et al. 2023, arXiv:2211.10438). An embedding table of
+A matrix W of shape (inputs, outputs) is stored as three tensors: W = (factors * INT8) * SCALE. SCALE, shape
+(outputs,), comes from rounding each column to 8 bits. FACTORS, shape (inputs,), move the range of inputs with outliers
+into the weights before rounding (SmoothQuant, Xiao et al. 2023, arXiv:2211.10438). An embedding table of
 shape (rows, size) has INT8 and a SCALE of shape (rows, 1).
 """
 
@@ -20,14 +20,14 @@ LEVELS = 127
 DAMPING = 0.01
 
 Tensors = dict[str, NDArray[Any]]
-"""The parts of one weight by INT8, SCALE and FACTORS."""
+"""The parts of one weight, keyed by INT8, SCALE and FACTORS."""
 
 
 def quantize_columns(weight: FloatArray, gram: NDArray[np.float64]) -> tuple[NDArray[np.int8], FloatArray]:
     """Round a matrix to int8, symmetric, so that its products with typical inputs change little.
 
-    Inputs are rounded one after the other, and those to come make up for the error so far, as far as they vary
-    with it over the calibration data (GPTQ, Frantar et al. 2022, arXiv:2210.17323, without its reordering).
+    Inputs are rounded one after the other. The remaining inputs compensate for the rounding error, as far as they are
+    correlated with it over the calibration data (GPTQ, Frantar et al. 2022, arXiv:2210.17323, without its reordering).
 
     Args:
         weight: shape (inputs, outputs).
@@ -49,18 +49,18 @@ def quantize_columns(weight: FloatArray, gram: NDArray[np.float64]) -> tuple[NDA
 
 
 def quantize_rows(table: FloatArray) -> tuple[NDArray[np.int8], FloatArray]:
-    """Round an embedding table (rows, size) to int8, symmetric; returns it and its scale, shape (rows, 1)."""
+    """Round an embedding table (rows, size) to int8, symmetric. Return it and its scale, shape (rows, 1)."""
     scale = np.maximum(np.abs(table).max(axis=1, keepdims=True) / LEVELS, np.finfo(np.float32).tiny)
     return np.rint(table / scale).astype(np.int8), scale.astype(np.float32)
 
 
 def smoothing(inputs: FloatArray, weights: FloatArray, *, strength: float = 0.5) -> FloatArray:
-    """Divisors of a layer's inputs that even out inputs and weights, shape (inputs,).
+    """Divisors of a layer's inputs that balance the ranges of inputs and weights (SmoothQuant), shape (inputs,).
 
     Args:
         inputs: largest magnitude of each input over calibration data, shape (inputs,).
         weights: largest magnitude of each input's weights, shape (inputs,).
-        strength: how much of the inputs' range moves into the weights, in [0, 1] (alpha in the paper).
+        strength: share of the inputs' range that moves into the weights, in [0, 1] (alpha in the paper).
     """
     floor = np.float32(1e-5)
     divisors = np.maximum(inputs, floor) ** strength / np.maximum(weights, floor) ** (1 - strength)

@@ -1,7 +1,7 @@
-"""Graphs whose int8 weights are read as unsigned bytes, for processors on which signed ones saturate.
+"""Graphs whose int8 weights are read as unsigned bytes, for processors on which signed products saturate.
 
-The weights file stays as it is: the graph adds 128 to its int8 weights, which onnxruntime does once, at load, and gives
-128 as their zero point. All products are the same integers as before.
+The weights file is unchanged: the graph adds 128 to its int8 weights, which onnxruntime does once, at load, and uses
+128 as their zero point. All products are the same integers as with signed weights.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ PRODUCT = "MatMulIntegerToFloat"
 
 
 def with_unsigned_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy of an int8 graph that multiplies by unsigned weights."""
+    """Return a copy of an int8 graph that multiplies by unsigned weights."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     graph = copy.graph
@@ -33,7 +33,7 @@ def with_unsigned_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def probe_graph() -> onnx.ModelProto:
-    """The graph that `byte_products.exact_kernel` runs: both kinds of product of the same rows and weights."""
+    """Build the graph for `onnx_kernels.exact_kernel`: signed and unsigned product of the same rows and weights."""
     signed = helper.make_node(PRODUCT, ["rows", "weights", "one", "ones", "zero"], ["u8s8"], domain=MICROSOFT)
     constants = {
         "weights": probe_weights(),
@@ -61,8 +61,8 @@ def probe_graph() -> onnx.ModelProto:
 
 
 def _shifted(weight: str) -> list[onnx.NodeProto]:
-    """Nodes from an int8 weight to the same values plus 128, uint8."""
-    # A cast keeps the bits of a negative number, and flipping the highest one adds 128: no wider type is needed.
+    """Build nodes that add 128 to an int8 weight, as uint8."""
+    # The cast keeps the bits of negative numbers, and flipping the highest bit adds 128 without a wider type.
     return [
         helper.make_node("Cast", [weight], [f"{weight}.bits"], to=TensorProto.UINT8),
         helper.make_node("BitwiseXor", [f"{weight}.bits", "unsigned.zero"], [f"{weight}.unsigned"]),

@@ -1,1 +1,1 @@
-"""The playground: the four tasks in a browser, on a page that Streamlit serves. Needs the extra "playground"."""
+"""The playground: the four tasks on a web page served by Streamlit. Needs the extra "playground"."""

@@ -1,4 +1,4 @@
-"""The page, which `streamlit run` reads."""
+"""The page, run by `streamlit run`."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ def page(model: str = "mini", backend: str = "auto", device: str = "auto", *, fi
     """Draw the page.
 
     Args:
-        model, backend, device: as `load_scorer` takes them.
-        fixed_model: the page does not let the model be changed.
+        model, backend, device: see `load_scorer`.
+        fixed_model: whether the model cannot be changed on the page.
     """
     st.set_page_config(page_title="gliclass-rerank", layout="wide")
     st.html(STYLE)
     scorer = choose_model(model, backend, device, fixed=fixed_model)
     if scorer is None:
         return
-    # All tabs are drawn, or what was typed into them would be lost; the model works for the one that is looked at.
+    # All tabs are drawn, since Streamlit drops the input of hidden widgets. Only the open tab runs the model.
     for tab, task in zip(st.tabs(list(TABS), key="task", on_change="rerun"), TABS.values(), strict=True):
         with tab:
             task.show(scorer, is_open=bool(tab.open))

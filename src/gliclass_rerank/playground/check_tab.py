@@ -1,4 +1,4 @@
-"""The tab that checks facts: the answer in the colours of its verdicts, and the evidence of a chosen claim."""
+"""Tab for fact-checking: the answer coloured by verdict, and the evidence of a chosen claim."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 
 
 def show(scorer: Scorer, *, is_open: bool) -> None:
-    """Draw the tab; results only if it is the one that is looked at."""
+    """Draw the tab. Compute results only if it is the open one."""
     asked, answered = st.columns([2, 3], gap="large")
     with asked, st.form("check", border=False):
         answer = st.text_area("Answer", examples.ANSWER, height=110)
@@ -47,7 +47,7 @@ def show(scorer: Scorer, *, is_open: bool) -> None:
 
 
 def pieces(answer: str, claims: Sequence[ClaimVerdict]) -> list[dict[str, object]]:
-    """The answer, cut at its claims: {"text": ...}, and of a claim also its place, verdict and what it is told by."""
+    """Cut the answer at its claims: {"text": ...}, for claims also with their index, verdict and its display name."""
     cut: list[dict[str, object]] = []
     position = 0
     for place, claim in enumerate(claims):
@@ -58,7 +58,7 @@ def pieces(answer: str, claims: Sequence[ClaimVerdict]) -> list[dict[str, object
 
 
 def _chosen(answer: str, claims: Sequence[ClaimVerdict], *, key: str) -> int:
-    """Draw the answer; the place of the claim that was chosen last, at first 0."""
+    """Draw the answer. Return the index of the claim that was chosen last, initially 0."""
     component = st.components.v2.component(
         "gliclass-rerank-claims",
         html="<p></p>",

@@ -1,4 +1,4 @@
-"""The tab that classifies: which labels hold for a text, flat ones or nested ones."""
+"""Tab for classification: the labels of a text, flat or nested."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SEVERAL, ONE = "Any number of labels", "Exactly one label"
 
 
 def show(scorer: Scorer, *, is_open: bool) -> None:
-    """Draw the tab; results only if it is the one that is looked at."""
+    """Draw the tab. Compute results only if it is the open one."""
     asked, answered = st.columns([2, 3], gap="large")
     with asked, st.form("classify", border=False):
         text = st.text_area("Text", examples.TEXT, height=110)

@@ -1,4 +1,4 @@
-"""What each tab holds when it is first opened."""
+"""Initial contents of each tab."""
 
 QUERY = "how many people live in Berlin?"
 PASSAGES = """\

@@ -1,4 +1,4 @@
-"""The model of the page: loaded once, shared by all tabs and by all who look at the page."""
+"""The model of the page: loaded once, shared by all tabs and all visitors."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from gliclass_rerank.scorers.load import Backend, LoadedScorer, load_scorer
 from gliclass_rerank.types import ModelInfo
 
 ModelKey: TypeAlias = tuple[str, ...]
-"""What results are remembered by, with their inputs."""
+"""Part of the cache key of results that identifies the model."""
 
 
 def choose_model(model: str, backend: str, device: str, *, fixed: bool) -> LoadedScorer | None:
-    """Ask for the model in the sidebar, and load it; None, with the error on the page, if that cannot be done.
+    """Show the model field in the sidebar and load the model. On failure show the error and return None.
 
     Args:
-        model: what is loaded at first.
-        fixed: it can be seen, and not changed.
+        model: initial model.
+        fixed: whether the field is read-only.
     """
     with st.sidebar:
         st.title("gliclass-rerank", anchor=False)
@@ -42,13 +42,13 @@ def choose_model(model: str, backend: str, device: str, *, fixed: bool) -> Loade
 
 
 def key_of(info: ModelInfo) -> ModelKey:
-    """What tells one model from another."""
+    """Return the fields that distinguish one model from another."""
     return info.name, info.revision, info.device, info.dtype
 
 
 @contextmanager
 def problems_shown() -> Iterator[None]:
-    """Show an error of ours on the page, where it arises, and go on after the block."""
+    """Show a `GLiClassRerankError` of the block on the page, and continue after the block."""
     try:
         yield
     except GLiClassRerankError as error:

@@ -1,4 +1,4 @@
-"""What people type and upload, as the tasks take it."""
+"""Parse typed and uploaded input into the tasks' types."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ TAB_WIDTH = 4
 
 
 def read_passages(typed: str, uploads: Iterable[tuple[str, bytes]] = ()) -> list[SourcedPassage]:
-    """Passages that are typed, with a blank line between them, and then those of files.
+    """Read typed passages, separated by blank lines, and then those of files.
 
     Args:
-        typed: any text; may be empty.
-        uploads: name and content of each file: JSON lines, a passage each, or a text that is one passage.
+        typed: any text, may be empty.
+        uploads: name and content of each file: JSON lines with one passage each, or a text that is one passage.
 
     Raises:
-        InputError: no passage at all; a file that is empty, no UTF-8, or has a line that is no passage.
+        InputError: no passage at all, or a file that is empty, not UTF-8, or has a line that is not a passage.
     """
     parts = [part.strip() for part in BLANK_LINE.split(typed.replace("\r\n", "\n"))]
     passages = [SourcedPassage(part, "") for part in parts if not is_blank(part)]
@@ -35,7 +35,7 @@ def read_passages(typed: str, uploads: Iterable[tuple[str, bytes]] = ()) -> list
 
 
 def read_routes(typed: str) -> list[Route]:
-    """Routes, one a line, ``name: description``; indented below a route, queries that belong there.
+    """Read routes, one per line, ``name: description``, each followed by indented example queries.
 
     Raises:
         InputError: a line that begins with a colon, an example above all routes.
@@ -50,7 +50,7 @@ def read_routes(typed: str) -> list[Route]:
 
 
 def read_labels(typed: str) -> Labels:
-    """Labels, one a line: a list; or, where some are indented below others, nested mappings.
+    """Read labels, one per line: a list, or nested mappings if some are indented.
 
     Raises:
         InputError: a label beside groups of labels, a group twice, more levels than labels may have.
@@ -62,7 +62,7 @@ def read_labels(typed: str) -> Labels:
 
 
 def read_lines_of(typed: str) -> list[str]:
-    """The lines that hold something, without white space around them."""
+    """Return the non-blank lines, stripped."""
     return [text for _, text in _indented(typed)]
 
 
@@ -76,7 +76,7 @@ def _indented(typed: str) -> Rows:
 
 
 def _groups(rows: Rows) -> Iterator[tuple[str, Rows]]:
-    """Each row of the outermost level, and the rows that are indented below it."""
+    """Yield each row of the outermost level with the rows that are indented below it."""
     start = 0
     for end in range(1, len(rows) + 1):
         if end == len(rows) or rows[end][0] <= rows[start][0]:

@@ -1,4 +1,4 @@
-"""Results as HTML, without Streamlit. Every text that is not ours is escaped."""
+"""Render results as HTML, without Streamlit. Every text from users or models is escaped."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ VERDICTS = {"supported": "supported", "refuted": "refuted", "not_enough_info": "
 
 
 def problem(message: str) -> str:
-    """An error, as a box."""
+    """Render an error as a box."""
     return f'<div class="gr-problem" role="alert">{escape(message)}</div>'
 
 
 def model_lines(info: ModelInfo) -> str:
-    """What a model says of itself, and whether texts leave this machine."""
+    """Render a model's description, and whether texts leave this machine."""
     is_remote = info.backend == "http"
     lines = [
         f"{info.name}, {info.dtype}" if is_remote else f"{info.name}: {info.backend}, {info.dtype}, {info.device}",
@@ -31,12 +31,12 @@ def model_lines(info: ModelInfo) -> str:
 
 
 def ranking_table(passages: Sequence[SourcedPassage], ranking: Sequence[Ranked], spans: Sequence[Span]) -> str:
-    """Passages, best first, with where they stood before.
+    """Render passages, best first, with their ranks before reranking.
 
     Args:
-        passages: in their first order.
-        ranking: those to show, whose ranks are 1 and so on.
-        spans: what is highlighted of each of them.
+        passages: in their original order.
+        ranking: passages to show, with ranks from 1 on.
+        spans: highlighted span of each.
     """
     rows = [
         f'<tr><td class="gr-rank">{rank}</td><td class="gr-move">{_move(hit.index + 1, rank)}</td>'
@@ -48,7 +48,7 @@ def ranking_table(passages: Sequence[SourcedPassage], ranking: Sequence[Ranked],
 
 
 def decision_block(query: str, decision: RouteDecision, threshold: float) -> str:
-    """Where a query goes, with the probability of each route."""
+    """Render the chosen routes of a query and the probability of each route."""
     chips = "".join(f'<span class="gr-chip gr-chosen">{escape(name)}</span>' for name in decision.names)
     chips = chips or '<span class="gr-chip gr-none">no route</span>'
     rows = [(name, score, name in decision.names) for name, score in decision.scores.items()]
@@ -61,13 +61,13 @@ def decision_block(query: str, decision: RouteDecision, threshold: float) -> str
 def labels_table(
     paths: Sequence[tuple[str, ...]], scores: Sequence[float], chosen: Collection[int], threshold: float | None
 ) -> str:
-    """Labels under their groups, with their probabilities.
+    """Render labels under their groups, with their probabilities.
 
     Args:
         paths: the groups above each label, and the label.
-        scores: in [0, 1], one a label.
-        chosen: places of the labels that hold.
-        threshold: what a score had to reach, if anything.
+        scores: in [0, 1], one per label.
+        chosen: indices of the chosen labels.
+        threshold: shown as a tick, if given.
     """
     parts, rows, above = [], list[tuple[str, float, bool]](), paths[0][:-1]
     for place, (path, score) in enumerate(zip(paths, scores, strict=True)):
@@ -79,7 +79,7 @@ def labels_table(
 
 
 def claim_panel(claim: ClaimVerdict, evidence: SourcedPassage) -> str:
-    """One claim: its verdict, and the evidence that decided; of a long passage, the window that did."""
+    """Render one claim: its verdict, and the deciding evidence, cut to the deciding window in long passages."""
     start, end = claim.window or (0, len(evidence.text))
     shown = ("… " if start else "") + escape(evidence.text[start:end]) + (" …" if end < len(evidence.text) else "")
     source = f"Evidence {claim.evidence + 1}" + (f", {evidence.source}" if evidence.source else "")
@@ -96,7 +96,7 @@ def claim_panel(claim: ClaimVerdict, evidence: SourcedPassage) -> str:
 
 
 def bar(probability: float, threshold: float | None = None) -> str:
-    """A probability in [0, 1] as a bar and a number, with a tick at the threshold."""
+    """Render a probability in [0, 1] as a bar and a number, with a tick at the threshold."""
     tick = "" if threshold is None else f'<b style="left:{threshold:.1%}"></b>'
     return f'<div class="gr-bar"><i style="width:{probability:.1%}"></i>{tick}</div><span>{probability:.3f}</span>'
 
@@ -114,7 +114,7 @@ def _passage(passage: SourcedPassage, span: Span) -> str:
 
 
 def _marked(text: str, span: Span) -> str:
-    """A text, or the surroundings of a span in it, with that span highlighted."""
+    """Render a text, or an excerpt around a span, with that span highlighted."""
     first, last = excerpt(text, span)
     start, end = max(span[0], first), min(span[1], last)
     before = ("… " if first else "") + escape(text[first:start])
@@ -123,7 +123,7 @@ def _marked(text: str, span: Span) -> str:
 
 
 def _bars(rows: Sequence[tuple[str, float, bool]], threshold: float | None) -> str:
-    """Name, probability, and whether it is chosen, a row each."""
+    """Render rows of name, probability, and whether the row is chosen."""
     cells = [
         f'<tr class="{"gr-chosen" if chosen else ""}"><th scope="row">{escape(name)}</th>'
         f'<td class="gr-score">{bar(score, threshold)}</td></tr>'

@@ -1,4 +1,4 @@
-"""The tab that reranks: passages before and after, with the sentence of each that answers best."""
+"""Tab for reranking: passages before and after, with each one's best-matching sentence highlighted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHOWN = 50  # passages
 
 
 def show(scorer: Scorer, *, is_open: bool) -> None:
-    """Draw the tab; results only if it is the one that is looked at."""
+    """Draw the tab. Compute results only if it is the open one."""
     asked, answered = st.columns([2, 3], gap="large")
     with asked, st.form("rerank", border=False):
         query = st.text_input("Query", examples.QUERY)
@@ -40,7 +40,7 @@ def show(scorer: Scorer, *, is_open: bool) -> None:
 
 @st.cache_data(max_entries=16, show_spinner="Reranking …", show_time=True)
 def _ranked(_scorer: Scorer, model: ModelKey, query: str, texts: tuple[str, ...]) -> tuple[list[Ranked], list[Span]]:
-    """The best passages and what to highlight of each."""
+    """Rank the passages, and find the span to highlight in each."""
     reranker = Reranker(_scorer)
     ranking = reranker.rank(query, texts, top_n=SHOWN)
     return ranking, best_spans(reranker, query, texts, ranking)

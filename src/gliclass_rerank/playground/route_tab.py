@@ -1,4 +1,4 @@
-"""The tab that routes: where each query goes, if anywhere, and how likely each route is."""
+"""Tab for routing: the chosen routes of each query, and the probability of each route."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gliclass_rerank.types import Scorer
 
 
 def show(scorer: Scorer, *, is_open: bool) -> None:
-    """Draw the tab; results only if it is the one that is looked at."""
+    """Draw the tab. Compute results only if it is the open one."""
     asked, answered = st.columns([2, 3], gap="large")
     with asked, st.form("route", border=False):
         typed = st.text_area(

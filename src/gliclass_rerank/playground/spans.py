@@ -1,4 +1,4 @@
-"""Where in a passage the answer is, and what of a long one is shown."""
+"""Find the answer within a passage, and the excerpt to show of a long one."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from gliclass_rerank.tasks.rerank import Reranker
 from gliclass_rerank.types import Ranked, Span
 
 SHOWN_CHARACTERS = 700
-LEAD_CHARACTERS = 150  # before a span that does not stand at the beginning
+LEAD_CHARACTERS = 150  # shown before a span that is not at the beginning
 
 
 def best_spans(reranker: Reranker, query: str, passages: Sequence[str], ranking: Sequence[Ranked]) -> list[Span]:
-    """The sentence of each ranked passage that by itself answers the query best; all are scored as one batch.
+    """Find the sentence of each ranked passage that on its own answers the query best. All are scored as one batch.
 
     Args:
-        passages: what was ranked; of a long one, the best window is looked at.
+        passages: the ranked passages. In long ones, only the best window is searched.
 
     Returns:
-        Code points, one span a `Ranked`, in the order of the ranking.
+        Spans in code points, one per `Ranked`, in the order of the ranking.
     """
     choices = [_sentences(passages[hit.index], hit.window) for hit in ranking]
     texts = [[passages[hit.index][slice(*span)] for span in spans] for hit, spans in zip(ranking, choices, strict=True)]
@@ -28,7 +28,7 @@ def best_spans(reranker: Reranker, query: str, passages: Sequence[str], ranking:
 
 
 def excerpt(text: str, span: Span) -> Span:
-    """What is shown of a passage: all of a short one, of a long one the surroundings of a span."""
+    """Span of a passage to show: all of a short one, the surroundings of ``span`` in a long one."""
     if len(text) <= SHOWN_CHARACTERS:
         return 0, len(text)
     start = max(0, min(span[0] - LEAD_CHARACTERS, len(text) - SHOWN_CHARACTERS))
@@ -36,7 +36,7 @@ def excerpt(text: str, span: Span) -> Span:
 
 
 def _sentences(text: str, window: Span | None) -> list[Span]:
-    """Sentences within a window, or in the whole text; the window itself where none is within."""
+    """Spans of the sentences within a window or in the whole text, or the window itself if it contains none."""
     start, end = window or (0, len(text))
     spans = [(one.start, one.end) for one in split_sentences(text) if start <= one.start and one.end <= end]
     return spans or [(start, end)]

@@ -1,4 +1,4 @@
-"""What `gliclass-rerank train` is told: one TOML file, checked as a whole before anything is loaded."""
+"""Configuration of `gliclass-rerank train`: one TOML file, validated before anything is loaded."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class _Strict(BaseModel):
 
 
 class Source(_Strict):
-    """A file of records, and how much of each step's tokens are its.
+    """A file of records, and its share of the training tokens.
 
     Attributes:
         file: JSON lines (see `gliclass_rerank.training.data.records`), relative to the configuration.
-        weight: its share is this by the sum of all weights.
-        max_length: tokens of a sequence; longer texts are cut. The run's ``max_length`` by default.
+        weight: the source's share of tokens is this divided by the sum of all weights.
+        max_length: tokens of a sequence. Longer texts are cut. The run's ``max_length`` by default.
     """
 
     file: Path
@@ -41,11 +41,11 @@ class Lora(_Strict):
     """Low-rank adapters (Hu et al. 2021) beside the frozen weights, through PEFT.
 
     Attributes:
-        r: rank; no more than the backbone's hidden size.
-        alpha: the update counts ``alpha / r`` times; twice the rank by default, as the GLiClass-v3 models.
+        r: rank, at most the backbone's hidden size.
+        alpha: the update is multiplied by ``alpha / r``. Twice the rank by default, as in the GLiClass-v3 models.
         dropout: of the adapters' input.
-        target_modules: names of the linear layers; by default those of the backbone (attention and feed-forward)
-            and of the head, projectors and scorer.
+        target_modules: names of the linear layers, by default those of the backbone (attention and feed-forward)
+            and of the head (projectors and scorer).
     """
 
     r: Positive = 32
@@ -55,35 +55,36 @@ class Lora(_Strict):
 
 
 class TrainConfig(_Strict):
-    """One training run.
+    """Configuration of one training run.
 
     Attributes:
-        model: "mini", a GLiClass checkpoint folder or a hub id to start from. Or:
-        backbone: a plain encoder's folder, from which a new GLiClass model is made (`start.py`).
-        pooling: how the trained model makes one vector of a text's tokens; as the model that it starts from by
-            default.
+        model: "mini", a GLiClass checkpoint folder or a hub id to start from. Exclusive with ``backbone``.
+        backbone: a plain encoder's folder, from which a new GLiClass model is made (see `init_from_encoder`).
+        pooling: how the trained model pools a text's tokens into one vector, by default that of the start model.
         out: folder of the run: metrics, checkpoints, and the model in ``model/``. Relative to the configuration.
         train: sources of training records.
-        dev: files that are evaluated on the way and decide when to stop; without, the last weights are kept.
-        dev_records: how many records of each dev file are used, the first ones; all by default.
-        steps: optimizer steps at most.
-        minutes: and time at most. The learning rate falls with whichever budget is used up first.
-        step_tokens: tokens of one optimizer step, about.
-        batch_tokens: tokens that are in memory at once; a step accumulates gradients over several batches.
-        max_length: tokens of one sequence at most.
-        learning_rate, warmup, weight_decay, max_grad_norm: of AdamW; the rate rises over the share ``warmup`` of
+        dev: files for evaluation during training and early stopping. Without them the last weights are kept.
+        dev_records: how many records of each dev file are used, from its start, all by default.
+        steps: maximum number of optimizer steps.
+        minutes: maximum training time. The learning rate follows the budget that is used up faster.
+        step_tokens: approximate tokens of one optimizer step.
+        batch_tokens: tokens in memory at once. A step accumulates gradients over several batches.
+        max_length: maximum tokens of one sequence.
+        learning_rate, warmup, weight_decay, max_grad_norm: of AdamW. The rate rises over the share ``warmup`` of
             the run and then falls linearly to zero.
-        freeze: weights whose name contains one of these do not move.
-        ema: decay, a step, of the running mean of the weights that is evaluated and saved; 0 keeps the last ones.
+        freeze: weights whose name contains one of these strings are frozen.
+        ema: decay per step of the exponential moving average of the weights, which is then evaluated and saved. 0
+            turns it off.
         list_size, max_labels, distillation_weight: see `ExampleBuilder`.
-        bce, listwise: weights of the two losses.
-        dropout: None keeps the checkpoint's own.
-        precision: "auto" computes in bf16 where the device has it in hardware, else in fp32.
+        bce_weight, listwise_weight: weights of the two losses.
+        dropout: dropout probability. None keeps the checkpoint's own.
+        precision: "auto" computes in bf16 if the device supports it in hardware, else in fp32.
+        device: see `load_scorer`.
         eval_every: steps between evaluations and checkpoints.
-        patience: evaluations without a better result before the run stops; None never stops early.
+        patience: evaluations without a better result before the run stops. None never stops early.
         lora: train adapters instead of all weights.
-        seed: of sampling, initialisation and dropout.
-        threads: of the CPU; all cores by default.
+        seed: of sampling, initialization and dropout.
+        threads: CPU threads. All cores by default.
     """
 
     model: str | None = None
@@ -132,10 +133,10 @@ class TrainConfig(_Strict):
 
 
 def read_config(file: Path) -> TrainConfig:
-    """Read a configuration; its paths are relative to the file.
+    """Read a configuration. Its paths are relative to the file.
 
     Raises:
-        InputError: not readable, not TOML, or a key or value that is not expected; all of them are named.
+        InputError: not readable, not TOML, or unexpected keys or values, all of which the message names.
     """
     try:
         values = tomllib.loads(file.read_text("utf-8"))
@@ -148,7 +149,7 @@ def read_config(file: Path) -> TrainConfig:
 
 
 def resolved(config: TrainConfig, folder: Path) -> TrainConfig:
-    """The configuration with its paths taken relative to ``folder``."""
+    """Return the configuration with its paths taken relative to ``folder``."""
     return config.model_copy(
         update={
             "out": folder / config.out,
@@ -161,6 +162,6 @@ def resolved(config: TrainConfig, folder: Path) -> TrainConfig:
 
 
 def explained(error: ValidationError) -> str:
-    """What pydantic found, as one line."""
+    """Format pydantic's findings as one line."""
     found = [f"{'.'.join(map(str, item['loc'])) or 'the whole'}: {item['msg']}" for item in error.errors()]
     return "; ".join(found)

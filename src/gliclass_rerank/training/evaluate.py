@@ -1,6 +1,6 @@
-"""How good a model is on records: ranking, classification and fact-check, each by the measures of its field.
+"""Evaluate a model on records: ranking, classification and fact-check, each with its usual metrics.
 
-Ties count against the model in rankings and among labels alike, see `gliclass_rerank.metrics.ranking`.
+Ties count against the model in rankings and among labels, see `gliclass_rerank.metrics.ranking`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CLASSES = ("supported", "refuted", "nei")
 
 @dataclass(frozen=True, slots=True)
 class RankingReport:
-    """Means over the queries, in [0, 1]. ``ece``: of every passage's probability."""
+    """Means over the queries, in [0, 1]. ``ece``: expected calibration error over the passages' probabilities."""
 
     queries: int
     ndcg: float
@@ -43,9 +43,11 @@ class RankingReport:
 
 @dataclass(frozen=True, slots=True)
 class LabelReport:
-    """``top1``: share of the texts with a true label whose likeliest label is true. ``ece``: of every decision.
+    """Metrics of classification.
 
-    ``multi_label``: labels are given by probability >= 0.5; else every text gets its likeliest one.
+    ``top1``: of the texts with a true label, the share whose most probable label is true. ``ece``: expected calibration
+    error over all (text, label) decisions. ``multi_label``: whether labels are predicted at probability >= 0.5, or else
+    the most probable one of each text.
     """
 
     texts: int
@@ -57,10 +59,11 @@ class LabelReport:
 
 @dataclass(frozen=True, slots=True)
 class FactReport:
-    """``balanced_accuracy``: supported or not; ``three_way``: with refuted and nei told apart, where they occur.
+    """Metrics of fact-checking.
 
-    ``confusion``: counts, a row for each true class of `CLASSES`. ``auroc``, ``ece``: of support; ``auroc`` is None
-    where all or none of the claims are supported. ``refutation_ece``: of refutation.
+    ``balanced_accuracy``: supported or not. ``three_way``: balanced accuracy over the verdicts that occur in the
+    records. ``confusion``: counts, one row per gold class of `CLASSES`. ``auroc``, ``ece``: of support. ``auroc`` is
+    None if all or none of the claims are supported. ``refutation_ece``: of refutation.
     """
 
     claims: int
@@ -74,7 +77,7 @@ class FactReport:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What was measured; None for kinds of records that there were none of."""
+    """Results of an evaluation, None for kinds without records."""
 
     ranking: RankingReport | None = None
     labels: LabelReport | None = None
@@ -82,10 +85,10 @@ class Evaluation:
 
     @property
     def score(self) -> float:
-        """One number to compare models by: the mean of nDCG@10, top-1 accuracy and the AUROC of support, in [0, 1].
+        """Mean of nDCG@10, top-1 accuracy and the AUROC of support, in [0, 1], for comparing models.
 
-        None of the three depends on a threshold, which a model has only once it is calibrated. Where all claims are
-        supported, or none, their balanced accuracy takes the place of the AUROC.
+        These metrics need no threshold and hence no calibration. If all or none of the claims are supported, their
+        balanced accuracy replaces the AUROC.
         """
         fact = self.fact
         parts = [
@@ -96,7 +99,7 @@ class Evaluation:
         return float(np.mean([part for part in parts if part is not None]))
 
     def summary(self) -> str:
-        """The main measures in one line."""
+        """Main metrics in one line."""
         parts = [f"score {self.score:.4f}"]
         if self.ranking:
             parts.append(f"nDCG@{CUTOFF} {self.ranking.ndcg:.4f}")
@@ -107,7 +110,7 @@ class Evaluation:
         return "; ".join(parts)
 
     def as_dict(self, *, each_class: bool = True) -> dict[str, object]:
-        """Plain values, ready for JSON; with each label's own scores, or without."""
+        """Return plain values for JSON. ``each_class`` includes the scores of each label."""
         values: dict[str, object] = {"score": self.score}
         for name, part in (("ranking", self.ranking), ("labels", self.labels), ("fact", self.fact)):
             if part:
@@ -119,11 +122,11 @@ class Evaluation:
 
 
 def evaluate(scorer: Scorer, records: Sequence[Record]) -> Evaluation:
-    """Score records and compare with what they say. Probabilities are calibrated where the model is.
+    """Score records and compare with their gold labels. Probabilities are calibrated if the model is.
 
     Raises:
         InputError: a record that the model cannot read.
-        ModelError: the scorer gives other logits than it was asked for.
+        ModelError: the scorer returns logits of another shape.
     """
     ranking = [record for record in records if isinstance(record, RankingRecord | PoolRecord)]
     labels = [record for record in records if isinstance(record, LabelRecord)]
@@ -136,7 +139,7 @@ def evaluate(scorer: Scorer, records: Sequence[Record]) -> Evaluation:
 
 
 def task_logits(scorer: Scorer, records: Sequence[Record]) -> dict[str, tuple[FloatArray, NDArray[np.bool_]]]:
-    """Raw logits and whether they hold, by task: what calibrators are fitted on. Both of shape (decisions,)."""
+    """Raw logits and gold values (bool) by task, for fitting calibrators. Both of shape (decisions,)."""
     found: dict[str, tuple[FloatArray, NDArray[np.bool_]]] = {}
     ranking = [record for record in records if isinstance(record, RankingRecord | PoolRecord)]
     labels = [record for record in records if isinstance(record, LabelRecord)]
@@ -155,13 +158,13 @@ def task_logits(scorer: Scorer, records: Sequence[Record]) -> dict[str, tuple[Fl
 
 
 def probabilities(scorer: Scorer, task: str, logits: NDArray[np.float32]) -> FloatArray:
-    """Calibrated probabilities of a task's logits, same shape; their sigmoid where the model has no calibration."""
+    """Calibrated probabilities of a task's logits, same shape, or their sigmoid if the model has no calibration."""
     return sigmoid(calibrated(logits, scorer.info.calibration.get(task))).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
 class _Ranking:
-    """A judged query: logits of its passages, float32, and whether each is relevant; both of shape (passages,)."""
+    """A judged query: logits of its passages, float32, and their gold relevance, both of shape (passages,)."""
 
     logits: FloatArray
     held: NDArray[np.bool_]
@@ -181,7 +184,7 @@ def _evaluate_ranking(scorer: Scorer, records: Sequence[RankingRecord | PoolReco
 
 
 def _rankings(scorer: Scorer, records: Sequence[RankingRecord | PoolRecord]) -> list[_Ranking]:
-    """One for each query that has a relevant passage; the queries of a pool are read together, as in training."""
+    """One ranking per query with a relevant passage. The queries of a pool are read together, as in training."""
     pools = [_as_pool(record) for record in records]
     requests = [ranking_requests(list(p.queries), list(p.passages), scorer.info.direction) for p in pools]
     rows = iter(score_requests(scorer, [request for group in requests for request in group]))

@@ -1,8 +1,8 @@
-"""A new GLiClass model from a plain sentence encoder, so that training starts from the encoder's own geometry.
+"""Initialize a GLiClass model from a plain sentence encoder, so that training starts from the encoder's geometry.
 
-A sentence encoder already places a query near its answers. The new model keeps that: text and labels are means
-over their tokens, as the encoder was trained to be pooled; both projectors are exactly the identity, since
-``gelu(x) - gelu(-x) = x`` (hidden size twice the encoder's, ``linear_1 = [I; -I]``, ``linear_2 = [I, -I]``); the
+A sentence encoder already places a query near its answers. The new model keeps these distances. Text and labels are
+means over their tokens, as in the encoder's own training. Both projectors are exactly the identity, since
+``gelu(x) - gelu(-x) = x`` (hidden size twice the encoder's, ``linear_1 = [I; -I]``, ``linear_2 = [I, -I]``). The
 markers start as the separator. Opposite biases in the two projectors move unrelated pairs below zero:
 ``cos(text + b, label - b) = (text . label - |b|^2) / (|text + b| |label - b|)``.
 """
@@ -24,7 +24,7 @@ from gliclass_rerank.errors import CheckpointError, UnsupportedModelError
 from gliclass_rerank.models.checkpoint import ENCODERS, OPTIONS_FILE, refuse_used_folder
 from gliclass_rerank.models.tokenizer import MARKERS
 
-SCALE = 20.0  # logits per unit of cosine, what sentence encoders are commonly trained with
+SCALE = 20.0  # logits per unit of cosine, the usual scale in training sentence encoders
 THRESHOLD = 0.3  # cosine of a pair that starts at logit 0
 PROBES = (
     "How do I reset my password?",
@@ -35,17 +35,17 @@ PROBES = (
 
 
 def new_checkpoint(backbone: Path, target: Path, *, max_labels: int | None = None, seed: int = 0) -> None:
-    """Write a GLiClass uni-encoder that starts from a sentence encoder.
+    """Write a GLiClass uni-encoder that is initialized from a sentence encoder.
 
     Args:
-        backbone: folder of a plain encoder with a fast tokenizer (all-MiniLM-L6-v2, say).
-        target: the new checkpoint's folder; must not exist or be empty.
-        max_labels: labels that it will be trained to read in one pass, kept in its card.
+        backbone: folder of a plain encoder with a fast tokenizer (all-MiniLM-L6-v2, for instance).
+        target: the new checkpoint's folder, which must be absent or empty.
+        max_labels: number of labels per pass in training, stored in the model's options.
         seed: of the biases' direction.
 
     Raises:
         CheckpointError: no encoder or no tokenizer.json in ``backbone``.
-        UnsupportedModelError: a kind of encoder that is not supported.
+        UnsupportedModelError: an unsupported kind of encoder.
         InputError: ``target`` is in use.
     """
     for file in ("config.json", "tokenizer.json"):
@@ -56,7 +56,7 @@ def new_checkpoint(backbone: Path, target: Path, *, max_labels: int | None = Non
     if encoder_config.model_type not in ENCODERS:
         raise UnsupportedModelError(f"{backbone}: a {encoder_config.model_type}; supported are {', '.join(ENCODERS)}")
     encoder: PreTrainedModel = AutoModel.from_pretrained(backbone, dtype=torch.float32).eval()
-    encoder.config._name_or_path = backbone.name  # not a path of this machine
+    encoder.config._name_or_path = backbone.name  # removes the path on this machine
     tokenizer = Tokenizer.from_file(str(backbone / "tokenizer.json"))
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -68,7 +68,7 @@ def new_checkpoint(backbone: Path, target: Path, *, max_labels: int | None = Non
     _project_identically(model, bias=(THRESHOLD * norm) ** 0.5, seed=seed)
     model.save_pretrained(target)
     tokenizer.save(str(target / "tokenizer.json"))
-    for file in ("tokenizer_config.json", "special_tokens_map.json"):  # what transformers reads beside it
+    for file in ("tokenizer_config.json", "special_tokens_map.json"):  # read by transformers
         if (backbone / file).is_file():
             shutil.copyfile(backbone / file, target / file)
     card = {"max_labels": max_labels}
@@ -104,7 +104,7 @@ def _model(encoder: PreTrainedModel, tokenizer: Tokenizer) -> GLiClassModel:
 
 @torch.no_grad()
 def _project_identically(model: GLiClassModel, *, bias: float, seed: int) -> None:
-    """Make both projectors the identity, plus and minus a vector of length ``bias``."""
+    """Set both projectors to the identity, plus and minus a vector of length ``bias``."""
     core = model.model
     size = core.text_projector.linear_1.in_features
     direction = torch.randn(size, generator=torch.Generator().manual_seed(seed))
@@ -119,7 +119,7 @@ def _project_identically(model: GLiClassModel, *, bias: float, seed: int) -> Non
 
 @torch.no_grad()
 def _grow_embeddings(encoder: PreTrainedModel, size: int, separator: int) -> None:
-    """Add rows for the markers, each a copy of the separator's."""
+    """Add embedding rows for the markers, each a copy of the separator's."""
     encoder.resize_token_embeddings(size, mean_resizing=False)
     weight = cast(nn.Embedding, encoder.get_input_embeddings()).weight
     weight[-len(MARKERS) :] = weight[separator]
@@ -127,7 +127,7 @@ def _grow_embeddings(encoder: PreTrainedModel, size: int, separator: int) -> Non
 
 @torch.no_grad()
 def _typical_norm(encoder: PreTrainedModel, tokenizer: Tokenizer) -> float:
-    """Mean squared length of pooled vectors: what the biases are measured against."""
+    """Mean squared length of pooled vectors of the probe texts. The biases scale with it."""
     squares: list[Tensor] = []
     for text in PROBES:
         ids = torch.tensor([tokenizer.encode(text).ids])
@@ -137,6 +137,6 @@ def _typical_norm(encoder: PreTrainedModel, tokenizer: Tokenizer) -> float:
 
 
 def _separator(tokenizer: Tokenizer) -> int:
-    """The token that ends a sequence ([SEP], </s>)."""
+    """Id of the token that ends a sequence ([SEP], </s>)."""
     ids: list[int] = tokenizer.encode("a").ids
     return ids[-1]

@@ -1,4 +1,4 @@
-"""From logits to a loss: each label by itself, and labels or passages against each other."""
+"""Loss of a training example: binary cross-entropy per label, and a listwise loss over labels or passages."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from gliclass_rerank.training.data.examples import TrainingExample
 def example_loss(logits: Tensor, example: TrainingExample, *, bce_weight: float, listwise_weight: float) -> Tensor:
     """Loss of one example, a scalar.
 
-    The sum of two terms. ``bce_weight`` times the mean binary cross-entropy over the logits with a known target.
-    ``listwise_weight`` times the mean, over the example's lists, of the cross-entropy between their softmax and the
-    list targets (ListNet's top-one loss, Cao et al. 2007; with a teacher's targets it equals the Kullback-Leibler
-    divergence to the teacher up to a constant).
+    The sum of two terms. The first is ``bce_weight`` times the mean binary cross-entropy over the logits with a known
+    target. The second is ``listwise_weight`` times the mean, over the example's lists, of the cross-entropy between
+    their softmax and the list targets (ListNet's top-one loss, Cao et al. 2007). With a teacher's targets it equals the
+    Kullback-Leibler divergence to the teacher up to a constant.
 
     Args:
         logits: float, shape (all labels of all requests,).

@@ -1,4 +1,4 @@
-"""What is trained, and how it is written: whole checkpoints, and adapters that are small and merge into them."""
+"""The trained model: base checkpoint, LoRA adapters, saving and merging."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ HEAD_TARGETS = ("linear_1", "linear_2", "mlp.0", "mlp.2", "mlp.4")  # projectors
 
 
 def base_folder(config: TrainConfig) -> Path:
-    """Folder of the checkpoint that a run begins with; made from the backbone if that is what it begins with."""
+    """Return the folder of the checkpoint that a run starts from. Create it from the backbone if one is configured."""
     if config.model is not None:
         return locate(config.model)[0]
     assert config.backbone is not None
@@ -57,12 +57,12 @@ def base_folder(config: TrainConfig) -> Path:
     if not start.exists():
         shutil.rmtree(partial, ignore_errors=True)
         new_checkpoint(config.backbone, partial, max_labels=config.max_labels, seed=config.seed)
-        partial.rename(start)  # a kill leaves the whole folder or none
+        partial.rename(start)  # atomic: an interrupted run leaves the whole folder or none
     return start
 
 
 def pooled_by(checkpoint: Checkpoint, strategy: str) -> Checkpoint:
-    """The checkpoint with another pooling of its texts, as yet untrained for it.
+    """Return the checkpoint with another text pooling, for which it is not trained yet.
 
     Raises:
         UnsupportedModelError: a head that reads all tokens of a text.
@@ -73,7 +73,7 @@ def pooled_by(checkpoint: Checkpoint, strategy: str) -> Checkpoint:
 
 
 def with_adapters(model: GLiClassModel, checkpoint: Checkpoint, lora: Lora, name: str | None) -> PeftModel:
-    """Freeze ``model`` and put adapters into it, in place; the result is for saving them."""
+    """Freeze ``model`` and add adapters to it, in place. Return the PEFT model that saves them."""
     if lora.r > (hidden := int(model.config.encoder_config.hidden_size)):
         raise OptionError(f"lora.r: expected at most the backbone's hidden size, {hidden}, got {lora.r}")
     targets = lora.target_modules or (*TARGETS[checkpoint.backbone], *HEAD_TARGETS)
@@ -84,19 +84,19 @@ def with_adapters(model: GLiClassModel, checkpoint: Checkpoint, lora: Lora, name
         target_modules=list(targets),
     )
     adapted: PeftModel = get_peft_model(model, config)
-    # PEFT takes the name from the model, and this one was built from a configuration without any.
+    # PEFT takes the name from the model, which was built from a configuration without one.
     adapted.peft_config["default"].base_model_name_or_path = name or str(checkpoint.folder.resolve())
     return adapted
 
 
 def save_trained(model: GLiClassModel | PeftModel, checkpoint: Checkpoint, target: Path) -> None:
-    """Write a checkpoint folder, or an adapter's, in place of an earlier one."""
+    """Write the folder of a checkpoint or an adapter, replacing an earlier one."""
     partial = target.with_name(f"{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     if isinstance(model, PeftModel):
-        # "auto" would ask the hub whether the base has more embeddings now; training never adds any.
+        # "auto" would ask the hub whether the base model has more embeddings now. Training never adds any.
         model.save_pretrained(str(partial), save_embedding_layers=False)
-        (partial / "README.md").unlink(missing_ok=True)  # PEFT's empty form of a model card
+        (partial / "README.md").unlink(missing_ok=True)  # PEFT's model card template
     else:
         model.save_pretrained(str(partial))
         _complete(partial, checkpoint)
@@ -105,7 +105,7 @@ def save_trained(model: GLiClassModel | PeftModel, checkpoint: Checkpoint, targe
 
 
 def _complete(folder: Path, checkpoint: Checkpoint) -> None:
-    """Add what belongs to a checkpoint beside its weights. What was fitted to the old weights is left out."""
+    """Add a checkpoint's other files, without calibration and first-stage weight, which fit the old weights only."""
     (folder / "config.json").write_text(json.dumps(dict(checkpoint.config), indent=2) + "\n", "utf-8")
     for file in (*TOKENIZER_FILES, "label_tokenizer"):
         if (checkpoint.folder / file).is_dir():
@@ -117,10 +117,10 @@ def _complete(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def merge_adapter(adapter: Path, target: Path) -> None:
-    """Write the checkpoint folder that a base and its adapter are together.
+    """Merge an adapter into its base model and write the result as a checkpoint folder.
 
     Raises:
-        InputError: ``adapter`` is no adapter's folder, or ``target`` is in use.
+        InputError: ``adapter`` is not an adapter's folder, or ``target`` is in use.
     """
     if not is_adapter(adapter):
         raise InputError(f"{adapter}: expected an adapter's folder with {ADAPTER_FILE}; there is nothing to merge")
@@ -131,7 +131,7 @@ def merge_adapter(adapter: Path, target: Path) -> None:
 
 
 def set_dropout(model: nn.Module, share: float) -> None:
-    """Set every dropout of a model, those in its attention included."""
+    """Set the probability of every dropout of a model, including those in attention."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = share

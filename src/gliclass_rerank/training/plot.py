@@ -1,11 +1,11 @@
-"""The picture of a training run: loss by step, and what the dev records said on the way."""
+"""Plot of a training run: loss and dev score by step."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-SMOOTHED = 50  # steps that a point of the loss is the mean of
+SMOOTHED = 50  # steps in the moving average of the loss
 
 
 def draw_losses(metrics: Path, file: Path) -> None:

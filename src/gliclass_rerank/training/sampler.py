@@ -1,7 +1,7 @@
-"""Which records each step trains on: a mixture of sources by tokens, each used up before anything of it comes again.
+"""Sample training examples from a mixture of sources, weighted by tokens, without replacement within an epoch.
 
-What a step draws depends on the seed, the step and how many records each source has given so far, and on nothing
-else; so a run that was killed goes on exactly where it stopped.
+The samples of a step depend only on the seed, the step and the number of records drawn so far from each source. A
+resumed run therefore draws the same samples as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from gliclass_rerank.training.data.records import Record
 
 @dataclass(slots=True)
 class RecordSource:
-    """Records of one file in an order of their own for each time round.
+    """Records of one file, shuffled anew in each epoch.
 
     Attributes:
-        drawn: how many records were drawn so far; the state that a checkpoint keeps.
+        drawn: number of records drawn so far, part of the checkpoint.
     """
 
     name: str
@@ -32,7 +32,7 @@ class RecordSource:
     _order: tuple[int, list[int]] = field(default=(-1, []))
 
     def draw(self) -> Record:
-        """The next record."""
+        """Return the next record."""
         turn, place = divmod(self.drawn, len(self.records))
         if self._order[0] != turn:
             order = list(range(len(self.records)))
@@ -44,7 +44,7 @@ class RecordSource:
 
 @dataclass(frozen=True, slots=True)
 class EncodedExample:
-    """An example whose requests are token ids, and the name of the source that it came from."""
+    """An example with its tokenized requests and the name of its source."""
 
     example: TrainingExample
     encoded: tuple[EncodedRequest, ...]
@@ -56,7 +56,7 @@ class EncodedExample:
 
 
 class MixtureSampler:
-    """Draws the examples of a step."""
+    """Sampler of the examples of each step."""
 
     def __init__(self, sources: Sequence[RecordSource], make: ExampleBuilder, *, step_tokens: int, seed: int) -> None:
         self.sources = list(sources)
@@ -81,7 +81,7 @@ class MixtureSampler:
         return EncodedExample(example, tuple(source.encoder.encode(example.requests)), source.name)
 
     def _mean_tokens(self, source: RecordSource) -> float:
-        """Tokens of a source's example in the mean of a fixed sample, so that weights are shares of tokens."""
+        """Mean tokens per example of a source, over a fixed sample, which turns weights into shares of tokens."""
         rng = random.Random(f"{self._seed} {source.name}")
         sample = [source.records[rng.randrange(len(source.records))] for _ in range(64)]
         return sum(self._encode(source, record, rng).tokens for record in sample) / len(sample)

@@ -1,9 +1,9 @@
-"""The training loop: from a configuration to a model folder, with checkpoints from which a killed run goes on.
+"""Training loop: from a configuration to a model folder, with checkpoints to resume from.
 
-A run's folder holds ``start/`` (the model it began with, if it was made from a plain encoder), ``metrics.jsonl``,
-``state.pt`` (weights, optimizer, counters: all that resuming needs), ``model/`` (the best weights so far, or the
-adapter) and ``loss.png``. On one machine and with one number of threads, a run that was killed and resumed ends
-in the same weights as one that was not.
+A run's folder holds ``start/`` (the start model, if it was made from a plain encoder), ``metrics.jsonl``, ``state.pt``
+(weights, optimizer, counters: the whole state for resuming), ``model/`` (the best weights so far, or the adapter)
+and ``loss.png``. On one machine with the same number of threads, a resumed run ends in the same weights as an
+uninterrupted one.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ from gliclass_rerank.training.plot import draw_losses
 from gliclass_rerank.training.sampler import EncodedExample, MixtureSampler, RecordSource
 from gliclass_rerank.types import ModelInfo
 
-MAX_ATTENTION_BYTES = 4 << 30  # for attention that is written out; fused, it needs next to none
-SUBSTEP_TOKENS = 2048  # of one forward pass: sequences of like length together, so that little is padding
+MAX_ATTENTION_BYTES = 4 << 30  # limit for unfused attention; fused attention needs almost no memory
+SUBSTEP_TOKENS = 2048  # of one forward pass: sequences of similar length share a pass, which limits padding
 NO_DECAY = ("bias", "norm", "logit_scale")
 
 
 @dataclass(slots=True)
 class TrainState:
-    """What a run has reached; kept in ``state.pt``. ``evaluated`` is the step that was last judged."""
+    """Progress of a run, stored in ``state.pt``. ``evaluated`` is the last evaluated step."""
 
     step: int = 0
     evaluated: int = -1
@@ -58,11 +58,11 @@ class TrainState:
 
 
 def train(config: TrainConfig, *, console: Console | None = None) -> Path:
-    """Run or resume a training run; return the folder of the trained model.
+    """Run or resume a training run. Return the folder of the trained model.
 
     Raises:
-        InputError: a malformed record, named by file and line, before anything is trained.
-        NonFiniteError: the loss is NaN or infinite; the last checkpoint stays as it is.
+        InputError: a malformed record, named by file and line, raised before training starts.
+        NonFiniteError: the loss is NaN or infinite. The last checkpoint stays as it is.
     """
     records = [read_records(source.file) for source in config.train]
     dev = [record for file in config.dev for record in read_records(file)[: config.dev_records]]
@@ -72,7 +72,7 @@ def train(config: TrainConfig, *, console: Console | None = None) -> Path:
 
 
 class Trainer:
-    """One run. Everything random comes from the seed and the number of the step."""
+    """One training run. All randomness depends on the seed and the step."""
 
     def __init__(self, config: TrainConfig, records: Sequence[Sequence[Record]], dev: Sequence[Record]) -> None:
         self.config = config
@@ -90,7 +90,8 @@ class Trainer:
             and self.bf16
             and 0 < attention_bytes(config, self.checkpoint) <= MAX_ATTENTION_BYTES
         ):
-            # The way back through torch's fused attention takes a third of a step there; without it mini's took 0.7.
+            # On CPUs with bf16, the backward pass of torch's fused attention takes a third of a step. With eager
+            # attention mini's step took 0.7 of the time.
             self.model.set_attn_implementation("eager")
         if config.dropout is not None:
             set_dropout(self.model, config.dropout)
@@ -126,7 +127,7 @@ class Trainer:
         return MixtureSampler(sources, make, step_tokens=config.step_tokens, seed=config.seed)
 
     def run(self, console: Console) -> None:
-        """Train until a budget is used up or the dev files say stop."""
+        """Train until a budget is used up or early stopping ends the run."""
         self._resume(console)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console, transient=True) as progress:
@@ -157,7 +158,7 @@ class Trainer:
         return self._used() >= 1 or (patience is not None and self.state.evals_without_improvement >= patience)
 
     def _used(self) -> float:
-        """Share of the budget that is used up, in steps or minutes, whichever is more."""
+        """Used share of the budget, in steps or minutes, whichever is larger."""
         minutes = self.state.seconds / 60 / self.config.minutes if self.config.minutes else 0.0
         return max(self.state.step / self.config.steps, minutes)
 
@@ -168,7 +169,7 @@ class Trainer:
         return max(first, self.config.learning_rate * min(rise, (1 - used) / max(1 - warmup, 1e-9)))
 
     def _step(self, examples: Sequence[EncodedExample]) -> tuple[dict[str, list[float]], int]:
-        """One optimizer step; returns the losses by source and the tokens read."""
+        """Take one optimizer step. Return the losses by source and the tokens read."""
         self.model.train()
         torch.manual_seed(self.config.seed * 1_000_003 + self.state.step)
         for group in self.optimizer.param_groups:
@@ -187,7 +188,7 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.mean:
-            # The mean forgets its random beginning: no slower than the run is long.
+            # Limit the decay in early steps, so that the mean forgets the initial weights.
             decay = min(self.config.ema, (1 + self.state.step) / (10 + self.state.step))
             with torch.no_grad():
                 now = [self.trained[name] for name in self.mean]
@@ -195,7 +196,7 @@ class Trainer:
         return losses, sum(example.tokens for example in examples)
 
     def _losses(self, batch: Sequence[EncodedExample]) -> list[Tensor]:
-        """The loss of each example; sequences of like length share a forward pass, whatever example they are of."""
+        """Compute the loss of each example. Sequences of similar length share a forward pass across examples."""
         sequences = [item for example in batch for request in example.encoded for item in request.sequences]
         rows = iter(self._logits(sequences))
         losses = []
@@ -209,7 +210,7 @@ class Trainer:
         return losses
 
     def _logits(self, sequences: Sequence[EncodedSequence]) -> list[Tensor]:
-        """Logits of each sequence, shape (labels,)."""
+        """Compute the logits of each sequence, shape (labels,)."""
         padded = isinstance(self.runner.module, UniEncoderForward)
         kinds = [0 if padded else len(item.labels) for item in sequences]
         rows: dict[int, Tensor] = {}
@@ -220,7 +221,7 @@ class Trainer:
         return [rows[i] for i in range(len(sequences))]
 
     def _evaluate(self, console: Console) -> None:
-        """Judge the weights on the dev records, keep them if they are the best, and save all that resuming needs."""
+        """Evaluate on the dev records, save the model if it is the best so far, and save the state."""
         self.state.evaluated = self.state.step
         with _Swapped(self.trained, self.mean):
             better = True
@@ -236,7 +237,7 @@ class Trainer:
         self._save()
 
     def scorer(self) -> TorchScorer:
-        """A scorer over the weights as they are in memory."""
+        """Return a scorer over the current weights in memory."""
         self.model.eval()
         info = ModelInfo(
             name=self.checkpoint.name,
@@ -265,7 +266,7 @@ class Trainer:
         }
         partial = self.config.out / "state.partial"
         torch.save(state, partial)
-        partial.replace(self.config.out / "state.pt")  # a kill leaves the old file or the new one, never half
+        partial.replace(self.config.out / "state.pt")  # atomic: an interrupted run leaves the old file or the new one
 
     def _resume(self, console: Console) -> None:
         file = self.config.out / "state.pt"
@@ -287,7 +288,7 @@ class Trainer:
 
 
 class _Swapped:
-    """Puts other values into parameters for a while; nothing to do if there are none."""
+    """Context manager that swaps other values into parameters. Does nothing without values."""
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]) -> None:
         self._parameters, self._values = parameters, values
@@ -307,7 +308,7 @@ class _Swapped:
 
 
 def batches(examples: Sequence[EncodedExample], max_tokens: int) -> list[list[EncodedExample]]:
-    """Cut a step's examples into batches of about ``max_tokens``; an example is never cut."""
+    """Split a step's examples into batches of about ``max_tokens``. An example is never split."""
     cut: list[list[EncodedExample]] = []
     room = 0
     for example in examples:
@@ -320,7 +321,7 @@ def batches(examples: Sequence[EncodedExample], max_tokens: int) -> list[list[En
 
 
 def optimizer_of(trained: Mapping[str, nn.Parameter], config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter 2019); biases, norms and the logit scale do not decay."""
+    """Build AdamW (Loshchilov and Hutter 2019) without weight decay of biases, norms and the logit scale."""
     plain = [p for name, p in trained.items() if any(part in name.lower() for part in NO_DECAY)]
     decayed = [p for name, p in trained.items() if not any(part in name.lower() for part in NO_DECAY)]
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
@@ -328,15 +329,15 @@ def optimizer_of(trained: Mapping[str, nn.Parameter], config: TrainConfig) -> to
 
 
 def attention_bytes(config: TrainConfig, checkpoint: Checkpoint) -> int:
-    """Memory of a batch's attention where it is not fused, about; 0 where the configuration does not tell."""
+    """Approximate memory of a batch's unfused attention, in bytes, 0 if the configuration lacks layers or heads."""
     encoder = checkpoint.config.get("encoder_config") or {}
     longest = min(max(source.max_length or config.max_length for source in config.train), checkpoint.max_length)
     maps = int(encoder.get("num_hidden_layers") or 0) * int(encoder.get("num_attention_heads") or 0)
-    return maps * config.batch_tokens * longest * 10  # scores and shares as fp32, shares as bf16
+    return maps * config.batch_tokens * longest * 10  # scores and weights as fp32, weights as bf16
 
 
 def computes_in_bf16(config: TrainConfig, device: torch.device) -> bool:
-    """Whether matrix products run in bf16: as configured, or where the device has them in hardware."""
+    """Whether matrix products run in bf16: as configured, or with "auto" if the device supports it in hardware."""
     if config.precision != "auto":
         return config.precision == "bf16"
     if device.type == "cuda":
@@ -345,7 +346,7 @@ def computes_in_bf16(config: TrainConfig, device: torch.device) -> bool:
 
 
 def refuse_another_run(stored: Mapping[str, Any], config: TrainConfig, file: Path) -> None:
-    """Raise `InputError` if a checkpoint was written under another configuration; budgets may grow."""
+    """Raise `InputError` if a checkpoint was written under another configuration. Budgets may differ."""
     free = {"steps", "minutes", "patience", "eval_every", "threads", "device", "out"}
     now = config.model_dump(mode="json")
     if changed := [name for name in now if name not in free and now[name] != stored.get(name)]:
@@ -355,7 +356,7 @@ def refuse_another_run(stored: Mapping[str, Any], config: TrainConfig, file: Pat
 
 
 def keep_metrics_until(file: Path, step: int) -> None:
-    """Drop what was logged after the checkpoint that a run goes on from, and a line that a kill left torn."""
+    """Drop metrics logged after the checkpoint at ``step``, and incomplete lines of an interrupted run."""
     lines = file.read_text("utf-8", errors="replace").split("\n") if file.is_file() else []
     kept = [line for line in lines if (logged := _step_of(line)) is not None and logged <= step]
     partial = file.with_suffix(".partial")
@@ -364,7 +365,7 @@ def keep_metrics_until(file: Path, step: int) -> None:
 
 
 def _step_of(line: str) -> int | None:
-    """The step that a line of the metrics is of; None for what is no whole line."""
+    """Step of a line of metrics, None for an incomplete line."""
     try:
         step: int = json.loads(line)["step"]
     except ValueError:

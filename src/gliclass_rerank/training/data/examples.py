@@ -1,7 +1,7 @@
-"""Records to training examples: requests for the model, and what its logits should become.
+"""Convert records to training examples: requests for the model, and targets of its logits.
 
-One example holds one or several requests. Their logits, all labels of all requests in order, have targets in
-[0, 1] for a binary loss, and may compete with each other in lists for a listwise loss.
+One example holds one or more requests. Their logits, all labels of all requests in order, have targets in [0, 1] for
+a binary loss. They may also be grouped into lists for a listwise loss.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class TrainingExample:
 
     Attributes:
         requests: at least one.
-        targets: probability that each label holds, float32, shape (all labels of all requests,); NaN is unknown.
-        list_indices: logits that compete with each other, as indices into ``targets``, shape (lists, size); or None.
-        list_targets: target of each list's softmax, float32, same shape, each row sums to 1; or None.
+        targets: target probability of each label, float32, shape (all labels of all requests,), NaN if unknown.
+        list_indices: the logits of each list, as indices into ``targets``, shape (lists, size), or None.
+        list_targets: target of each list's softmax, float32, same shape, each row sums to 1, or None.
     """
 
     requests: tuple[ScoreRequest, ...]
@@ -37,19 +37,19 @@ class TrainingExample:
 
     @property
     def weight(self) -> int:
-        """How much it counts in a step: every query, text and claim alike."""
+        """Weight in the loss of a step: the number of lists, or 1 without lists."""
         return 1 if self.list_indices is None else len(self.list_indices)
 
 
 @dataclass(frozen=True, slots=True)
 class ExampleBuilder:
-    """Makes examples of records; everything random comes from the generator given with each.
+    """Builder of training examples. All randomness comes from the generator passed with each record.
 
     Attributes:
-        direction: which of query and passage is the text.
-        list_size: passages of a ranking example, one positive among them.
-        max_labels: labels of a text at most; the true ones are kept, others drawn.
-        distillation_weight: share of a teacher's softmax in the target of a list, in [0, 1], where a record has scores.
+        direction: whether the passage or the query is the text.
+        list_size: passages of a ranking example, including one positive.
+        max_labels: maximum labels of a text. True labels come first, the others are sampled.
+        distillation_weight: weight of a teacher's softmax in a list's target, in [0, 1], if the record has scores.
     """
 
     direction: Direction = "passage-as-text"
@@ -58,7 +58,7 @@ class ExampleBuilder:
     distillation_weight: float = 0.5
 
     def __call__(self, record: Record, rng: random.Random) -> TrainingExample:
-        """Make the example of one record."""
+        """Build the example of one record."""
         if isinstance(record, RankingRecord):
             return self._ranking(record, rng)
         if isinstance(record, PoolRecord):
@@ -83,17 +83,17 @@ class ExampleBuilder:
         return TrainingExample(requests, gold, np.arange(len(gold))[None], self._list_targets(gold, scores)[None])
 
     def _pool(self, record: PoolRecord, rng: random.Random) -> TrainingExample:
-        """All queries, in random order, over all passages; a query's passages are a list."""
+        """All queries, in random order, over all passages. Each query's passages form a list."""
         order = rng.sample(range(len(record.queries)), len(record.queries))
         unknown = [np.nan] * len(record.passages)
         judged = np.array([record.relevance[q] or unknown for q in order], np.float32)
         lists = np.arange(judged.size).reshape(judged.shape)
-        if self.direction == "passage-as-text":  # then each request has one passage, and the queries as its labels
+        if self.direction == "passage-as-text":  # each request then has one passage as text and the queries as labels
             lists = lists.reshape(judged.shape[::-1]).T
         targets = np.empty(judged.size, np.float32)
         targets[lists] = judged
         requests = ranking_requests([record.queries[q] for q in order], list(record.passages), self.direction)
-        # A query without a teacher and without an answer among the passages has no list.
+        # A query without teacher scores and without a relevant passage has no list.
         known = [i for i, q in enumerate(order) if record.scores or any(record.relevance[q] or ())]
         if len(record.passages) < 2 or not known:
             return TrainingExample(requests, targets)
@@ -114,7 +114,7 @@ class ExampleBuilder:
         )
         targets = np.array([record.weights[i] for i in picked], np.float32)
         scores = [record.scores[i] for i in picked] if record.scores else None
-        # One true label among others competes with them; of several, or none, only a teacher knows the shares.
+        # A single true label among others defines a list target. With several or none, only a teacher does.
         if len(picked) < 2 or (scores is None and np.count_nonzero(targets) != 1):
             return TrainingExample((request,), targets)
         return TrainingExample(
@@ -131,18 +131,18 @@ class ExampleBuilder:
 
 
 def ranking_requests(queries: list[str], passages: list[str], direction: Direction) -> tuple[ScoreRequest, ...]:
-    """One request for each passage, the queries as its labels; or, where passages are the labels, for each query."""
+    """Build one request per passage with the queries as labels, or per query if passages are the labels."""
     texts, labels = (queries, passages) if direction == "passage-as-label" else (passages, queries)
     return tuple(ScoreRequest(text, tuple(labels), long_text="truncate") for text in texts)
 
 
 def fact_request(record: FactRecord) -> ScoreRequest:
-    """The evidence as text; the claim, and the claim denied, as labels."""
+    """Build a request with the evidence as text and the claim and its negation as labels."""
     return ScoreRequest(record.premise, claim_labels(record.hypothesis), long_text="truncate")
 
 
 def softmax(logits: FloatArray) -> FloatArray:
-    """Shares of float32 ``logits``, same shape, sum 1."""
+    """Softmax of float32 ``logits``, same shape, sum 1."""
     raised = np.exp(logits - logits.max())
     shares: FloatArray = raised / raised.sum()
     return shares

@@ -1,4 +1,4 @@
-"""Hard negatives: passages that look like answers to a query and are none of its own, by words or by vectors."""
+"""Mine hard negatives: passages similar to a query, by BM25 or by embeddings, that do not answer it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gliclass_rerank.errors import InputError, OptionError
 from gliclass_rerank.training.data.records import RankingRecord
 
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
-"""Texts to vectors, float32, shape (texts, D); their products are similarities."""
+"""Function from texts to vectors, float32, shape (texts, D). Dot products are similarities."""
 
 
 def mine(
@@ -26,24 +26,25 @@ def mine(
     margin: float = 0.0,
     seed: int = 0,
 ) -> list[RankingRecord]:
-    """Give each record negatives from among all passages: half of them the nearest, half drawn from near ones.
+    """Add negatives from all passages to each record: half the nearest, half sampled from near ones.
 
-    The very nearest passages are often answers that nobody marked, hence the draw, and ``margin``. An answer that any
-    record gives to a query is no negative of it. Texts that differ only in case and white space are one.
+    The nearest passages are often unmarked answers, hence the sampling and ``margin``. A passage that any record marks
+    as an answer to a query is never its negative. Texts that differ only in case and white space count as one.
 
     Args:
-        records: queries and their answers; negatives that they have are kept unless a record of the same query has
-            them as answers, a teacher's scores are dropped.
-        passages: further passages to draw from, beside those of the records.
-        embed: how texts become vectors (a sentence encoder's ``encode``, say); BM25 over words without it.
-        negatives: how many a record gets, its own included.
-        nearest: how far down the draw goes.
-        margin: share of the best answer's similarity, in [0, 1), that a passage must stay below by to count as
-            a negative; 0 lets any passage count.
-        seed: of the draw.
+        records: queries and their answers. Their negatives are kept unless a record of the same query marks them as
+            answers. A teacher's scores are dropped.
+        passages: additional passages to draw from.
+        embed: turns texts into vectors (a sentence encoder's ``encode``, for instance). Without it BM25 is used.
+        negatives: negatives per record, existing ones included.
+        nearest: rank down to which negatives are drawn.
+        margin: a negative's similarity must be below (1 - margin) times that of the best answer, in [0, 1). 0 applies
+            no limit.
+        seed: of the sampling.
 
     Raises:
-        InputError: no records. OptionError: numbers that cannot be.
+        InputError: no records.
+        OptionError: a number out of range.
     """
     if not records:
         raise InputError("expected at least one record to mine for, got none")
@@ -74,7 +75,7 @@ def mine(
 
 
 class _Pool:
-    """Passages to draw from; those that differ only in case and white space are one, worded as the first of them."""
+    """Passages to draw from. Of those that differ only in case and white space, the first is kept."""
 
     def __init__(self, passages: Iterable[str]) -> None:
         first: dict[str, str] = {}
@@ -84,7 +85,7 @@ class _Pool:
         self._places = {key: i for i, key in enumerate(first)}
 
     def places(self, passages: Iterable[str]) -> set[int]:
-        """Where in ``texts`` these passages are."""
+        """Indices of these passages in ``texts``."""
         return {self._places[_normalised(passage)] for passage in passages}
 
 

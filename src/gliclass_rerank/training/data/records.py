@@ -1,14 +1,14 @@
-"""Training and evaluation records: four formats of JSON lines, read and checked before anything is trained.
+"""Training and evaluation records: four formats of JSON lines, validated when they are read.
 
     {"text", "all_labels", "true_labels", "prompt"?, "examples"?, "scores"?}   upstream gliclass's own format
     {"query", "positive", "negatives"?, "scores"?}                             ranking
     {"queries", "passages", "relevance", "scores"?}                            several queries over the same passages
     {"premise", "hypothesis", "label"}                                         fact-check
 
-``true_labels`` is a list, or a mapping from label to weight in [0, 1]. ``scores`` are a teacher's logits, one for
-each label, or for the positive passages and then the negative ones. ``relevance`` has a row for each query: a weight
-in [0, 1] for each passage, or null where nobody judged; ``scores`` have the same rows. Files may be compressed
-(.gz), and a file of upstream's, one JSON array, is read as well.
+``true_labels`` is a list, or a mapping from label to weight in [0, 1]. ``scores`` are a teacher's logits, one per
+label, or for the positive passages and then the negative ones. ``relevance`` has one row per query: a weight in [0, 1]
+for each passage, or null for a query without judgments. ``scores`` then have the same rows. Files may be compressed
+(.gz). Upstream's files, one JSON array each, are read as well.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ VERDICTS: Mapping[str, Verdict] = {
 
 @dataclass(frozen=True, slots=True)
 class LabelRecord:
-    """A text, the labels it is judged against, and how true each is.
+    """A text, the labels it is judged against, and each label's target in [0, 1].
 
-    ``weights``: in [0, 1], one for each label. ``scores``: a teacher's logits, as many, or empty.
+    ``weights``: the targets, one per label. ``scores``: a teacher's logits, one per label, or empty.
     """
 
     text: str
@@ -67,10 +67,10 @@ class RankingRecord:
 
 @dataclass(frozen=True, slots=True)
 class PoolRecord:
-    """Several queries over the same passages, read together: as many lists for a single reading of each passage.
+    """Several queries over the same passages. Each passage is read once for all queries.
 
-    ``relevance``: in [0, 1], a row for each query and in it a number for each passage; None for a query that nobody
-    judged. ``scores``: a teacher's logits, rows of the same shape, or empty.
+    ``relevance``: in [0, 1], one row per query with one number per passage, None for a query without judgments.
+    ``scores``: a teacher's logits, rows of the same shape, or empty.
     """
 
     queries: tuple[str, ...]
@@ -81,7 +81,7 @@ class PoolRecord:
 
 @dataclass(frozen=True, slots=True)
 class FactRecord:
-    """A claim and the evidence it is judged by."""
+    """A claim (hypothesis), its evidence (premise), and the gold verdict."""
 
     premise: str
     hypothesis: str
@@ -92,10 +92,10 @@ Record = LabelRecord | RankingRecord | PoolRecord | FactRecord
 
 
 def read_records(file: Path) -> list[Record]:
-    """Read and check all records of a file; kinds may be mixed.
+    """Read and validate all records of a file. Kinds may be mixed.
 
     Raises:
-        InputError: the file cannot be read or is empty, or a record is malformed; file and line are named.
+        InputError: the file cannot be read or is empty, or a record is malformed. File and line are named.
     """
     records = [parse_record(value, where) for value, where in _values(file)]
     if not records:
@@ -104,7 +104,7 @@ def read_records(file: Path) -> list[Record]:
 
 
 def parse_record(value: object, where: str) -> Record:
-    """Check one record; ``where`` says in the error where it stands."""
+    """Validate one record. ``where`` is its location in error messages."""
     try:
         if not isinstance(value, dict):
             raise InputError(f"expected a JSON object, got {type(value).__name__}")
@@ -124,7 +124,7 @@ def parse_record(value: object, where: str) -> Record:
 
 
 def as_dict(record: RankingRecord) -> dict[str, Any]:
-    """A ranking record as one line of a file has it."""
+    """Return a ranking record as the JSON object of a line."""
     value: dict[str, Any] = {
         "query": record.query,
         "positive": record.positives[0] if len(record.positives) == 1 else list(record.positives),
