@@ -61,7 +61,7 @@ BENCHMARKS = (
     Benchmark("speed.labels", (), ("--quick", "--rounds", "1")),
     Benchmark("speed.scale", ("--rounds", "2"), ("--quick",)),
     Benchmark("gpu.gpu", (), ("--quick",)),  # without a GPU always a toy run that writes nothing
-    Benchmark("speed.int8", (), ("--passages", "1")),
+    Benchmark("quality.int8", (), ("--passages", "1")),
     Benchmark("quality.first_stage_weight", (), ("--candidates", "1")),
     Benchmark(
         "quality.retrieval", ("--queries", "10"), ("--queries", "2", "--no-dense"), reads_data=True, encodes=True

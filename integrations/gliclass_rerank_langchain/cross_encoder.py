@@ -6,7 +6,7 @@ from langchain_core.cross_encoders import BaseCrossEncoder
 from pydantic import ConfigDict
 
 from gliclass_rerank import Reranker
-from gliclass_rerank.types import check_text
+from gliclass_rerank.validation import check_text
 from gliclass_rerank_langchain.model import ModelOptions
 
 

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, ConfigDict, Field
 
 from gliclass_rerank import FactChecker, FactReport, InputError
 from gliclass_rerank.tasks.fact_check.claims import Verdict
-from gliclass_rerank.types import is_blank
+from gliclass_rerank.validation import is_blank
 from gliclass_rerank_langchain.model import ModelOptions, each
 
 State = dict[str, Any]

@@ -12,7 +12,7 @@ from llama_index.core.prompts.mixin import PromptDictType
 
 from gliclass_rerank import ClaimVerdict, FactChecker, FactReport, InputError, Scorer
 from gliclass_rerank.scorers.lazy import LazyScorer
-from gliclass_rerank.types import is_blank
+from gliclass_rerank.validation import is_blank
 from gliclass_rerank_llama_index.evidence import check_by, has_text
 
 EXCERPT = 120  # characters of a context in the feedback

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gliclass_rerank import FactChecker, FactReport
-from gliclass_rerank.types import is_blank
+from gliclass_rerank.validation import is_blank
 
 
 def has_text(texts: Sequence[str]) -> bool:

@@ -9,7 +9,7 @@ from llama_index.core.schema import NodeWithScore
 
 from gliclass_rerank import FactChecker, FactReport, InputError
 from gliclass_rerank.tasks.fact_check.claims import Verdict
-from gliclass_rerank.types import check_text
+from gliclass_rerank.validation import check_text
 from gliclass_rerank_llama_index.postprocessor import ScoringPostprocessor
 
 

@@ -17,7 +17,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from gliclass_rerank import InputError, Scorer
 from gliclass_rerank.scorers.lazy import LazyScorer
-from gliclass_rerank.types import is_blank
+from gliclass_rerank.validation import is_blank
 
 dispatcher = get_dispatcher(__name__)
 

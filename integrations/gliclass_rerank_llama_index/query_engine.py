@@ -23,7 +23,7 @@ from gliclass_rerank import FactChecker, FactReport, InputError, Scorer
 from gliclass_rerank.scorers.lazy import LazyScorer
 from gliclass_rerank.tasks.fact_check.checker import SUPPORTED, check_verdicts
 from gliclass_rerank.tasks.fact_check.claims import Verdict
-from gliclass_rerank.types import check_choice, check_text, is_blank
+from gliclass_rerank.validation import check_choice, check_text, is_blank
 from gliclass_rerank_llama_index.evidence import check_by, has_text
 
 Mode = Literal["annotate", "filter"]

@@ -27,7 +27,7 @@ class GLiClassRerank(ScoringPostprocessor):
     )
     use_first_stage_scores: bool = Field(
         default=False,
-        description="Let the scores that the nodes came with count as well, if all have one: they are the `prior` of "
+        description="Fuse the scores that the nodes came with, if all have one: they are the `first_stage_scores` of "
         "`Reranker.rank`, with the model's own weight.",
     )
 

@@ -12,7 +12,7 @@ from llama_index.core.tools.types import ToolMetadata
 
 from gliclass_rerank import InputError, OptionError, Route, RouteDecision, Router, Scorer
 from gliclass_rerank.scorers.lazy import LazyScorer
-from gliclass_rerank.types import check_number
+from gliclass_rerank.validation import check_number
 
 
 class GLiClassSelector(BaseSelector):

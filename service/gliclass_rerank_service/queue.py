@@ -29,7 +29,8 @@ from gliclass_rerank.copies import Shared
 from gliclass_rerank.forks import PerProcess
 from gliclass_rerank.models.encoding import EncodedRequest
 from gliclass_rerank.scoring import labels_share_pass
-from gliclass_rerank.types import FloatArray, check_number
+from gliclass_rerank.types import FloatArray
+from gliclass_rerank.validation import check_number
 
 TURNS_PER_BATCH = 4  # callers that meet in a batch, at least, if so many wait; an ordinary request fits in one turn
 MEMORY = 0.9  # weight of the past, a batch, in the mean throughput

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from gliclass_rerank.errors import InputError, OptionError
-from gliclass_rerank.types import check_text
+from gliclass_rerank.validation import check_text
 
 STDIN = "-"
 JSON_LINES = frozenset({".jsonl", ".ndjson"})

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import re
-import sys
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
@@ -13,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from gliclass_rerank.errors import InputError, InvalidTextError, OptionError
+from gliclass_rerank.errors import InputError
+from gliclass_rerank.validation import check_choice, check_text, check_texts
 
 if TYPE_CHECKING:
     from gliclass_rerank.calibration.calibrators import Calibrator
@@ -25,11 +22,6 @@ Span = tuple[int, int]
 
 FloatArray = NDArray[np.float32]
 
-WORD_CHARACTER = re.compile(r"\w")
-BLANK_CATEGORIES = frozenset({"Cc", "Cf", "Co", "Mn", "Zl", "Zp", "Zs"})
-# The replacement character, and a vowel sign that was a combining mark until Unicode 14.
-BLANK_SIGNS = frozenset("\ufffd\u1734")
-
 
 @dataclass(frozen=True, slots=True)
 class Example:
@@ -40,7 +32,7 @@ class Example:
 
     def __post_init__(self) -> None:
         check_text(self.text, "example text")
-        object.__setattr__(self, "labels", _checked_labels(self.labels, "example label", at_least_one=False))
+        object.__setattr__(self, "labels", check_texts(self.labels, "example label"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +62,7 @@ class ScoreRequest:
         check_text(self.text, "text")
         check_text(self.prompt, "prompt", may_be_empty=True)
         check_choice(self.long_text, get_args(LongText), "long_text")
-        object.__setattr__(self, "labels", _checked_labels(self.labels, "label", at_least_one=True))
+        object.__setattr__(self, "labels", check_texts(self.labels, "label", at_least_one=True))
         object.__setattr__(self, "examples", tuple(_as_example(example) for example in self.examples))
 
     @classmethod
@@ -239,68 +231,6 @@ class Ranked:
     window: Span | None = None
     criteria: Mapping[str, float] = field(default_factory=dict)
     readable: bool = True
-
-
-def is_blank(text: str) -> bool:
-    """Whether nothing of a text can be read: it has no letter, digit, punctuation or symbol.
-
-    White space, control and format characters (U+200B, U+FEFF, U+00AD), private ones, combining marks without a letter
-    and replacement characters (U+FFFD) are blank: what a BERT tokenizer leaves out.
-    """
-    # A letter or digit decides nearly every text at its start.
-    return not WORD_CHARACTER.search(text) and all(
-        unicodedata.category(character) in BLANK_CATEGORIES or character in BLANK_SIGNS for character in text
-    )
-
-
-def check_text(value: object, what: str, *, may_be_empty: bool = False) -> str:
-    """Return ``value`` if every tokenizer can read it; ``what`` names it in the error.
-
-    Raises:
-        InvalidTextError: not a string, empty or blank (see `is_blank`), or with a NUL or a lone surrogate in it.
-    """
-    if not isinstance(value, str):
-        raise InvalidTextError(f"{what}: expected a string, got {type(value).__name__}")
-    if not may_be_empty and not WORD_CHARACTER.search(value) and is_blank(value):
-        raise InvalidTextError(
-            f"{what}: expected some text, got {value[:20]!r}; it needs a letter, a digit or another visible character"
-        )
-    if (position := value.find("\0")) >= 0:
-        raise InvalidTextError(f"{what}: NUL character at position {position}; remove it (is this binary data?)")
-    if not value.isascii():
-        try:
-            value.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise InvalidTextError(
-                f"{what}: lone surrogate {value[error.start]!r} at position {error.start}; "
-                "decode the source with errors='replace'"
-            ) from None
-    return value
-
-
-def check_choice(value: object, choices: Sequence[str], what: str) -> None:
-    """Raise `OptionError` unless ``value`` is one of ``choices``."""
-    if value not in choices:
-        raise OptionError(f"{what}: expected one of {', '.join(map(repr, choices))}, got {value!r}")
-
-
-def check_number(value: object, what: str, *, low: float = -math.inf, high: float = math.inf) -> float:
-    """Return ``value`` as a float if it is a finite number in [low, high], else raise `OptionError`."""
-    is_number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    # isfinite makes a float of it, which an integer may be too large for.
-    is_number = is_number and (not isinstance(value, int) or abs(value) <= sys.float_info.max)
-    if not is_number or not math.isfinite(value) or not low <= value <= high:  # type: ignore[arg-type, operator]
-        bounds = "" if low == -math.inf else f" >= {low:g}" if high == math.inf else f" in [{low:g}, {high:g}]"
-        raise OptionError(f"{what}: expected a finite number{bounds}, got {value!r:.60}")
-    return float(value)  # type: ignore[arg-type]
-
-
-def _checked_labels(labels: object, what: str, *, at_least_one: bool) -> tuple[str, ...]:
-    if isinstance(labels, str) or not isinstance(labels, Sequence):
-        raise InputError(f"{what}s: expected a sequence of strings, got {type(labels).__name__}")
-    if at_least_one and not labels:
-        raise InputError(f"{what}s: expected at least one, got none")
-    return tuple(check_text(label, f"{what} {i}") for i, label in enumerate(labels))
 
 
 def _as_example(example: object) -> Example:

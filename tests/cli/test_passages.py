@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from gliclass_rerank import InputError, InvalidTextError
 from gliclass_rerank.passage_files import SourcedPassage, read_content, read_lines, read_sources
 from gliclass_rerank.playground.reading import read_passages
-from gliclass_rerank.types import is_blank
+from gliclass_rerank.validation import is_blank
 
 NOTHING = io.BytesIO()
 

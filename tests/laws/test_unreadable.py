@@ -33,7 +33,8 @@ from gliclass_rerank import (
     load_scorer,
 )
 from gliclass_rerank.models.tokenizer import MARKERS, TextTokenizer
-from gliclass_rerank.types import FloatArray, is_blank
+from gliclass_rerank.types import FloatArray
+from gliclass_rerank.validation import is_blank
 
 CHARACTERS = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
 PLAIN, LIGATURES = "The first office is in Berlin.", "The ﬁrst oﬃce is in Berlin."

@@ -22,7 +22,8 @@ from gliclass_rerank.models.checkpoint import read_checkpoint
 from gliclass_rerank.models.encoding import EncodedRequest, InputEncoder, window_bounds
 from gliclass_rerank.models.tokenizer import TextTokenizer
 from gliclass_rerank.scoring import labels_share_pass
-from gliclass_rerank.types import LongText, is_blank
+from gliclass_rerank.types import LongText
+from gliclass_rerank.validation import is_blank
 
 # One layout for each way in which texts are tokenised and framed.
 LAYOUTS = (

@@ -49,7 +49,8 @@ from gliclass_rerank import (
 from gliclass_rerank.cli.main import main
 from gliclass_rerank.models.encoding import chunk_sizes
 from gliclass_rerank.scorers.remote.service import HttpScorer
-from gliclass_rerank.types import FloatArray, is_blank
+from gliclass_rerank.types import FloatArray
+from gliclass_rerank.validation import is_blank
 
 REQUEST = ScoreRequest("salt comes from the sea", ("sea salt", "bread"))
 

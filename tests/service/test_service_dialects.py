@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 
 from gliclass_rerank import InputError, Reranker, Scorer, load_scorer
 from gliclass_rerank.tasks.fact_check.sentences import split_sentences
-from gliclass_rerank.types import is_blank
+from gliclass_rerank.validation import is_blank
 
 QUERY = "red apple"
 DOCUMENTS = ["a green pear", "a red apple", "the red door"]

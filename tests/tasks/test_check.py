@@ -32,7 +32,8 @@ from gliclass_rerank.tasks.fact_check.removal import remove_sentences
 from gliclass_rerank.tasks.fact_check.sentences import split, split_sentences
 from gliclass_rerank.training.data.examples import fact_request
 from gliclass_rerank.training.data.records import FactRecord
-from gliclass_rerank.types import FloatArray, is_blank
+from gliclass_rerank.types import FloatArray
+from gliclass_rerank.validation import is_blank
 
 ANSWER = "Berlin has many lakes. Paris has many lakes. Rome sank in 1900."
 EVIDENCE = [

@@ -13,9 +13,8 @@ from pydantic import BaseModel, Field
 
 from gliclass_rerank import Reranker
 from gliclass_rerank.scoring import Plan
-from gliclass_rerank.tasks.fact_check.sentences import split_sentences
 from gliclass_rerank.tasks.rerank import RankOptions
-from gliclass_rerank.types import is_blank
+from gliclass_rerank.tasks.spans import score_spans, sentence_spans
 from gliclass_rerank_service.admission import estimate_tokens_for
 from gliclass_rerank_service.dialects.common import Count, Reply, Share
 
@@ -52,13 +51,11 @@ def find_spans(
     Raises:
         TooLargeError: ``check_tokens`` raises it of the estimated tokens of all sentences.
     """
-    sentences = [[one for one in split_sentences(text) if not is_blank(text[one.start : one.end])] for text in texts]
-    pieces = [[text[one.start : one.end] for one in own] for text, own in zip(texts, sentences, strict=True)]
-    check_tokens(estimate_tokens_for([piece for own in pieces for piece in own], [query]))
+    spans = [sentence_spans(text) for text in texts]
+    check_tokens(estimate_tokens_for(texts, [query]) + estimate_tokens_for([query] * sum(map(len, spans))))
     threshold = DEFAULT_THRESHOLD if options.threshold is None else options.threshold
-    rankings = yield from reranker.plan([(query, own) for own in pieces], RankOptions(threshold=threshold))
+    scored = yield from score_spans(reranker, query, texts, spans, RankOptions(threshold=threshold))
     return [
-        [RelevantSpan(start=own[one.index].start, end=own[one.index].end, score=one.score) for one in ranked]
-        [: options.max_spans]
-        for own, ranked in zip(sentences, rankings, strict=True)
-    ]  # fmt: skip
+        [RelevantSpan(start=one.start, end=one.end, score=one.score) for one in own[: options.max_spans]]
+        for own in scored
+    ]

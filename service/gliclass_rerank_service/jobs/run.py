@@ -13,7 +13,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from gliclass_rerank import Classifier, GLiClassRerankError, InputError, ModelInfo, Ranked, Reranker, Scorer
-from gliclass_rerank.types import LongText, check_text
+from gliclass_rerank.types import LongText
+from gliclass_rerank.validation import check_text
 
 JobKind = Literal["predict", "rerank"]
 

@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gliclass_rerank.errors import CheckpointError, InputError, MissingExtraError, OptionError
-from gliclass_rerank.types import FloatArray, check_choice, check_number
+from gliclass_rerank.validation import check_choice, check_number
 
 Kind = Literal["temperature", "platt", "isotonic"]
+FloatArray = NDArray[np.float32]
 CALIBRATION_FILE = "calibration.json"
 TASKS = ("relevance", "support", "refutation", "labels")
 """Tasks that this package reads a calibrator for; a file may hold others."""

@@ -28,10 +28,10 @@ from gliclass_rerank.calibration.calibrators import CALIBRATION_FILE
 from gliclass_rerank.errors import InputError, OptionError, UnsupportedModelError
 from gliclass_rerank.export.graph import Graph
 from gliclass_rerank.export.quantize_graph import Activation, quantize_graph
-from gliclass_rerank.export.quantize_weights import FACTORS, INT8, SCALE, Tensors
 from gliclass_rerank.export.unsigned_weights import with_unsigned_weights
 from gliclass_rerank.models.checkpoint import OPTIONS_FILE, Checkpoint, read_checkpoint, refuse_used_folder
 from gliclass_rerank.models.encoding import InputEncoder
+from gliclass_rerank.models.int8_weights import FACTORS, INT8, SCALE, Tensors
 from gliclass_rerank.models.tokenizer import TextTokenizer
 from gliclass_rerank.scorers.padded.arrays import uni_encoder_inputs
 from gliclass_rerank.scorers.padded.forward import UniEncoderForward

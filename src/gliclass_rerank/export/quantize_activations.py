@@ -6,7 +6,7 @@ coarsen other tokens.
 
 Label tokens and special tokens get a second int8 term for the rounding error of the first. They are few, but a label
 is pooled from only a handful of them, so that rounding errors do not average out as they do over a text.
-benchmarks/speed/int8.py measures the cost of int8.
+benchmarks/quality/int8.py measures the cost of int8.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from gliclass_rerank.export.graph import Graph
-from gliclass_rerank.export.quantize_weights import INT8, LEVELS, SCALE, Tensors
+from gliclass_rerank.models.int8_weights import INT8, LEVELS, SCALE, Tensors
 from gliclass_rerank.types import FloatArray
 
 MICROSOFT = "com.microsoft"

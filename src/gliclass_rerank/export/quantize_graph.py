@@ -12,15 +12,8 @@ from onnx import TensorProto, helper
 
 from gliclass_rerank.export.graph import Graph
 from gliclass_rerank.export.quantize_activations import MICROSOFT, ActivationQuantizer, index_rows
-from gliclass_rerank.export.quantize_weights import (
-    FACTORS,
-    INT8,
-    SCALE,
-    Tensors,
-    quantize_columns,
-    quantize_rows,
-    smoothing,
-)
+from gliclass_rerank.export.quantize_weights import quantize_columns, quantize_rows, smoothing
+from gliclass_rerank.models.int8_weights import FACTORS, INT8, SCALE, Tensors
 from gliclass_rerank.types import FloatArray
 
 MIN_TABLE = 1024  # rows; smaller embedding tables are not quantized
@@ -61,7 +54,7 @@ def quantize_graph(
         graph: changed in place.
         weights: the checkpoint's matrices by name, float32, linear layers as (outputs, inputs). Products with other
             matrices (the head's, for instance) stay as they are.
-        kept: matrices already stored as int8 (see `gliclass_rerank.export.quantize_weights`), reused unchanged. Empty
+        kept: matrices already stored as int8 (see `gliclass_rerank.models.int8_weights`), reused unchanged. Empty
             for float checkpoints.
         seen: calibration statistics of each product's input, unused if ``kept`` is given.
         prompt_first: whether labels precede the text in a sequence.

@@ -1,26 +1,14 @@
-"""Storage format of int8 weights in safetensors, shared by ONNX and torch.
-
-A matrix W of shape (inputs, outputs) is stored as three tensors: W = (factors * INT8) * SCALE. SCALE, shape
-(outputs,), comes from rounding each column to 8 bits. FACTORS, shape (inputs,), move the range of inputs with outliers
-into the weights before rounding (SmoothQuant, Xiao et al. 2023, arXiv:2211.10438). An embedding table of
-shape (rows, size) has INT8 and a SCALE of shape (rows, 1).
-"""
+"""Rounding of weights to int8: columns of matrices, rows of tables, and the smoothing of inputs."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gliclass_rerank.models.int8_weights import LEVELS
 from gliclass_rerank.types import FloatArray
 
-INT8, SCALE, FACTORS = ".int8", ".scale", ".factors"
-LEVELS = 127
 DAMPING = 0.01
-
-Tensors = dict[str, NDArray[Any]]
-"""The parts of one weight, keyed by INT8, SCALE and FACTORS."""
 
 
 def quantize_columns(weight: FloatArray, gram: NDArray[np.float64]) -> tuple[NDArray[np.int8], FloatArray]:

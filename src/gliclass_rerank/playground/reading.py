@@ -9,7 +9,7 @@ from gliclass_rerank.errors import InputError
 from gliclass_rerank.passage_files import SourcedPassage, read_content
 from gliclass_rerank.tasks.nested_labels import DEEPEST, Labels
 from gliclass_rerank.tasks.routing.router import Route
-from gliclass_rerank.types import is_blank
+from gliclass_rerank.validation import is_blank
 
 BLANK_LINE = re.compile(r"\n[^\S\n]*\n")
 TAB_WIDTH = 4

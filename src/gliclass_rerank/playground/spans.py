@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gliclass_rerank.tasks.fact_check.sentences import split_sentences
-from gliclass_rerank.tasks.rerank import Reranker
+from gliclass_rerank.scoring import run
+from gliclass_rerank.tasks.rerank import RankOptions, Reranker
+from gliclass_rerank.tasks.spans import score_spans, sentence_spans
 from gliclass_rerank.types import Ranked, Span
 
 SHOWN_CHARACTERS = 700
@@ -21,10 +22,13 @@ def best_spans(reranker: Reranker, query: str, passages: Sequence[str], ranking:
     Returns:
         Spans in code points, one per `Ranked`, in the order of the ranking.
     """
-    choices = [_sentences(passages[hit.index], hit.window) for hit in ranking]
-    texts = [[passages[hit.index][slice(*span)] for span in spans] for hit, spans in zip(ranking, choices, strict=True)]
-    best = reranker.rank_many([(query, sentences) for sentences in texts], top_n=1)
-    return [spans[found[0].index] for spans, found in zip(choices, best, strict=True)]
+    texts = [passages[hit.index] for hit in ranking]
+    choices = [
+        sentence_spans(text, hit.window) or [hit.window or (0, len(text))]
+        for text, hit in zip(texts, ranking, strict=True)
+    ]
+    best = run(score_spans(reranker, query, texts, choices, RankOptions(top_n=1)), reranker.scorer)
+    return [(found[0].start, found[0].end) for found in best]
 
 
 def excerpt(text: str, span: Span) -> Span:
@@ -33,10 +37,3 @@ def excerpt(text: str, span: Span) -> Span:
         return 0, len(text)
     start = max(0, min(span[0] - LEAD_CHARACTERS, len(text) - SHOWN_CHARACTERS))
     return start, min(len(text), start + SHOWN_CHARACTERS)
-
-
-def _sentences(text: str, window: Span | None) -> list[Span]:
-    """Spans of the sentences within a window or in the whole text, or the window itself if it contains none."""
-    start, end = window or (0, len(text))
-    spans = [(one.start, one.end) for one in split_sentences(text) if start <= one.start and one.end <= end]
-    return spans or [(start, end)]

@@ -18,7 +18,8 @@ from gliclass_rerank.models.adapter import base_name, is_adapter, with_adapter
 from gliclass_rerank.models.checkpoint import Checkpoint, fingerprint, read_checkpoint
 from gliclass_rerank.models.upstream import refuse_breaks
 from gliclass_rerank.scorers.base import LocalScorer
-from gliclass_rerank.types import ModelInfo, Scorer, check_choice
+from gliclass_rerank.types import ModelInfo, Scorer
+from gliclass_rerank.validation import check_choice
 
 if TYPE_CHECKING:
     import torch

@@ -20,10 +20,10 @@ from transformers import CONFIG_MAPPING
 from transformers.utils import logging as transformers_logging
 
 from gliclass_rerank.errors import CheckpointError, LabelTooLongError, ModelError, NonFiniteError
-from gliclass_rerank.export.quantize_weights import FACTORS, INT8, SCALE
 from gliclass_rerank.forks import PerProcess
 from gliclass_rerank.models.checkpoint import Checkpoint
 from gliclass_rerank.models.encoding import EncodedSequence, InputEncoder
+from gliclass_rerank.models.int8_weights import FACTORS, INT8, SCALE
 from gliclass_rerank.models.tokenizer import TextTokenizer
 from gliclass_rerank.models.upstream import refuse_breaks
 from gliclass_rerank.scorers.base import LocalScorer, Waiting
@@ -334,7 +334,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def _multiplied_out(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Undo `gliclass_rerank.export.quantize_weights`: names ending in INT8 and their scales become one fp32 weight."""
+    """Undo `gliclass_rerank.models.int8_weights`: names ending in INT8 and their scales become one fp32 weight."""
     plain = {name: tensor for name, tensor in state.items() if not name.endswith((INT8, SCALE, FACTORS))}
     for name in [name for name in state if name.endswith(INT8)]:
         stem = name.removesuffix(INT8)

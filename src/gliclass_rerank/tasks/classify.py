@@ -15,19 +15,9 @@ from gliclass_rerank.errors import InputError, OptionError
 from gliclass_rerank.scorers.load import as_scorer
 from gliclass_rerank.scoring import Plan, run
 from gliclass_rerank.tasks.nested_labels import Labels, LabelSet, ScoreTree, check_count, is_list, label_sets
-from gliclass_rerank.types import (
-    Example,
-    FloatArray,
-    Logits,
-    LongText,
-    Scorer,
-    ScoreRequest,
-    Span,
-    check_choice,
-    check_number,
-    check_text,
-)
+from gliclass_rerank.types import Example, FloatArray, Logits, LongText, Scorer, ScoreRequest, Span
 from gliclass_rerank.unreadable import Places, Unreadable, naming, readable, refuse_unread
+from gliclass_rerank.validation import check_choice, check_number, check_text, check_texts
 
 Aggregate = Literal["max", "mean", "first"]
 Threshold: TypeAlias = "float | Mapping[str, float]"
@@ -252,7 +242,7 @@ class Classifier:
         Arguments and errors are those of `classify`.
         """
         wanted = options or ClassifyOptions()
-        texts = _texts(text_or_texts)
+        texts = check_texts(text_or_texts, "text", at_least_one=True, or_one=True)
         sets = label_sets(labels, len(texts), self._separator)
         wanted.check_labels(sets)
         prompts = _prompts(prompt, len(texts))
@@ -268,16 +258,6 @@ class Classifier:
             if wanted.unreadable == "error":
                 refuse_unread(requests, rows)
         return [_classification(own, logits, wanted, calibrator) for own, logits in zip(sets, rows, strict=True)]
-
-
-def _texts(text_or_texts: object) -> tuple[str, ...]:
-    if isinstance(text_or_texts, str):
-        return (check_text(text_or_texts, "text"),)
-    if not is_list(text_or_texts):
-        raise InputError(f"text: expected a string or a sequence of strings, got {type(text_or_texts).__name__}")
-    if not text_or_texts:
-        raise InputError("texts: expected at least one, got none")
-    return tuple(check_text(text, f"text {i}") for i, text in enumerate(text_or_texts))
 
 
 def _places(texts: Sequence[str], sets: Sequence[LabelSet]) -> Places:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeGuard
 
 from gliclass_rerank.errors import InputError
-from gliclass_rerank.types import check_text
+from gliclass_rerank.validation import check_text
 
 NestedLabels: TypeAlias = Mapping[str, Collection[str]]
 """Mappings of any depth, with a sequence of labels, or one label alone, at each end.

@@ -15,20 +15,9 @@ from gliclass_rerank.calibration.calibrators import Calibrator, calibrated, sigm
 from gliclass_rerank.errors import InputError, OptionError
 from gliclass_rerank.scorers.load import as_scorer
 from gliclass_rerank.scoring import Plan, run
-from gliclass_rerank.types import (
-    Direction,
-    FloatArray,
-    Logits,
-    LongText,
-    Ranked,
-    Scorer,
-    ScoreRequest,
-    Span,
-    check_choice,
-    check_number,
-    check_text,
-)
+from gliclass_rerank.types import Direction, FloatArray, Logits, LongText, Ranked, Scorer, ScoreRequest, Span
 from gliclass_rerank.unreadable import Places, Unreadable, naming, numbered, readable, refuse_unread
+from gliclass_rerank.validation import check_choice, check_number, check_text, check_texts
 
 Fuse = Literal["max", "mean", "min"]
 AnyDirection = Literal["auto"] | Direction
@@ -198,7 +187,7 @@ class Reranker:
             raise InputError(f"first_stage_scores: expected one for each of the {len(jobs)} queries, got {len(given)}")
         resolved = self._resolved(wanted)
         rankings = [
-            _Ranking(_queries(query), _passages(passages), _standardised(scores, len(passages)), resolved)
+            _Ranking(_queries(query), check_texts(passages, "passage"), _standardised(scores, len(passages)), resolved)
             for (query, passages), scores in zip(jobs, given, strict=True)
         ]
         requests = chain.from_iterable(zip(repeat(one), count(), one.requests()) for one in rankings)
@@ -243,12 +232,6 @@ def _queries(query: str | Sequence[str]) -> tuple[str, ...]:
         raise InputError("query: expected at least one, got none")
     names = ["query"] if len(queries) == 1 else [f"query {i}" for i in range(len(queries))]
     return tuple(map(check_text, queries, names))
-
-
-def _passages(passages: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(passages, str) or not isinstance(passages, Sequence):
-        raise InputError(f"passages: expected a sequence of strings, got {type(passages).__name__}")
-    return tuple([check_text(passage, f"passage {i}") for i, passage in enumerate(passages)])
 
 
 def _places(rankings: Sequence[_Ranking], options: _Options) -> Places:

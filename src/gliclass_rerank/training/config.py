@@ -128,7 +128,7 @@ class TrainConfig(_Strict):
         if self.lora and self.pooling:
             raise ValueError("'lora' trains an adapter, which has no configuration to keep a 'pooling' in")
         if self.bce_weight == self.listwise_weight == 0:
-            raise ValueError("'bce' and 'listwise' are both 0, nothing would be learned")
+            raise ValueError("'bce_weight' and 'listwise_weight' are both 0, nothing would be learned")
         return self
 
 

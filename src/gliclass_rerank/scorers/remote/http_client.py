@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from gliclass_rerank.errors import InputError, LabelTooLongError, MissingExtraError, OptionError, ServiceError
 from gliclass_rerank.forks import PerProcess
-from gliclass_rerank.types import check_number
+from gliclass_rerank.validation import check_number
 
 if TYPE_CHECKING:
     import httpx

@@ -25,7 +25,8 @@ from gliclass_rerank.scorers.remote.openai_protocol import (
     read_listed,
     read_models,
 )
-from gliclass_rerank.types import Example, Logits, ModelInfo, ScoreRequest, check_text
+from gliclass_rerank.types import Example, Logits, ModelInfo, ScoreRequest
+from gliclass_rerank.validation import check_text
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 IN_FLIGHT = 16  # questions under way at a time; servers batch what they get together

@@ -24,18 +24,9 @@ from gliclass_rerank.tasks.fact_check.claims import (
 )
 from gliclass_rerank.tasks.fact_check.removal import remove_sentences
 from gliclass_rerank.tasks.fact_check.sentences import Sentence, SplitText, split
-from gliclass_rerank.types import (
-    FloatArray,
-    Logits,
-    ModelInfo,
-    Scorer,
-    ScoreRequest,
-    Span,
-    check_choice,
-    check_number,
-    check_text,
-)
+from gliclass_rerank.types import FloatArray, Logits, ModelInfo, Scorer, ScoreRequest, Span
 from gliclass_rerank.unreadable import Places, Unreadable, naming, numbered, readable, refuse_unread
+from gliclass_rerank.validation import check_choice, check_number, check_text, check_texts
 
 SUPPORTED: tuple[Verdict, ...] = ("supported",)
 MIN_PART = 8  # characters; a model that reads no label as long is told of as it is
@@ -297,20 +288,13 @@ class _Job:
 def _job(pair: object, only_claims: bool) -> _Job:
     if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
         raise InputError(f"pairs: expected (answer, evidence) each, got {pair!r:.60}")
-    answer, evidence = check_text(pair[0], "answer"), _passages(pair[1])
+    answer, evidence = (
+        check_text(pair[0], "answer"),
+        check_texts(pair[1], "evidence", plural="evidence", at_least_one=True, or_one=True),
+    )
     parts = split(answer)
     texts = {one: text for one in parts.sentences if _is_claim(parts, one, text := parts.plain(one), only_claims)}
     return _Job(answer, tuple(texts), [[text] for text in texts.values()], evidence)
-
-
-def _passages(evidence: object) -> tuple[str, ...]:
-    if isinstance(evidence, str):
-        return (check_text(evidence, "evidence"),)
-    if isinstance(evidence, bytes | bytearray) or not isinstance(evidence, Sequence):
-        raise InputError(f"evidence: expected a string or a sequence of strings, got {type(evidence).__name__}")
-    if not evidence:
-        raise InputError("evidence: expected at least one passage, got none; without any, nothing can be checked")
-    return tuple(check_text(passage, f"evidence {i}") for i, passage in enumerate(evidence))
 
 
 def _places(jobs: Sequence[_Job]) -> Places:

@@ -10,7 +10,7 @@ from typing import Any
 from gliclass_rerank.calibration.calibrators import calibrator_from_dict
 from gliclass_rerank.errors import CheckpointError, InputError, OptionError
 from gliclass_rerank.tasks.routing.fit import Fitted
-from gliclass_rerank.types import check_number
+from gliclass_rerank.validation import check_number
 
 FILE_VERSION = 1
 FIELDS = ("version", "model", "routes", "examples", "threshold", "fallback", "fitted")

@@ -26,8 +26,9 @@ from gliclass_rerank.tasks.routing.fit import (
     route_probabilities,
 )
 from gliclass_rerank.tasks.routing.scores import Bools, label_logits
-from gliclass_rerank.types import Example, Scorer, check_choice, check_number, check_text, is_blank
+from gliclass_rerank.types import Example, Scorer
 from gliclass_rerank.unreadable import Places, Unreadable, naming, numbered
+from gliclass_rerank.validation import check_choice, check_number, check_text, check_texts, is_blank
 
 ExampleUse = Literal["nearest", "prompt", "off"]
 
@@ -53,7 +54,7 @@ class Route:
         check_text(self.name, "route's name")
         check_text(self.description, f"description of {self.name!r}", may_be_empty=True)
         object.__setattr__(
-            self, "examples", _texts(self.examples, f"{self.name!r}, example", f"examples of {self.name!r}")
+            self, "examples", check_texts(self.examples, f"{self.name!r}, example", plural=f"examples of {self.name!r}")
         )
 
     @property
@@ -170,7 +171,7 @@ class Router:
     def plan(self, queries: Sequence[str], *, multi: bool = False) -> Plan[list[RouteDecision]]:
         """`route_many` as a plan, for callers that score its requests themselves; arguments and errors are its own."""
         fitted = self._fitted  # one state for the whole call, whoever fits meanwhile
-        logits, read = yield from self._logits(_texts(queries, "query", "queries"))
+        logits, read = yield from self._logits(check_texts(queries, "query", plural="queries"))
         probabilities = route_probabilities(logits, self._calibrator(fitted))
         thresholds = self._thresholds(fitted, multi=multi)
         return [
@@ -283,7 +284,7 @@ class Router:
 
     def _judged(self, queries: Sequence[str], names: Sequence[str | None]) -> Plan[tuple[Floats, Ints]]:
         """Logits, shape (queries, routes), and the place of each query's route or `NO_ROUTE`, shape (queries,)."""
-        texts = _texts(queries, "query", "queries")
+        texts = check_texts(queries, "query", plural="queries")
         if isinstance(names, str) or not isinstance(names, Sequence) or len(names) != len(texts):
             got = len(names) if isinstance(names, Sequence) else type(names).__name__
             raise InputError(f"names: expected one, or None, for each of the {len(texts)} queries, got {got}")
@@ -372,12 +373,6 @@ def _routes(routes: Sequence[Route]) -> tuple[Route, ...]:
             raise InputError(f"route {i}: the name {route.name!r} is another route's as well; give each its own")
         seen.add(route.name)
     return tuple(routes)
-
-
-def _texts(texts: Sequence[str], what: str, several: str) -> tuple[str, ...]:
-    if isinstance(texts, str) or not isinstance(texts, Sequence):
-        raise InputError(f"{several}: expected a sequence of strings, got {type(texts).__name__}")
-    return tuple(check_text(text, f"{what} {i}") for i, text in enumerate(texts))
 
 
 def _places(queries: Sequence[str], routes: Sequence[Route]) -> Places:

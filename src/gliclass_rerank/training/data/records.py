@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from gliclass_rerank.errors import InputError
-from gliclass_rerank.types import Example, check_text
+from gliclass_rerank.types import Example
+from gliclass_rerank.validation import check_text
 
 Verdict = Literal["supported", "refuted", "nei"]
 VERDICTS: Mapping[str, Verdict] = {

@@ -1,0 +1,107 @@
+"""Checks of what users pass: texts, numbers, choices."""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+import unicodedata
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gliclass_rerank.errors import InputError, InvalidTextError, OptionError
+
+if TYPE_CHECKING:
+    pass
+
+WORD_CHARACTER = re.compile(r"\w")
+
+
+BLANK_CATEGORIES = frozenset({"Cc", "Cf", "Co", "Mn", "Zl", "Zp", "Zs"})
+
+
+# The replacement character, and a vowel sign that was a combining mark until Unicode 14.
+BLANK_SIGNS = frozenset("\ufffd\u1734")
+
+
+def is_blank(text: str) -> bool:
+    """Whether nothing of a text can be read: it has no letter, digit, punctuation or symbol.
+
+    White space, control and format characters (U+200B, U+FEFF, U+00AD), private ones, combining marks without a letter
+    and replacement characters (U+FFFD) are blank: what a BERT tokenizer leaves out.
+    """
+    # A letter or digit decides nearly every text at its start.
+    return not WORD_CHARACTER.search(text) and all(
+        unicodedata.category(character) in BLANK_CATEGORIES or character in BLANK_SIGNS for character in text
+    )
+
+
+def check_text(value: object, what: str, *, may_be_empty: bool = False) -> str:
+    """Return ``value`` if every tokenizer can read it; ``what`` names it in the error.
+
+    Raises:
+        InvalidTextError: not a string, empty or blank (see `is_blank`), or with a NUL or a lone surrogate in it.
+    """
+    if not isinstance(value, str):
+        raise InvalidTextError(f"{what}: expected a string, got {type(value).__name__}")
+    if not may_be_empty and not WORD_CHARACTER.search(value) and is_blank(value):
+        raise InvalidTextError(
+            f"{what}: expected some text, got {value[:20]!r}; it needs a letter, a digit or another visible character"
+        )
+    if (position := value.find("\0")) >= 0:
+        raise InvalidTextError(f"{what}: NUL character at position {position}; remove it (is this binary data?)")
+    if not value.isascii():
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise InvalidTextError(
+                f"{what}: lone surrogate {value[error.start]!r} at position {error.start}; "
+                "decode the source with errors='replace'"
+            ) from None
+    return value
+
+
+def check_choice(value: object, choices: Sequence[str], what: str) -> None:
+    """Raise `OptionError` unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        raise OptionError(f"{what}: expected one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def check_number(value: object, what: str, *, low: float = -math.inf, high: float = math.inf) -> float:
+    """Return ``value`` as a float if it is a finite number in [low, high], else raise `OptionError`."""
+    is_number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    # isfinite makes a float of it, which an integer may be too large for.
+    is_number = is_number and (not isinstance(value, int) or abs(value) <= sys.float_info.max)
+    if not is_number or not math.isfinite(value) or not low <= value <= high:  # type: ignore[arg-type, operator]
+        bounds = "" if low == -math.inf else f" >= {low:g}" if high == math.inf else f" in [{low:g}, {high:g}]"
+        raise OptionError(f"{what}: expected a finite number{bounds}, got {value!r:.60}")
+    return float(value)  # type: ignore[arg-type]
+
+
+def check_texts(
+    value: object, what: str, *, plural: str | None = None, at_least_one: bool = False, or_one: bool = False
+) -> tuple[str, ...]:
+    """Return ``value`` as a tuple if it is a sequence of texts that `check_text` passes.
+
+    Args:
+        value: what a user passed.
+        what: names a text in the error, followed by its index: "passage" for "passage 3".
+        plural: names all of them; ``what`` with an "s" by default.
+        at_least_one: refuse an empty sequence.
+        or_one: take a string as a sequence of one.
+
+    Raises:
+        InputError: not a sequence, a string unless ``or_one``, or empty where that is refused.
+        InvalidTextError: see `check_text`.
+    """
+    if or_one and isinstance(value, str):
+        return (check_text(value, what),)
+    several = plural or f"{what}s"
+    if isinstance(value, str | bytes | bytearray) or not isinstance(value, Sequence):
+        expected = f"{what}: expected a string or" if or_one else f"{several}: expected"
+        raise InputError(f"{expected} a sequence of strings, got {type(value).__name__}")
+    if at_least_one and not value:
+        raise InputError(f"{several}: expected at least one, got none")
+    return tuple([check_text(item, f"{what} {i}") for i, item in enumerate(value)])
