@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
 from gliclass_rerank.errors import InputError, OptionError
-from gliclass_rerank.validation import check_text
+from gliclass_rerank.validation import check_number, check_text
 
 STDIN = "-"
 JSON_LINES = frozenset({".jsonl", ".ndjson"})
@@ -25,12 +25,14 @@ class SourcedPassage:
     Attributes:
         text: what is ranked.
         source: a path, or "line 3" of standard input.
-        id: what a JSON line calls it, else None.
+        id: the "id" of a JSON line, else None.
+        first_stage_score: the number in a JSON line's score field, else None.
     """
 
     text: str
     source: str
     id: str | int | None = None
+    first_stage_score: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +43,22 @@ class Sources:
     skipped: tuple[str, ...]
 
 
-def read_sources(names: Sequence[str], stdin: BinaryIO) -> Sources:
+def read_sources(names: Sequence[str], stdin: BinaryIO, *, scores_field: str | None = None) -> Sources:
     """Read files, folders (every text file in them) and "-" (JSON lines), in the order given.
 
-    A file is one passage; one of JSON lines, by its name, is a passage a line.
+    A file is one passage. A file of JSON lines, by its name, has a passage per line.
 
-    Folders are read in the order of their sorted paths, hidden files left out; what is no text there is skipped,
-    and said. What is named on its own must be readable.
+    Folders are read in the order of their sorted paths, hidden files left out. Files there that are no text are skipped
+    and reported. What is named on its own must be readable.
+
+    Args:
+        names: files, folders and "-".
+        stdin: what "-" reads.
+        scores_field: field of a JSON line with the passage's first-stage score. All passages must have one.
 
     Raises:
-        InputError: no such file, or one that is empty or no UTF-8; a line that is no passage; "-" more than once.
+        InputError: no such file, or one that is empty or no UTF-8; a line that is no passage; a passage without a
+            first-stage score where ``scores_field`` is given; "-" more than once.
     """
     check_stdin_once(names)
     passages: list[SourcedPassage] = []
@@ -58,16 +66,16 @@ def read_sources(names: Sequence[str], stdin: BinaryIO) -> Sources:
     for name in names:
         path = Path(name)
         if name == STDIN:
-            passages += read_lines(stdin)
+            passages += read_lines(stdin, scores_field=scores_field)
         elif path.is_dir():
             for file in _files(path, skipped):
                 try:
                     _refuse_other_than_text(file)
-                    passages += _read_file(file)
+                    passages += _read_file(file, scores_field)
                 except InputError as error:
                     skipped.append(str(error))
         else:
-            passages += _read_file(path)
+            passages += _read_file(path, scores_field)
     return Sources(tuple(passages), tuple(skipped))
 
 
@@ -77,14 +85,16 @@ def check_stdin_once(names: Sequence[str]) -> None:
         raise OptionError(f'"-": expected once, got it {count} times; leave out all but one')
 
 
-def read_content(name: str, content: bytes) -> list[SourcedPassage]:
+def read_content(name: str, content: bytes, *, scores_field: str | None = None) -> list[SourcedPassage]:
     """Read a file's content: a passage a line if its name is one of JSON lines (`JSON_LINES`), else one passage.
 
     Raises:
         InputError: it is empty or no UTF-8, or a line is no passage; the message names the file.
     """
     if Path(name).suffix.lower() in JSON_LINES:
-        return read_json_lines(name, content)
+        return read_json_lines(name, content, scores_field=scores_field)
+    if scores_field is not None:
+        raise InputError(f"{name}: expected JSON lines (.jsonl) with the field {scores_field!r}, got a file of text")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -95,22 +105,22 @@ def read_content(name: str, content: bytes) -> list[SourcedPassage]:
     return [SourcedPassage(check_text(text, name), name)]
 
 
-def read_json_lines(name: str, content: bytes) -> list[SourcedPassage]:
+def read_json_lines(name: str, content: bytes, *, scores_field: str | None = None) -> list[SourcedPassage]:
     """Read a file of JSON lines, whatever it is called; passages and errors name the file and the line.
 
     Raises:
         InputError: there is no line, or one that is no passage.
     """
     try:
-        lines = list(read_lines(content.splitlines()))
+        lines = list(read_lines(content.splitlines(), scores_field=scores_field))
     except InputError as error:
         raise InputError(f"{name}, {error}") from error
     if not lines:
         raise InputError(f"{name}: expected at least one line, got none")
-    return [SourcedPassage(line.text, f"{name}, {line.source}", line.id) for line in lines]
+    return [replace(line, source=f"{name}, {line.source}") for line in lines]
 
 
-def read_lines(lines: Iterable[bytes]) -> Iterator[SourcedPassage]:
+def read_lines(lines: Iterable[bytes], *, scores_field: str | None = None) -> Iterator[SourcedPassage]:
     """Read JSON lines: strings, or objects with "text" and, if you like, "id". Empty lines are passed over.
 
     Raises:
@@ -118,10 +128,10 @@ def read_lines(lines: Iterable[bytes]) -> Iterator[SourcedPassage]:
     """
     for number, line in enumerate(lines, 1):
         if line.strip():
-            yield _read_line(line, f"line {number}")
+            yield _read_line(line, f"line {number}", scores_field)
 
 
-def _read_line(line: bytes, where: str) -> SourcedPassage:
+def _read_line(line: bytes, where: str, scores_field: str | None) -> SourcedPassage:
     try:
         value = json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -134,19 +144,29 @@ def _read_line(line: bytes, where: str) -> SourcedPassage:
     identifier = fields.get("id")
     if identifier is not None and (isinstance(identifier, bool) or not isinstance(identifier, str | int)):
         raise InputError(f'{where}: expected a string or a whole number as "id", got {identifier!r:.60}')
-    return SourcedPassage(check_text(fields["text"], f"{where}, text"), where, identifier)
+    score = None if scores_field is None else _score(fields, scores_field, where)
+    return SourcedPassage(check_text(fields["text"], f"{where}, text"), where, identifier, score)
+
+
+def _score(fields: Mapping[str, object], name: str, where: str) -> float:
+    if name not in fields:
+        raise InputError(f"{where}: expected the first stage's score as {name!r}, got none")
+    try:
+        return check_number(fields[name], name)
+    except OptionError as error:
+        raise InputError(f"{where}, {error}") from None
 
 
 def _start(line: bytes) -> str:
     return repr(line.strip()[:60].decode("utf-8", "replace"))
 
 
-def _read_file(path: Path) -> list[SourcedPassage]:
+def _read_file(path: Path, scores_field: str | None) -> list[SourcedPassage]:
     try:
         content = path.read_bytes()
     except (OSError, ValueError) as error:  # a name with a NUL is a ValueError
         raise InputError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    return read_content(str(path), content)
+    return read_content(str(path), content, scores_field=scores_field)
 
 
 def _refuse_other_than_text(path: Path) -> None:

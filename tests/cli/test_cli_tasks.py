@@ -11,7 +11,7 @@ import pytest
 from conftest import Exported
 from test_cli import Run, run
 
-from gliclass_rerank import Classifier, FactChecker, Route, Router
+from gliclass_rerank import Classifier, FactChecker, Reranker, Route, Router
 
 __all__ = ["run"]  # the fixture of the other commands' tests
 
@@ -166,3 +166,17 @@ def test_bad_input_ends_with_2_and_says_why(
     assert ended.err.startswith("error: ")
     assert ended.err.count("\n") == 1
     assert message in ended.err
+
+
+def test_rerank_fuses_the_scores_of_a_field(run: Run, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    passages, scores = ["The court ruled.", "Dough rises.", "A law was passed."], [0.1, 9.0, 0.3]
+    lines = [json.dumps({"text": text, "bm25": score}) for text, score in zip(passages, scores, strict=True)]
+    typed(monkeypatch, "\n".join(lines))
+    ended = run("rerank", "law", "-", "--scores-field", "bm25", "--model", model, "--json")
+    expected = Reranker(str(model)).rank("law", passages, first_stage_scores=scores)
+    found = json.loads(ended.out)["results"]
+    assert [one["index"] for one in found] == [one.index for one in expected]
+    assert [one["score"] for one in found] == pytest.approx([one.score for one in expected])
+    typed(monkeypatch, "\n".join(lines))
+    alone = json.loads(run("rerank", "law", "-", "--model", model, "--json").out)["results"]
+    assert {one["index"]: one["score"] for one in alone} != {one["index"]: one["score"] for one in found}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -172,3 +173,34 @@ def test_a_blank_file_of_a_folder_is_skipped_and_one_that_is_named_is_refused(bl
     assert len(read.skipped) == 1
     with pytest.raises(InputError, match=r"b\.txt: expected some text"):
         read_sources([str(tmp_path / "b.txt")], NOTHING)
+
+
+def test_first_stage_scores_are_read_from_the_field_that_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "found.jsonl"
+    file.write_text('{"text": "a", "bm25": 3}\n{"text": "b", "bm25": -0.5, "other": 1}\n')
+    (first, second) = read_sources([str(file)], io.BytesIO(), scores_field="bm25").passages
+    assert (first.first_stage_score, second.first_stage_score) == (3.0, -0.5)
+    lines = io.BytesIO(file.read_bytes())
+    assert [one.first_stage_score for one in read_sources(["-"], lines, scores_field="bm25").passages] == [3.0, -0.5]
+    assert {one.first_stage_score for one in read_sources([str(file)], io.BytesIO()).passages} == {None}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"text": "a"}', "line 1: expected the first stage's score as 'bm25', got none"),
+        ('"a"', "line 1: expected the first stage's score as 'bm25', got none"),
+        ('{"text": "a", "bm25": "high"}', "line 1, bm25: expected a finite number, got 'high'"),
+        ('{"text": "a", "bm25": NaN}', "line 1, bm25: expected a finite number, got nan"),
+        ('{"text": "a", "bm25": null}', "line 1, bm25: expected a finite number, got None"),
+    ],
+)
+def test_a_passage_without_a_first_stage_score_is_named(line: str, message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        read_sources(["-"], io.BytesIO(line.encode()), scores_field="bm25")
+
+
+def test_a_file_of_text_has_no_first_stage_score(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("bread")
+    with pytest.raises(InputError, match=r"a\.txt: expected JSON lines \(\.jsonl\) with the field 'bm25'"):
+        read_sources([str(tmp_path / "a.txt")], io.BytesIO(), scores_field="bm25")

@@ -58,6 +58,12 @@ def rerank(
         list[str] | None,
         typer.Option(metavar="NAME=WEIGHT", help="An additional label and its weight; may be repeated."),
     ] = None,
+    scores_field: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Field of the JSON lines with the retriever's own scores, to fuse with ours."
+        ),
+    ] = None,
     long_text: Annotated[str, typer.Option(help="Handling of overlong texts: window, truncate or error.")] = "window",
     direction: Annotated[str, typer.Option(help="auto, passage-as-text or passage-as-label.")] = "auto",
     model: Model = "mini",
@@ -72,10 +78,12 @@ def rerank(
     from gliclass_rerank.types import LongText
 
     weights = _weights(criteria or ())
-    read = read_sources(sources, sys.stdin.buffer)
+    read = read_sources(sources, sys.stdin.buffer, scores_field=scores_field)
     _report_skipped(read)
     if not (read.passages or read.skipped):
         say(Text("no passages"))
+    found = [one.first_stage_score for one in read.passages if one.first_stage_score is not None]
+    first_stage_scores = None if scores_field is None else found
     scorer = progressing_scorer(model, backend, device, "reranking")
     ranking = Reranker(scorer).rank(
         query,
@@ -83,6 +91,7 @@ def rerank(
         top_n=top_n,
         threshold=threshold,
         criteria=weights,
+        first_stage_scores=first_stage_scores,
         long_text=cast(LongText, long_text),
         direction=cast(AnyDirection, direction),
     )
