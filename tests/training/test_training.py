@@ -481,7 +481,7 @@ def test_what_was_fitted_to_the_old_weights_is_dropped(tiny: Tiny, data: Path, t
     ("options", "message"),
     [
         ({"model": None}, "one of 'model' and 'backbone'"),
-        ({"bce": 0, "listwise": 0}, "nothing would be learned"),
+        ({"bce_weight": 0, "listwise_weight": 0}, "nothing would be learned"),
         ({"lora": {"r": 4}, "freeze": ["x"]}, "'lora' freezes"),
         ({"lora": {"r": 4}, "pooling": "first"}, "keep a 'pooling' in"),
         ({"pooling": "max"}, "pooling"),

@@ -1,4 +1,4 @@
-"""FactChecker: an answer and evidence in, a verdict per claim out."""
+"""FactChecker: judge each claim of an answer by evidence."""
 
 from __future__ import annotations
 
@@ -29,26 +29,28 @@ from gliclass_rerank.unreadable import Places, Unreadable, naming, numbered, rea
 from gliclass_rerank.validation import check_choice, check_number, check_text, check_texts
 
 SUPPORTED: tuple[Verdict, ...] = ("supported",)
-MIN_PART = 8  # characters; a model that reads no label as long is told of as it is
+MIN_PART = 8  # characters; if the model cannot read a label this long, LabelTooLongError is raised
 SIDES = ("support", "refutation")  # tasks of a model's calibration, in the order of `claim_labels`
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimVerdict:
-    """What the evidence says of one claim.
+    """Verdict on one claim.
 
     Attributes:
         text: the claim, ``answer[start:end]``.
         start, end: half-open range of code points in the answer.
         verdict: "supported", "refuted" or "not_enough_info".
-        support: probability that the evidence supports it, in [0, 1]: that of the passage that does so most.
+        support: probability that the evidence supports it, in [0, 1]: the largest over the passages.
         refute: probability that the evidence refutes it, in [0, 1], likewise. The two need not sum to 1.
-        evidence: index of the deciding passage: the one that refutes most where it is refuted, else that supports most.
-        window: code points of that passage that decided, where it is too long for one pass, else None.
-        readable: the model's vocabulary knows words of the claim and of a passage. Else there is not enough
-            information, and support and refute are 0.
-        parts: how many parts it was read in, as it is too long for the model; else 1. Such a claim is supported as its
-            least supported part is, and refuted as its most refuted one. A part that cannot be read has no support.
+        evidence: index of the deciding passage: for a refuted claim the one that refutes most, else the one that
+            supports most.
+        window: code points of the deciding window of that passage if it is too long for one pass, else None.
+        readable: the model's vocabulary covers words of the claim and of a passage. If False, the verdict is
+            "not_enough_info" and support and refute are 0.
+        parts: number of parts in which a claim too long for the model was read, else 1. Its support is that of its
+            least supported part, its refutation that of its most refuted part. A part that cannot be read has no
+            support.
     """
 
     text: str
@@ -65,7 +67,7 @@ class ClaimVerdict:
 
 @dataclass(frozen=True, slots=True)
 class FactReport:
-    """The verdicts on all claims of an answer, in its order; none if it claims nothing."""
+    """The verdicts on all claims of an answer, in its order. Empty if it claims nothing."""
 
     claims: tuple[ClaimVerdict, ...]
 
@@ -76,7 +78,7 @@ class FactReport:
 
     @property
     def passed(self) -> bool:
-        """Whether every claim is supported; true of an answer that claims nothing."""
+        """Whether every claim is supported; True for an answer that claims nothing."""
         return all(claim.verdict == "supported" for claim in self.claims)
 
     def renumbered(self, places: Sequence[int]) -> FactReport:
@@ -84,7 +86,7 @@ class FactReport:
         return FactReport(tuple(replace(claim, evidence=places[claim.evidence]) for claim in self.claims))
 
     def filter(self, answer: str, *, keep: Collection[Verdict] = SUPPORTED) -> str:
-        """What `FactChecker.filter` leaves of the answer that this report is of, without judging it again.
+        """Filter the checked answer like `FactChecker.filter`, without judging it again.
 
         Raises:
             InputError: another answer than the one that was checked.
@@ -99,22 +101,22 @@ class FactReport:
 
 
 class FactChecker:
-    """Judges each sentence of an answer by evidence: all claims and their denials in one pass a passage.
+    """Judge each sentence of an answer by evidence: all claims and their denials in one pass per passage.
 
-    A claim is supported if support >= ``threshold`` and support >= refute, refuted if refute >= ``refute_threshold``
-    and refute > support; otherwise there is not enough information. Support and refutation are the probabilities of
-    the claim and of its denial (`claims.DENIAL`), each the largest over all windows of all passages: calibrated where
-    the model is (tasks "support" and "refutation"), else sigmoids of the logits.
+    A claim is supported if support >= ``threshold`` and support >= refute, and refuted if refute >=
+    ``refute_threshold`` and refute > support. Otherwise there is not enough information. Support and refutation are the
+    probabilities of the claim and of its denial (`claims.DENIAL`), each the largest over all windows of all passages.
+    They are calibrated if the model has calibrators (tasks "support" and "refutation"), else sigmoids of the logits.
 
     Args:
-        scorer: a `Scorer`, or what `load_scorer` takes ("mini", a folder, a hub id).
-        threshold: support from which on a claim is supported, in [0, 1].
-        refute_threshold: refutation from which on a claim is refuted, in [0, 1].
-        only_claims: pass over sentences that claim nothing: questions, greetings, requests, headings, announcements;
-            `claims.claims_something` has the rules. They are in no report, and `filter` keeps them.
-        unreadable: what to do about a claim or a passage of which the model's vocabulary knows (almost) nothing: "flag"
-            judges the claim by the passages that can be read, and without any says "not_enough_info" and
-            ``readable=False``; "error" raises `UnreadableTextError`.
+        scorer: a `Scorer`, or an argument of `load_scorer` ("mini", a folder, a hub id).
+        threshold: least support of a supported claim, in [0, 1].
+        refute_threshold: least refutation of a refuted claim, in [0, 1].
+        only_claims: skip sentences that claim nothing: questions, greetings, requests, headings, announcements (rules
+            in `claims.claims_something`). They appear in no report, and `filter` keeps them.
+        unreadable: treatment of a claim or a passage of which the model's vocabulary covers (almost) nothing. "flag"
+            judges the claim by the passages that can be read; without any, the verdict is "not_enough_info" with
+            ``readable=False``. "error" raises `UnreadableTextError`.
 
     Raises:
         OptionError: a threshold outside [0, 1], an unknown value of ``unreadable``.
@@ -140,8 +142,8 @@ class FactChecker:
         """Judge the claims of an answer.
 
         Args:
-            answer: its sentences are the claims, fenced code and the rows of a table among them; what has no letters
-                is none. They are read without citation marks and markup. What is too long for the model is read in
+            answer: its sentences are the claims, including fenced code and table rows. Sentences without letters are
+                skipped. Claims are read without citation marks and markup. A claim too long for the model is read in
                 parts.
             evidence: a passage or several, in any order. Long ones are read in overlapping windows.
 
@@ -150,20 +152,20 @@ class FactChecker:
 
         Raises:
             InputError: an empty answer, no evidence, an empty passage, characters that no tokenizer reads.
-            NonFiniteError: the model gives NaN.
+            NonFiniteError: the model returns NaN.
         """
         return self.check_many([(answer, evidence)])[0]
 
     def check_many(self, pairs: Iterable[tuple[str, str | Sequence[str]]]) -> list[FactReport]:
-        """Judge many answers as one batch; the reports equal those of `check` on each.
+        """Judge many answers as one batch. The reports equal those of `check` on each.
 
         Args:
-            pairs: (answer, evidence), as `check` takes them, whose errors are raised here too.
+            pairs: (answer, evidence), as for `check`, whose errors are raised here too.
         """
         return run(self.plan(pairs), self.scorer)
 
     def plan(self, pairs: Iterable[tuple[str, str | Sequence[str]]]) -> Plan[list[FactReport]]:
-        """`check_many` as a plan, for callers that score its requests themselves; arguments and errors are its own."""
+        """`check_many` as a plan, for callers that score its requests themselves. Arguments and errors are the same."""
         jobs = [_job(pair, self._only_claims) for pair in pairs]
         try:
             return (yield from self._reports(jobs))
@@ -176,19 +178,19 @@ class FactChecker:
     def filter(self, answer: str, evidence: str | Sequence[str], *, keep: Collection[Verdict] = SUPPORTED) -> str:
         """Return the answer without the sentences whose verdict is not among ``keep``.
 
-        With a sentence goes the white space after it (that before it at the end of a line or of the answer), and with
-        all sentences of a list item its marker. Fenced code, and a pair of tags or of emphasis without text left in it,
-        go as a whole, and a table's header with its last row. The rest is as it was; an answer whose claims are all
-        kept comes back as the same string, and one of which nothing is kept as "". Filtering the result changes nothing
-        more, unless sentences that have become neighbours read as one, or the model judges a claim otherwise beside
-        fewer others.
+        The white space after a removed sentence is removed too (the white space before it at the end of a line or of
+        the answer). A list marker is removed with all sentences of its item, a table's header with its last row. Fenced
+        code is removed as a whole, as is a pair of tags or of emphasis without text left in it. The rest is unchanged:
+        an answer whose claims are all kept is returned as it is, and one of which nothing is kept as "". Filtering the
+        result again changes nothing, unless sentences that have become neighbours read as one, or the model judges a
+        claim differently beside fewer others.
 
         Args:
             answer, evidence: as for `check`, whose errors are raised here too.
-            keep: verdicts; ("supported", "not_enough_info") removes what is refuted only.
+            keep: verdicts; ("supported", "not_enough_info") removes only refuted sentences.
 
-        A small model takes some contradictions for support: with "mini", "Guests can edit." is kept by "Guests can
-        comment but cannot edit.". Do not take what is left for proved.
+        A small model mistakes some contradictions for support: with "mini", "Guests can edit." is kept given "Guests
+        can comment but cannot edit.". The remaining text is not proved.
 
         Raises:
             OptionError: no verdicts in ``keep``.
@@ -207,7 +209,7 @@ class FactChecker:
         return [self._report(job, [next(scored) for _ in group]) for job, group in zip(jobs, requests, strict=True)]
 
     def _report_in_parts(self, job: _Job) -> Plan[FactReport]:
-        """Read what is longer than half of the longest text in parts, then than a quarter, until the model takes it."""
+        """Divide claims longer than half of the longest one into parts, then a quarter, until the model reads them."""
         while True:
             try:
                 return (yield from self._reports([job]))[0]
@@ -220,11 +222,11 @@ class FactChecker:
         if not job.claims:
             return FactReport(())
         scores = np.stack([np.asarray(row) for row in logits]).reshape(len(logits), -1, 2)  # (passages, parts, sides)
-        # A part is judged by the passages that can be read together with it, if there are any.
+        # A part is judged only by passages that can be read together with it, if there are any.
         read = np.stack([readable(row)[::2] for row in logits])  # (passages, parts)
         can_judge: NDArray[np.bool_] = np.atleast_1d(read.any(axis=0))
         scores = np.where((read | ~can_judge)[:, :, None], scores, -np.inf)
-        # By logits, which tell passages apart even where probabilities run out of digits or a calibration is flat.
+        # Logits order passages whose probabilities are equal by rounding or by a flat calibration.
         deciding, best = scores.argmax(axis=0), scores.max(axis=0)
         sides = _probabilities(best, self.scorer.info)
         best[~can_judge], sides[~can_judge] = -np.inf, 0.0
@@ -253,7 +255,7 @@ class FactChecker:
 
 
 def check_verdicts(keep: object) -> None:
-    """Raise `OptionError` unless ``keep`` holds verdicts and nothing else."""
+    """Raise `OptionError` unless ``keep`` is a collection of verdicts."""
     if isinstance(keep, str) or not isinstance(keep, Collection):
         raise OptionError(f"keep: expected a sequence of verdicts, got {keep!r:.60}")
     for verdict in keep:
@@ -262,7 +264,7 @@ def check_verdicts(keep: object) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """One answer, its claims, the texts that the model reads of each, and its evidence, all checked."""
+    """One answer, its claims, the parts of each claim, and its evidence, all checked."""
 
     answer: str
     claims: Sequence[Sentence]
@@ -274,13 +276,13 @@ class _Job:
         return max(len(part) for parts in self.parts for part in parts)
 
     def divided(self, size: int) -> _Job:
-        """The same with parts of at most ``size`` characters."""
+        """A copy with parts of at most ``size`` characters."""
         return replace(
             self, parts=[[one for part in parts for one in divide_claim(part, size)] for parts in self.parts]
         )
 
     def requests(self) -> list[ScoreRequest]:
-        """One a passage, however many claims; none without claims."""
+        """One request per passage, with all claims; none without claims."""
         labels = tuple(label for parts in self.parts for part in parts for label in claim_labels(part))
         return [ScoreRequest(passage, labels) for passage in self.evidence] if labels else []
 
@@ -288,10 +290,9 @@ class _Job:
 def _job(pair: object, only_claims: bool) -> _Job:
     if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
         raise InputError(f"pairs: expected (answer, evidence) each, got {pair!r:.60}")
-    answer, evidence = (
-        check_text(pair[0], "answer"),
-        check_texts(pair[1], "evidence", plural="evidence", at_least_one=True, or_one=True),
-    )
+    answer, evidence = check_text(pair[0], "answer"), check_texts(pair[1], "evidence", plural="evidence", or_one=True)
+    if not evidence:
+        raise InputError("evidence: expected at least one passage, got none; without any, nothing can be checked")
     parts = split(answer)
     texts = {one: text for one in parts.sentences if _is_claim(parts, one, text := parts.plain(one), only_claims)}
     return _Job(answer, tuple(texts), [[text] for text in texts.values()], evidence)
@@ -319,7 +320,7 @@ def _probabilities(logits: FloatArray, info: ModelInfo) -> NDArray[np.float64]:
 
 
 def _best_window(logits: FloatArray, label: int) -> Span | None:
-    """Code points of the window with a label's largest logit, for a text that was read in several."""
+    """Code points of the window with a label's largest logit, for a text that was read in several windows."""
     if not isinstance(logits, Logits) or len(logits.spans) < 2:
         return None
     return logits.spans[int(logits.per_window[:, label].argmax())]
