@@ -144,7 +144,7 @@ def judge_baseline(baseline: Baseline, threshold: float, facts: FactSet) -> Outc
 def judge_model(scorer: Scorer, facts: FactSet) -> Outcome:
     """Evaluate a model on the claims as `gliclass-rerank evaluate` does. Other labels count as neither."""
     start = time.perf_counter()
-    labels = [VERDICTS.get(fact.label, "nei") for fact in facts.facts]
+    labels = [VERDICTS.get(fact.label, "not_enough_info") for fact in facts.facts]
     records = [FactRecord(fact.premise, fact.claim, label) for fact, label in zip(facts.facts, labels, strict=True)]
     report = evaluate(scorer, records).fact
     assert report is not None

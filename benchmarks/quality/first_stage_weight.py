@@ -92,7 +92,7 @@ def only_tune(task: Task) -> Task:
 
 def show(tried: dict[float, Comparison], chosen: float) -> None:
     bm25 = tried[chosen].before
-    table = new_table(*map(figures, ("prior weight", f"nDCG@{CUTOFF}", f"MRR@{CUTOFF}")))
+    table = new_table(*map(figures, ("first-stage weight", f"nDCG@{CUTOFF}", f"MRR@{CUTOFF}")))
     table.add_row("BM25 alone", f"{bm25.ndcg:.4f}", f"{bm25.mrr:.4f}")
     for weight, comparison in tried.items():
         row = f"{weight:g}", f"{comparison.after.ndcg:.4f}", f"{comparison.after.mrr:.4f}"

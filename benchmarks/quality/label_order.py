@@ -78,12 +78,12 @@ def by_order(scorer: Scorer, labelled: LabelSet) -> dict[str, float]:
     """Changes by random orders of a set's labels, relative to the order of its file, with probabilities in [0, 1]."""
     rng = random.Random(f"{SEED} {labelled.name}")
     names = [name for name in labelled.labels if name != OUT_OF_SCOPE]
-    straight = promised(scorer, labelled.texts, names)
+    straight = predicted(scorer, labelled.texts, names)
     changes, moved = [], []
     for _ in range(ORDERS):
         order = rng.sample(range(len(names)), len(names))
         other = np.empty_like(straight)
-        other[:, order] = promised(scorer, labelled.texts, [names[i] for i in order])
+        other[:, order] = predicted(scorer, labelled.texts, [names[i] for i in order])
         changes.append(np.abs(other - straight))
         moved.append(other.argmax(1) != straight.argmax(1))
     return {
@@ -94,7 +94,7 @@ def by_order(scorer: Scorer, labelled: LabelSet) -> dict[str, float]:
     }
 
 
-def promised(scorer: Scorer, texts: Sequence[str], names: Sequence[str]) -> FloatArray:
+def predicted(scorer: Scorer, texts: Sequence[str], names: Sequence[str]) -> FloatArray:
     """Probabilities, shape (texts, names)."""
     logits = np.stack(scorer.score([ScoreRequest(text, tuple(names)) for text in texts]))
     return probabilities(scorer, "labels", logits)

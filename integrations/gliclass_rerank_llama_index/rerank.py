@@ -40,8 +40,8 @@ class GLiClassRerank(ScoringPostprocessor):
 
     def _rescored(self, query: str, nodes: list[NodeWithScore]) -> list[NodeWithScore]:
         scores = [found.score for found in nodes if found.score is not None]
-        prior = scores if self.use_first_stage_scores and len(scores) == len(nodes) else None
+        first_stage = scores if self.use_first_stage_scores and len(scores) == len(nodes) else None
         ranking = Reranker(self._scorer).rank(
-            query, self._texts(nodes), top_n=self.top_n, threshold=self.threshold, first_stage_scores=prior
+            query, self._texts(nodes), top_n=self.top_n, threshold=self.threshold, first_stage_scores=first_stage
         )
         return [self._with_score(nodes[ranked.index], ranked.score) for ranked in ranking]

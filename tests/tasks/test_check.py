@@ -559,7 +559,7 @@ def test_only_claims_passes_over_the_rest_and_filter_keeps_it() -> None:
 
 
 def test_claims_are_denied_in_the_words_of_the_training() -> None:
-    record = FactRecord("p", "{x} is {claim}.", "nei")
+    record = FactRecord("p", "{x} is {claim}.", "not_enough_info")
     assert fact_request(record).labels == claim_labels(record.hypothesis)
     assert claim_labels("{x} is {claim}.") == ("{x} is {claim}.", "It is false that {x} is {claim}.")
 

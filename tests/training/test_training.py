@@ -220,7 +220,7 @@ def test_an_answerless_query_without_a_teacher_is_in_no_list() -> None:
 
 
 def test_fact_examples_ask_for_the_claim_and_its_denial() -> None:
-    for label, targets in (("supported", [1, 0]), ("refuted", [0, 1]), ("nei", [0, 0])):
+    for label, targets in (("supported", [1, 0]), ("refuted", [0, 1]), ("not_enough_info", [0, 0])):
         record = parse_record({"premise": "p", "hypothesis": "h", "label": label}, "here")
         assert isinstance(record, FactRecord)
         example = ExampleBuilder()(record, random.Random(0))
@@ -406,7 +406,7 @@ def test_a_stream_is_the_same_again_and_repeats_nothing_before_its_time(tiny: Ti
 
 def test_each_turn_has_every_record_once_in_an_order_of_its_own(tiny: Tiny, data: Path, tmp_path: Path) -> None:
     trainer = Trainer(config_for(tiny("bert-simple").folder, data, tmp_path / "run"), [read_records(data)], [])
-    records = [FactRecord(f"premise {i}", "hypothesis", "nei") for i in range(30)]
+    records = [FactRecord(f"premise {i}", "hypothesis", "not_enough_info") for i in range(30)]
     fields: dict[str, Any] = {"name": "0 a.jsonl", "records": records, "seed": 1, "drawn": 0}
 
     def turns(**others: Any) -> list[list[Record]]:

@@ -90,9 +90,9 @@ def calibrate(
     records = _read(files)
     scorer = progressing_scorer(str(folder), "auto", "auto", "scoring")
     fitted = {}
-    for task, (logits, held) in task_logits(scorer, records).items():
-        fitted[task] = fit_calibrator(logits, held, cast(Any, kind), fitted_on=note)
-        ece = expected_calibration_error(fitted[task].probabilities(logits), held)
+    for task, (logits, outcomes) in task_logits(scorer, records).items():
+        fitted[task] = fit_calibrator(logits, outcomes, cast(Any, kind), fitted_on=note)
+        ece = expected_calibration_error(fitted[task].probabilities(logits), outcomes)
         say(f"{task}: {len(logits)} decisions, ECE {ece:.4f}")
     write_calibration(folder, fitted)
 

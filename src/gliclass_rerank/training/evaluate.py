@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +23,13 @@ from gliclass_rerank.metrics.decisions import (
 )
 from gliclass_rerank.metrics.ranking import ndcg_at, order_of, reciprocal_rank_at
 from gliclass_rerank.scoring import score_requests
-from gliclass_rerank.tasks.fact_check.claims import verdict_of
+from gliclass_rerank.tasks.fact_check.claims import Verdict, verdict_of
 from gliclass_rerank.training.data.examples import fact_request, ranking_requests
-from gliclass_rerank.training.data.records import VERDICTS, FactRecord, LabelRecord, PoolRecord, RankingRecord, Record
+from gliclass_rerank.training.data.records import FactRecord, LabelRecord, PoolRecord, RankingRecord, Record
 from gliclass_rerank.types import FloatArray, Scorer, ScoreRequest
 
 CUTOFF = 10
-CLASSES = ("supported", "refuted", "nei")
+CLASSES: tuple[str, ...] = get_args(Verdict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class LabelReport:
 
 
 @dataclass(frozen=True, slots=True)
-class FactReport:
+class FactMetrics:
     """Metrics of fact-checking.
 
     ``balanced_accuracy``: supported or not. ``three_way``: balanced accuracy over the verdicts that occur in the
@@ -81,7 +82,7 @@ class Evaluation:
 
     ranking: RankingReport | None = None
     labels: LabelReport | None = None
-    fact: FactReport | None = None
+    fact: FactMetrics | None = None
 
     @property
     def score(self) -> float:
@@ -146,7 +147,10 @@ def task_logits(scorer: Scorer, records: Sequence[Record]) -> dict[str, tuple[Fl
     facts = [record for record in records if isinstance(record, FactRecord)]
     if ranking:
         rankings = _rankings(scorer, ranking)
-        found["relevance"] = np.concatenate([r.logits for r in rankings]), np.concatenate([r.held for r in rankings])
+        found["relevance"] = (
+            np.concatenate([r.logits for r in rankings]),
+            np.concatenate([r.relevant for r in rankings]),
+        )
     if labels:
         rows = score_requests(scorer, [_label_request(record) for record in labels])
         found["labels"] = np.concatenate(rows), np.concatenate([np.array(r.weights) >= 0.5 for r in labels])
@@ -167,19 +171,19 @@ class _Ranking:
     """A judged query: logits of its passages, float32, and their gold relevance, both of shape (passages,)."""
 
     logits: FloatArray
-    held: NDArray[np.bool_]
+    relevant: NDArray[np.bool_]
 
 
 def _evaluate_ranking(scorer: Scorer, records: Sequence[RankingRecord | PoolRecord]) -> RankingReport:
     ndcg, mrr = [], []
     rankings = _rankings(scorer, records)
     for ranking in rankings:
-        grades = ranking.held.astype(np.float64)
+        grades = ranking.relevant.astype(np.float64)
         ranked = grades[order_of(ranking.logits, grades)]
         ndcg.append(ndcg_at(CUTOFF, ranked.tolist(), grades.tolist()))
         mrr.append(reciprocal_rank_at(CUTOFF, ranked.tolist()))
-    promised = probabilities(scorer, "relevance", np.concatenate([ranking.logits for ranking in rankings]))
-    ece = expected_calibration_error(promised, np.concatenate([ranking.held for ranking in rankings]))
+    predicted = probabilities(scorer, "relevance", np.concatenate([ranking.logits for ranking in rankings]))
+    ece = expected_calibration_error(predicted, np.concatenate([ranking.relevant for ranking in rankings]))
     return RankingReport(len(rankings), float(np.mean(ndcg)), float(np.mean(mrr)), ece)
 
 
@@ -193,9 +197,9 @@ def _rankings(scorer: Scorer, records: Sequence[RankingRecord | PoolRecord]) -> 
         logits = np.stack([next(rows) for _ in group])
         by_query = logits if scorer.info.direction == "passage-as-label" else logits.T
         for query, relevance in zip(by_query, pool.relevance, strict=True):
-            held = np.array(relevance or (), np.float64) >= 0.5
-            if held.any():
-                rankings.append(_Ranking(np.ascontiguousarray(query), held))
+            relevant = np.array(relevance or (), np.float64) >= 0.5
+            if relevant.any():
+                rankings.append(_Ranking(np.ascontiguousarray(query), relevant))
     if not rankings:
         raise InputError("ranking records: expected a query with a relevant passage, there is none")
     return rankings
@@ -228,31 +232,30 @@ def _evaluate_labels(scorer: Scorer, records: Sequence[LabelRecord]) -> LabelRep
             {label for label, chance in zip(record.labels, row, strict=True) if chance >= 0.5}
             for record, row in zip(records, chances, strict=True)
         ]
-    held = np.concatenate([np.array(record.weights) >= 0.5 for record in records])
+    gold = np.concatenate([np.array(record.weights) >= 0.5 for record in records])
     return LabelReport(
         texts=len(records),
         multi_label=multi_label,
         top1=float(np.mean(hits or [False])),
-        ece=expected_calibration_error(np.concatenate(chances), held),
+        ece=expected_calibration_error(np.concatenate(chances), gold),
         classes=classification_report(true, given, sorted({label for record in records for label in record.labels})),
     )
 
 
-def _evaluate_facts(scorer: Scorer, records: Sequence[FactRecord]) -> FactReport:
+def _evaluate_facts(scorer: Scorer, records: Sequence[FactRecord]) -> FactMetrics:
     pairs = np.stack(score_requests(scorer, [fact_request(record) for record in records]))
     support = probabilities(scorer, "support", pairs[:, 0])
     refutation = probabilities(scorer, "refutation", pairs[:, 1])
-    verdicts = [verdict_of(*pair) for pair in zip(support.tolist(), refutation.tolist(), strict=True)]
-    given = [VERDICTS[verdict] for verdict in verdicts]
-    true = [record.label for record in records]
-    held = np.array([label == "supported" for label in true])
-    counts = confusion(true, given, CLASSES)
-    return FactReport(
+    predicted = [verdict_of(*pair) for pair in zip(support.tolist(), refutation.tolist(), strict=True)]
+    gold = [record.label for record in records]
+    supported = np.array([label == "supported" for label in gold])
+    counts = confusion(gold, predicted, CLASSES)
+    return FactMetrics(
         claims=len(records),
-        balanced_accuracy=balanced_accuracy(held.tolist(), (support >= 0.5).tolist()),
-        three_way=balanced_accuracy(true, given),
-        auroc=auroc(pairs[:, 0], held) if held.any() and not held.all() else None,
-        ece=expected_calibration_error(support, held),
-        refutation_ece=expected_calibration_error(refutation, np.array([label == "refuted" for label in true])),
+        balanced_accuracy=balanced_accuracy(supported.tolist(), (support >= 0.5).tolist()),
+        three_way=balanced_accuracy(gold, predicted),
+        auroc=auroc(pairs[:, 0], supported) if supported.any() and not supported.all() else None,
+        ece=expected_calibration_error(support, supported),
+        refutation_ece=expected_calibration_error(refutation, np.array([label == "refuted" for label in gold])),
         confusion=tuple(tuple(row) for row in counts.tolist()),
     )

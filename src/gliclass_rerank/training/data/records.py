@@ -19,17 +19,18 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from gliclass_rerank.errors import InputError
+from gliclass_rerank.tasks.fact_check.claims import Verdict
 from gliclass_rerank.types import Example
 from gliclass_rerank.validation import check_text
 
-Verdict = Literal["supported", "refuted", "nei"]
 VERDICTS: Mapping[str, Verdict] = {
     "supported": "supported", "supports": "supported", "entailment": "supported",
     "refuted": "refuted", "refutes": "refuted", "contradiction": "refuted",
-    "nei": "nei", "not_enough_info": "nei", "not enough info": "nei", "neutral": "nei",
+    "nei": "not_enough_info", "not_enough_info": "not_enough_info", "not enough info": "not_enough_info",
+    "neutral": "not_enough_info",
 }  # fmt: skip
 
 
