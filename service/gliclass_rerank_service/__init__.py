@@ -1,4 +1,4 @@
-"""Reranking as a service: one model for many applications, over the wire formats that their clients speak already."""
+"""Reranking as a service: one model for many applications, over existing wire formats."""
 
 from gliclass_rerank_service.app import create_app
 from gliclass_rerank_service.queue import (

@@ -1,21 +1,21 @@
-"""How much a request asks for, told before any of it is built: texts and labels multiply."""
+"""Estimates of a request's tokens, computed from the body before any work: texts and labels multiply."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-BYTES = 4  # of a token, in UTF-8, about
+BYTES = 4  # UTF-8 bytes per token, approximately
 
 
 def bytes_of(text: str) -> int:
-    """Its UTF-8 bytes; of ASCII, without looking at it."""
+    """UTF-8 bytes of a text, without encoding it if it is ASCII."""
     return len(text) if text.isascii() else len(text.encode())
 
 
 def estimate_tokens_for(texts: Sequence[str], shared: Iterable[str] = (), *, passes: int = 1) -> int:
-    """Tokens of texts of which each is read in so many passes, and of what is read once beside each of them, about.
+    """Estimated tokens of texts read in ``passes`` passes each, with ``shared`` strings (labels) once per text.
 
-    What is shared counts with a marker each, as labels have one. The time is that of reading all once.
+    Each shared string counts with one marker token. The runtime is that of reading every string once.
     """
     beside = list(shared)
     read = passes * sum(map(len, map(str.encode, texts))) + len(texts) * sum(map(len, map(str.encode, beside)))
@@ -23,7 +23,7 @@ def estimate_tokens_for(texts: Sequence[str], shared: Iterable[str] = (), *, pas
 
 
 def sizes_in(value: object, above: int = 0) -> Iterator[int]:
-    """UTF-8 bytes of each string in nested lists and mappings, those of the keys above it included."""
+    """UTF-8 bytes of each string in nested lists and mappings, including the keys above it."""
     if isinstance(value, str):
         yield above + bytes_of(value)
     elif isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""create_app: a scorer in, a FastAPI application out."""
+"""create_app: build the FastAPI application of a scorer."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from gliclass_rerank_service.service import Service, logger
 from gliclass_rerank_service.settings import Settings, read_settings
 
 SHOWN_PROBLEMS = 5
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds before a model that did not answer is asked again
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds between attempts to warm up the model
 
 
 def create_app(scorer: Scorer, settings: Settings | None = None) -> FastAPI:
     """Serve a scorer in every dialect.
 
     Args:
-        scorer: what scores. What is no `BatchingScorer` becomes one; the app closes it when its lifespan ends, after
-            the accepted requests are computed.
-        settings: limits, keys and so on; by default what the environment says.
+        scorer: wrapped in a `BatchingScorer` unless it is one. The app closes it when its lifespan ends, after the
+            accepted requests are computed.
+        settings: limits, keys and so on. Default: `read_settings()`, from the environment and its file.
 
     Returns:
-        An ASGI application. Its ``state.service`` is the `Service` that all requests share.
+        An ASGI application. Its ``state.service`` is the `Service` shared by all requests.
 
     Raises:
         OptionError: a setting that cannot be used.
-        MissingExtraError: a setting needs what is not installed.
+        MissingExtraError: a setting needs a package that is not installed.
     """
     service = Service(scorer, settings or read_settings())
     app = FastAPI(
@@ -72,14 +72,14 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 async def _warm(service: Service) -> None:
-    """Let the model answer once, however often that takes; until then the service is alive, and not ready."""
+    """Run the model until it succeeds once. Until then the service is alive, but not ready."""
     pause = FIRST_PAUSE
     while not service.draining:
         try:
             await asyncio.to_thread(service.warm)
         except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as error:  # tokenizers and onnxruntime panic with what is no Exception
+        except BaseException as error:  # panics of tokenizers and onnxruntime are not subclasses of Exception
             logger.error("the model does not answer; asked again in %g s", pause, exc_info=error)
         else:
             return
@@ -100,7 +100,7 @@ async def _on_refused(request: Request, error: Exception) -> Response:
 
 
 async def _on_invalid(request: Request, error: Exception) -> Response:
-    """400 for what is no JSON, 422 for JSON that is no valid body; what was sent is not repeated."""
+    """400 for invalid JSON, 422 for an invalid body. The response does not repeat the input."""
     assert isinstance(error, RequestValidationError)
     problems = error.errors()
     no_json = any(problem["type"] == "json_invalid" for problem in problems)

@@ -1,12 +1,12 @@
-"""Errors of the service, and one table from kind to status; one body that every client known understands.
+"""Errors of the service, their HTTP statuses, and an error body that the clients of all dialects can read.
 
 GLiClassRerankError
 ├── InputError
-│   ├── EmptyError           nothing to do: no documents, no texts
+│   ├── EmptyError           nothing to score: no documents, no texts
 │   └── TooLargeError        more than one request may hold
 ├── NotFoundError            no such job, or no such model under ``strict_model``
-├── BackendError             the model failed in a way that is none of ours
-└── ClientGoneError          nobody waits for the answer any more
+├── BackendError             the model failed with an error from outside this package
+└── ClientGoneError          the client has disconnected
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from gliclass_rerank_service.queue import (
     SubmissionCancelledError,
 )
 
-CLIENT_GONE = 499  # nginx's number; nobody reads it but logs and metrics
+CLIENT_GONE = 499  # nginx's status; appears only in logs and metrics
 
 
 class EmptyError(InputError):
@@ -42,19 +42,19 @@ class EmptyError(InputError):
 
 
 class TooLargeError(InputError):
-    """One request asks for more than it may."""
+    """A request exceeds a limit."""
 
 
 class NotFoundError(GLiClassRerankError):
-    """There is nothing of that name here."""
+    """No job or model of that name exists."""
 
 
 class BackendError(GLiClassRerankError):
-    """The model failed in a way that is none of ours."""
+    """The model failed with an error from outside this package."""
 
 
 class ClientGoneError(GLiClassRerankError):
-    """The client has left; nobody waits for the answer."""
+    """The client has disconnected."""
 
 
 STATUSES: tuple[tuple[type[GLiClassRerankError], int, str], ...] = (
@@ -74,7 +74,7 @@ STATUSES: tuple[tuple[type[GLiClassRerankError], int, str], ...] = (
     (ModelError, 424, "Backend"),
     (GLiClassRerankError, 424, "Backend"),
 )
-"""Kind, status and TEI's ``error_type``; the first that fits counts."""
+"""Class, status and TEI's ``error_type``. The first match counts."""
 
 TYPES: Mapping[int, str] = {
     400: "Validation",
@@ -87,7 +87,7 @@ TYPES: Mapping[int, str] = {
     429: "Overloaded",
     503: "Unhealthy",
 }
-"""``error_type`` of what is refused by its status alone."""
+"""``error_type`` of refusals without an exception of this package."""
 
 
 def error_response(
@@ -98,14 +98,14 @@ def error_response(
     error_type: str | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """The body ``{id, message, detail, error, error_type}``: Cohere reads ``message``, Jina ``detail``, TEI others."""
+    """JSON error ``{id, message, detail, error, error_type}``. Cohere reads ``message``, Jina ``detail``."""
     told = error_type or TYPES.get(status, "Backend")
     body = {"id": request_id, "message": message, "detail": message, "error": message, "error_type": told}
     return Response(json.dumps(body), status, dict(headers or {}), media_type="application/json")
 
 
 def response_of(error: GLiClassRerankError, request_id: str) -> tuple[Response, str]:
-    """What a client is told of an error of ours, and its ``error_type``."""
+    """Response for an error of this package, and its ``error_type``."""
     status, told = next((status, told) for kind, status, told in STATUSES if isinstance(error, kind))
     headers = {}
     if isinstance(error, OverloadedError):

@@ -1,12 +1,12 @@
-"""Batching across callers: many threads ask, one worker scores in batches that are shared fairly.
+"""Batching across callers: one worker scores the requests of many threads in batches that are shared fairly.
 
     GLiClassRerankError
-    ├── OverloadedError                                 the queue is too full; says when to come again
-    ├── DeadlineExceededError (TimeoutError)            no answer in the time that the caller gave
-    ├── SubmissionCancelledError                        cancelled before it was answered
+    ├── OverloadedError                                 the queue is full; has the time until a retry
+    ├── DeadlineExceededError (TimeoutError)            no result before the caller's deadline
+    ├── SubmissionCancelledError                        cancelled before it had a result
     └── ClosedError                                     the scorer is shut down
 
-A submission walks one way: `BatchingScorer.submit` -> queue -> batch -> inner scorer -> `Submission.result`.
+Path of a submission: `BatchingScorer.submit` -> queue -> batch -> inner scorer -> `Submission.result`.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from gliclass_rerank.scoring import labels_share_pass
 from gliclass_rerank.types import FloatArray
 from gliclass_rerank.validation import check_number
 
-TURNS_PER_BATCH = 4  # callers that meet in a batch, at least, if so many wait; an ordinary request fits in one turn
-MEMORY = 0.9  # weight of the past, a batch, in the mean throughput
-UNKNOWN_WAIT = 1.0  # seconds; said before any throughput has been measured
-IN_TIME = 0.5  # share of its deadline that a submission may be expected to take; what is late costs twice
+TURNS_PER_BATCH = 4  # least number of callers in a batch, if so many wait; an ordinary request fits in one turn
+MEMORY = 0.9  # decay of the mean throughput per batch
+UNKNOWN_WAIT = 1.0  # seconds until a retry, before any throughput has been measured
+IN_TIME = 0.5  # largest expected share of its deadline; a late submission wastes its computation
 
 
 class OverloadedError(GLiClassRerankError):
-    """The queue is too full. ``retry_after`` is the estimated time until there is room, in seconds."""
+    """The queue is full. ``retry_after`` is the estimated time until there is room, in seconds."""
 
     def __init__(self, message: str, retry_after: float = UNKNOWN_WAIT) -> None:
         super().__init__(message)
@@ -47,22 +47,22 @@ class OverloadedError(GLiClassRerankError):
 
 
 class DeadlineExceededError(GLiClassRerankError, TimeoutError):
-    """There was no answer in the time that the caller gave."""
+    """No result before the caller's deadline."""
 
 
 class SubmissionCancelledError(GLiClassRerankError):
-    """The submission was cancelled before it was answered."""
+    """The submission was cancelled before it had a result."""
 
 
 class ClosedError(GLiClassRerankError):
-    """The scorer is shut down, or was before it came to this submission."""
+    """The scorer is shut down, or was shut down before it computed this submission."""
 
 
 def estimate_tokens(request: ScoreRequest) -> int:
-    """Tokens that a request costs, about: a quarter of its UTF-8 bytes, and a marker for each label; at least 1.
+    """Estimated tokens of a request: a quarter of its UTF-8 bytes, plus a marker for each label, at least 1.
 
-    Bytes and not characters, because scripts other than Latin get more tokens a character. Labels that are read again
-    with each window of a long text are counted once.
+    Bytes instead of characters, because scripts other than Latin have more tokens per character. Labels that are read
+    again with each window of a long text are counted once.
     """
     texts = [request.text, request.prompt, *request.labels]
     for example in request.examples:
@@ -71,10 +71,10 @@ def estimate_tokens(request: ScoreRequest) -> int:
 
 
 class EncodingScorer(Scorer, Protocol):
-    """A `Scorer` whose requests can be tokenised before they are scored, as all scorers that hold a model can."""
+    """A `Scorer` whose requests can be tokenised before scoring, as those of all scorers that hold a model."""
 
     def encode(self, requests: Sequence[ScoreRequest]) -> Sequence[EncodedRequest]:
-        """Tokenise requests; raises `InputError` for those that cannot be."""
+        """Tokenise requests. Raises `InputError` for those that cannot be tokenised."""
         ...
 
     def score_encoded(self, encoded: Sequence[EncodedRequest]) -> Sequence[FloatArray]:
@@ -87,8 +87,8 @@ class Prepared:
     """Requests that are ready to be queued.
 
     Attributes:
-        items: a request each, tokenised where the scorer can do that apart.
-        costs: tokens of each, at least 1; estimated where the scorer does not tokenise here.
+        items: one per request, tokenised if the scorer supports that.
+        costs: tokens of each, at least 1. Estimated for a scorer without tokenisation.
     """
 
     items: Sequence[ScoreRequest] | Sequence[EncodedRequest]
@@ -96,20 +96,20 @@ class Prepared:
 
     @property
     def tokens(self) -> int:
-        """Tokens of all."""
+        """Total tokens."""
         return sum(self.costs)
 
 
 class Submission(Future[list[FloatArray]]):
-    """What one caller waits for: a future of one array a request. `BatchingScorer.submit` makes it.
+    """A future of one array per request, created by `BatchingScorer.submit`.
 
-    An event loop awaits it by `asyncio.wrap_future`, whose cancellation cancels it too. Nobody watches the deadline
-    then but the worker, between batches. Callbacks may run on the worker's thread, which waits for them.
+    Await it on an event loop with `asyncio.wrap_future`, whose cancellation cancels it too. The deadline is then
+    checked only by the worker, between batches. Callbacks may run on the worker's thread and block it.
 
     Attributes:
-        items: what is to be scored, in order; see `Prepared`.
+        items: the requests, in order; see `Prepared`.
         costs: tokens of each.
-        inference_seconds: time that the inner scorer took for the batches with a part of it, which others share.
+        inference_seconds: time of the inner scorer for the batches with a part of it, which are shared with others.
     """
 
     def __init__(self, prepared: Prepared, *, deadline: float | None) -> None:
@@ -124,20 +124,20 @@ class Submission(Future[list[FloatArray]]):
 
     @property
     def queue_seconds(self) -> float:
-        """Time that it has waited: before its first batch, and between its batches."""
+        """Time spent waiting before its first batch and between its batches."""
         ended = time.monotonic() if self._ended is None else self._ended
         return max(0.0, ended - self._submitted - self.inference_seconds)
 
     def result(self, timeout: float | None = None) -> list[FloatArray]:
-        """Wait for the arrays, at most until the deadline; what is not computed by then never will be.
+        """Wait for the arrays, at most until the deadline. After the deadline nothing more is computed.
 
         Args:
-            timeout: seconds to wait, where that is less than what the deadline leaves. It ends the waiting only.
+            timeout: seconds to wait, if less than the time to the deadline. The submission continues after a timeout.
 
         Raises:
             DeadlineExceededError, SubmissionCancelledError, ClosedError: it ended without a result.
-            concurrent.futures.TimeoutError: ``timeout`` is over, and the deadline is not.
-            Exception: whatever the inner scorer raised on these requests.
+            concurrent.futures.TimeoutError: ``timeout`` has passed before the deadline.
+            Exception: any error of the inner scorer on these requests.
         """
         if self.done():
             return super().result()
@@ -150,7 +150,7 @@ class Submission(Future[list[FloatArray]]):
         return super().result()
 
     def cancel(self) -> bool:
-        """End it with `SubmissionCancelledError`, unless it has ended: what is not computed yet never will be.
+        """End it with `SubmissionCancelledError`, unless it has ended. Remaining requests are not computed.
 
         Returns:
             Whether this call ended it.
@@ -158,7 +158,7 @@ class Submission(Future[list[FloatArray]]):
         return self._end(SubmissionCancelledError("cancelled by its caller; submit it again if it is wanted after all"))
 
     def _alive(self) -> bool:
-        """Whether somebody still waits for it; ends it if its deadline is over."""
+        """Whether it has not ended. Ends it if its deadline has passed."""
         if self._seconds_left() <= 0:
             self._expire()
         return not self.done()
@@ -170,13 +170,13 @@ class Submission(Future[list[FloatArray]]):
         self._end(DeadlineExceededError(f"expected an answer within {self._deadline:g} s, and there is none yet"))
 
     def _add(self, rows: Sequence[FloatArray]) -> None:
-        """Take the arrays of the next requests; the last ones end it."""
+        """Append the arrays of the next requests. The last ones end it."""
         self._rows += rows
         if len(self._rows) == len(self.items):
             self._end(self._rows)
 
     def _end(self, outcome: list[FloatArray] | BaseException) -> bool:
-        """Answer the caller, once: returns False, and changes nothing, if that has happened. Hold no lock."""
+        """Set the result or error, once. Returns False without effect if it has ended. Call it without a lock."""
         if self.done():
             return False
         self._ended = time.monotonic()
@@ -191,12 +191,12 @@ class Submission(Future[list[FloatArray]]):
 
 
 Batch = dict[Submission, list[int]]
-"""Which requests of each submission, by their position in it, are scored in one call."""
+"""Requests scored in one call: their positions in each submission."""
 
 
 @dataclass(slots=True)
 class _Place:
-    """A submission in the queue: how much of it is taken, and how many tokens it may take before its turn is over."""
+    """A submission in the queue, with its taken requests and the tokens left in its turn."""
 
     submission: Submission
     waiting: int  # tokens
@@ -205,12 +205,12 @@ class _Place:
 
 
 class _FairQueue:
-    """Submissions in a ring, served in turns of equally many tokens. Its owner holds a lock.
+    """Submissions in a ring, served in turns of equally many tokens. The owner must hold a lock.
 
-    Who stands in front spends credit on its next requests; when that is used up, it goes to the back with the credit of
-    one more turn. A request dearer than the credit is served, and the debt is worked off in later turns. So over any
-    time in which two submissions wait, the tokens served to them differ by at most one turn and, for each of the two,
-    one token less than its dearest request.
+    The first submission spends credit on its next requests. When its credit is used up, it moves to the back with the
+    credit of one more turn. A request that costs more than the credit is served, and the debt is paid in later turns.
+    So over any time in which two submissions wait, the tokens served to them differ by at most one turn and, for each
+    of the two, one token less than its most expensive request.
     """
 
     def __init__(self, queue_batch_tokens: int, max_queue_tokens: int) -> None:
@@ -231,15 +231,15 @@ class _FairQueue:
         return [place.submission for place in self._ring.values()]
 
     def fits(self, tokens: int) -> bool:
-        """Whether there is room; for more than the whole queue may hold, there is if nothing waits."""
+        """Whether there is room. A submission above the bound of the queue fits only if the queue is empty."""
         if tokens > self._max_queue_tokens:
             return not self._ring
         return self.charged + self._charge(tokens) <= self._max_queue_tokens
 
     def ahead(self, tokens: int) -> int:
-        """Tokens that are served before the last of so many that come now: a turn of each other one for each of theirs.
+        """Estimated tokens served before a new submission of ``tokens`` completes.
 
-        As if no other one ended: where there is a queue, there is somebody to take its place.
+        One turn of every other submission per turn of its own, assuming that other submissions keep the queue full.
         """
         return math.ceil(tokens / self.turn) * sum(min(place.waiting, self.turn) for place in self._ring.values())
 
@@ -249,12 +249,12 @@ class _FairQueue:
         self.charged += self._charge(tokens)
 
     def remove(self, submission: Future[list[FloatArray]]) -> None:
-        """Forget a submission, if it is still here."""
+        """Remove a submission, if it is still queued."""
         if place := self._ring.pop(submission, None):
             self.charged -= self._charge(place.waiting)
 
     def take(self) -> Batch:
-        """Take the next batch: never above the budget, unless one request alone is."""
+        """Take the next batch. It exceeds the budget only if it is a single request."""
         batch: Batch = {}
         room = self._batch_tokens
         while self._ring:
@@ -283,7 +283,7 @@ class _FairQueue:
         return range(place.taken, end)
 
     def _pay(self, place: _Place, taken: range) -> int:
-        """Book requests that are taken; returns their tokens."""
+        """Account for taken requests and return their tokens."""
         cost = sum(place.submission.costs[taken.start : taken.stop])
         before = self._charge(place.waiting)
         place.taken = taken.stop
@@ -295,18 +295,18 @@ class _FairQueue:
         return cost
 
     def _charge(self, tokens: int) -> int:
-        """What a submission counts for in the bound: half of it at most, as small ones need not wait for the rest."""
+        """Tokens counted towards the bound: at most half of it, so that a large submission leaves room for others."""
         return min(tokens, math.ceil(self._max_queue_tokens / 2))
 
 
 @dataclass(frozen=True, slots=True)
 class BatchingStats:
-    """What a `BatchingScorer` has done and has still to do.
+    """Counters of a `BatchingScorer`.
 
     Attributes:
-        queue_tokens: estimated tokens that wait; those being computed are not among them.
-        queue_submissions: submissions of which something waits.
-        batches: calls of the inner scorer that succeeded.
+        queue_tokens: estimated tokens that wait, without those being computed.
+        queue_submissions: submissions with waiting requests.
+        batches: successful calls of the inner scorer.
         requests: requests that it scored.
         tokens: estimated tokens that it scored.
         tokens_per_second: mean throughput while it computes, mostly of the last ten batches; None before the first.
@@ -321,22 +321,22 @@ class BatchingStats:
 
 
 class BatchingScorer(Shared):
-    """A `Scorer` over any scorer that puts the requests of many callers into common batches.
+    """A `Scorer` that combines the requests of many callers into batches for another scorer.
 
     One thread calls the inner scorer. Callers share its batches in turns of equally many tokens, so that a small
-    submission is answered after a batch or two, however large the others are. What is cancelled or late is dropped
-    before it is computed. If a batch fails, its submissions are scored one by one, and only those that fail alone get
-    an error. A forked process begins with an empty queue and a thread of its own.
+    submission is answered after a batch or two, however large the others are. Cancelled and late requests are dropped
+    before they are computed. If a batch fails, its submissions are scored one by one, and only those that fail alone
+    get an error. A forked process starts with an empty queue and its own thread.
 
     Args:
-        scorer: what computes; its scores must not depend on what else is in a batch.
+        scorer: the inner scorer. Its scores must not depend on the other requests of a batch.
         queue_batch_tokens: budget of one call of ``scorer``. A request above it gets a call of its own. For local
-            scorers a few times their own batch budget, so that all their threads have work.
-        max_queue_tokens: how much may wait. One submission counts for half of it at most, so that a large one leaves
-            room for small ones. A submission above the bound is accepted while nothing else waits, else refused. So
-            no more than twice the bound waits, or one such submission and as much as the bound.
-        cost: tokens that a request costs where ``scorer`` does not tokenise here, the unit of both bounds; at least 1.
-        on_batch: told of each batch: its requests, their tokens, and the seconds that it took.
+            scorers use a few times their own batch budget, so that all their threads have work.
+        max_queue_tokens: bound of waiting tokens. One submission counts for half of it at most, so that a large one
+            leaves room for small ones. A submission above the bound is accepted only if nothing else waits. So at most
+            twice the bound waits, or one such submission plus the bound.
+        cost: tokens of a request for a scorer without tokenisation, at least 1. The unit of both bounds.
+        on_batch: called after each batch with its number of requests, their tokens, and its seconds.
 
     Raises:
         OptionError: a budget below 1.
@@ -365,16 +365,16 @@ class BatchingScorer(Shared):
     def _begin(self) -> None:
         """Start with an empty queue, once in each process."""
         self._queue = _FairQueue(*self._limits)
-        self._changed = threading.Condition()  # guards all that follows, the queue and whether it is closed
+        self._changed = threading.Condition()  # guards the queue, `_closed` and the fields below
         self._batches = self._requests = self._tokens = 0
         self._recent_tokens = self._recent_seconds = 0.0
-        self._busy_tokens = self._busy_seconds = 0.0  # the same of batches of a turn at least
+        self._busy_tokens = self._busy_seconds = 0.0  # the same for batches of at least one turn
         self._worker = threading.Thread(target=self._work, name="gliclass-batching", daemon=True)
         self._worker.start()
 
     @property
     def info(self) -> ModelInfo:
-        """What the inner scorer says of itself."""
+        """Model information of the inner scorer."""
         return self._scorer.info
 
     def labels_share_pass(self, labels: Sequence[str], examples: Sequence[Example] = ()) -> bool:
@@ -382,18 +382,18 @@ class BatchingScorer(Shared):
         return labels_share_pass(self._scorer, labels, examples)
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[FloatArray]:
-        """Return what the inner scorer returns for these requests, in order. Safe to call from many threads.
+        """Score with the inner scorer, in order. Thread-safe.
 
         Raises:
-            OverloadedError, ClosedError: they were not accepted, or not computed before the scorer was closed.
-            Exception: whatever the inner scorer raises on these requests.
+            OverloadedError, ClosedError: not accepted, or not computed before the scorer was closed.
+            Exception: any error of the inner scorer on these requests.
         """
         return self.submit(requests).result()
 
     def prepare(self, requests: Sequence[ScoreRequest]) -> Prepared:
         """Tokenise requests for `submit` and count their tokens, on the caller's thread.
 
-        Where the scorer cannot be asked for that, because it is elsewhere, tokens are estimated by ``cost``.
+        Tokens are estimated by ``cost`` for a remote scorer, which has no tokenisation here.
 
         Raises:
             InputError: a request that the scorer cannot encode.
@@ -407,13 +407,12 @@ class BatchingScorer(Shared):
         """Queue requests and return at once.
 
         Args:
-            requests: what to score; they may be divided over batches.
-            deadline: seconds from now in which the answer is worth something. What is not computed by then never
-                will be.
+            requests: requests to score; they may be divided over batches.
+            deadline: seconds from now until the result is useless. After that nothing more is computed.
 
         Raises:
-            OverloadedError: the queue is full, or half of the deadline would probably pass before the last of them is
-                answered; its ``retry_after`` says when there should be room. In an empty queue all is accepted.
+            OverloadedError: the queue is full, or the expected time of the result exceeds half of the deadline. Its
+                ``retry_after`` estimates when there is room. An empty queue accepts everything.
             ClosedError: the scorer is closed.
             OptionError: a deadline that is not a finite number.
         """
@@ -446,11 +445,13 @@ class BatchingScorer(Shared):
             )
 
     def close(self, *, drain: bool = True, timeout: float | None = None) -> bool:
-        """Accept nothing more, end what was accepted, and stop the thread. May be called again.
+        """Accept no more requests, finish the accepted ones, and stop the thread. May be called again.
 
         Args:
-            drain: compute what waits; otherwise only the batch in work is finished, and what waits gets `ClosedError`.
-            timeout: seconds to wait; what still waits then gets `ClosedError`. The batch in work cannot be stopped.
+            drain: compute waiting requests. If False, only the running batch is finished, and waiting ones get
+                `ClosedError`.
+            timeout: seconds to wait. Requests still waiting then get `ClosedError`. The running batch cannot be
+                stopped.
 
         Returns:
             Whether the thread has ended.
@@ -475,7 +476,7 @@ class BatchingScorer(Shared):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close; after an error without computing what waits."""
+        """Close. After an error, waiting requests are not computed."""
         self.close(drain=error is None)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -495,7 +496,7 @@ class BatchingScorer(Shared):
             )
         if deadline is None or not self._busy_tokens or not self._queue:
             return
-        # A small batch, as that of a warm-up, takes far longer for each token, and tells nothing of a full one.
+        # Use only large batches: a small one, like the warm-up, takes far longer per token.
         pace = self._busy_seconds / self._busy_tokens
         taken, allowed = pace * (self._queue.ahead(tokens) + tokens), IN_TIME * deadline
         if taken > allowed:
@@ -513,21 +514,21 @@ class BatchingScorer(Shared):
         """Score batches until the scorer is closed and the queue empty."""
         while (batch := self._next_batch()) is not None:
             self._run(batch)
-            del batch  # texts and results are not kept until there is more to do
+            del batch  # free texts and results before waiting for more
 
     def _next_batch(self) -> Batch | None:
-        """Wait for work and take a batch; it is empty if all that waited was late."""
+        """Wait for work and take a batch. It is empty if all waiting submissions were late."""
         with self._changed:
             while not (self._queue.charged or self._closed):
                 self._changed.wait()
             waiting = self._queue.submissions()
         for submission in waiting:
-            submission._alive()  # without the lock, because whoever is told now may call back
+            submission._alive()  # without the lock, because its callbacks may call this scorer
         with self._changed:
             return self._queue.take() if waiting else None
 
     def _run(self, batch: Batch) -> None:
-        """Score a batch and hand out its rows; if it fails, score the parts of its submissions one by one."""
+        """Score a batch and distribute its rows. If it fails, score its submissions one by one."""
         batch = {submission: part for submission, part in batch.items() if submission._alive()}
         if not batch:
             return
@@ -548,13 +549,13 @@ class BatchingScorer(Shared):
                 self._run({submission: part})
 
     def _attempt(self, items: list[Any]) -> list[FloatArray] | BaseException:
-        """Call the inner scorer; its error is returned, since it is for the callers and not for this thread."""
+        """Call the inner scorer. An error is returned, since it belongs to the callers, not to this thread."""
         score = self._scorer.score if self._encoding is None else self._encoding.score_encoded
         try:
             rows = list(score(items))
             if len(rows) != len(items):
                 raise RuntimeError(f"expected {len(items)} results of the inner scorer, got {len(rows)}")
-        except BaseException as error:  # tokenizers and onnxruntime panic with what is no Exception
+        except BaseException as error:  # panics of tokenizers and onnxruntime are not subclasses of Exception
             return error
         return rows
 

@@ -3,16 +3,15 @@
     gliclass-rerank serve --ray --model mini --max-replicas 4
     serve run gliclass_rerank_service.ray_app:build model=mini ray_max_replicas=4
 
-One ingress takes all requests and batches them, as the service does without Ray; `RayScorer` cuts a batch into parts,
-and Ray spreads these over the replicas, so that all of them work on it. Ray adds and removes replicas by the number of
-parts that wait for them. A replica that dies loses no request: its parts are scored again by another one, since scores
-depend on nothing else. (They are those of the model in one process, but for the last bits of a float, which change with
-what is computed together.)
+One ingress receives all requests and batches them, as the service does without Ray. `RayScorer` divides a batch into
+parts, and Ray distributes them over the replicas. Ray adds and removes replicas by the number of parts that wait for
+them. No request is lost when a replica dies: its parts are scored again by another one, with the same result up to the
+last bits of a float. (These bits vary with the composition of a batch.)
 
-Settings are those of the service. A replica scores ``threads`` batches at a time, one by default, and asks Ray for as
-many CPUs, and for a GPU where ``device`` is one; ``queue_batch_tokens`` is meant for each replica. Jobs without a
-broker run in the ingress. `serve run` has options of its own for host and port, and at its end requests that still
-wait for a batch are lost; `serve --ray` waits for them.
+Settings are those of the service. A replica scores ``threads`` batches at a time, one by default. It requests as many
+CPUs of Ray, and a GPU if ``device`` is one. ``queue_batch_tokens`` applies to each replica. Jobs without a broker run
+in the ingress. `serve run` has its own options for host and port. At its end requests that still wait for a batch are
+lost, while `serve --ray` answers them.
 """
 
 from __future__ import annotations
@@ -43,19 +42,19 @@ from gliclass_rerank_service.queue import estimate_tokens
 from gliclass_rerank_service.settings import Settings, read_settings
 
 REPLICAS, INGRESS = "scorer", "ingress"  # names of the deployments, and of their applications under `serve --ray`
-PARTS = 8  # that a full batch has for each replica: enough to keep all busy to its end, and to see who has too much
-LOADING_SECONDS = 600.0  # for the first replica to be there
+PARTS = 8  # parts of a full batch for each replica, enough to balance their load
+LOADING_SECONDS = 600.0  # limit for the start of the first replica
 ATTEMPTS = 5
 PAUSE = 0.2  # seconds before a part is sent again, and longer each time
-OPEN_REQUESTS = 64  # room beside those that are scored, for who looks at health and metrics
+OPEN_REQUESTS = 64  # room for requests of health and metrics
 LOST = (RayActorError, WorkerCrashedError, NodeDiedError, ObjectLostError)
-"""What Ray raises where a replica died; the call may be made again."""
+"""Errors that Ray raises when a replica died. The call may be repeated."""
 
 Outcome = list[FloatArray] | GLiClassRerankError
 
 
 class ScorerReplica:
-    """One model in a process of its own, loaded once."""
+    """One model in its own process, loaded once."""
 
     def __init__(self, settings: Settings) -> None:
         self._scorer = load_scorer(
@@ -67,14 +66,13 @@ class ScorerReplica:
         )
 
     async def info(self) -> ModelInfo:
-        """What the model says of itself."""
+        """Information about the model."""
         return self._scorer.info
 
     async def score(self, requests: Sequence[ScoreRequest], revision: str) -> Outcome:
-        """Score on a thread. An error of ours is returned, since Ray would wrap it when it is raised.
+        """Score on a thread. Errors of this package are returned, since Ray would wrap a raised one.
 
-        A replica that was started after the model had been replaced answers with an error: what it scores must not be
-        mixed with what others do.
+        A replica started after a change of the model returns an error, so that scores of two revisions are never mixed.
         """
         if revision != self._scorer.info.revision:
             return ServiceError(
@@ -88,17 +86,17 @@ class ScorerReplica:
 
 
 class RayScorer:
-    """A `Scorer` over replicas: a batch is divided into parts that are scored at the same time.
+    """A `Scorer` over replicas. A batch is divided into parts that are scored at the same time.
 
-    Not to be called on an event loop's thread.
+    Must not be called on an event loop's thread.
 
     Args:
         replicas: handle of the deployment of `ScorerReplica`.
-        part_tokens: estimated tokens of a part; a request above it is a part by itself.
+        part_tokens: estimated tokens of a part. A larger request is a part by itself.
         timeout: seconds for one call of `score`.
 
     Raises:
-        ServiceError: no replica comes up.
+        ServiceError: no replica starts in time.
     """
 
     def __init__(self, replicas: DeploymentHandle[ScorerReplica], *, part_tokens: int, timeout: float) -> None:
@@ -114,15 +112,15 @@ class RayScorer:
 
     @property
     def info(self) -> ModelInfo:
-        """What the first replica says of its model; those of another revision do not score."""
+        """Model information of the first replica. Replicas of another revision do not score."""
         return self._info
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[FloatArray]:
         """Score like any scorer.
 
         Raises:
-            ServiceError: replicas did not answer in time, or died again and again.
-            GLiClassRerankError: whatever a replica's scorer raises.
+            ServiceError: replicas did not answer in time, or died repeatedly.
+            GLiClassRerankError: any error of a replica's scorer.
         """
         ends_by = time.monotonic() + self._timeout
         costs = map(estimate_tokens, requests)
@@ -135,13 +133,13 @@ class RayScorer:
 
     def _send(self, part: Sequence[ScoreRequest]) -> DeploymentResponse[Outcome]:
         response = self._replicas.score.remote(part, self._info.revision)
-        assert isinstance(response, DeploymentResponse)  # and no stream, since none was asked for
+        assert isinstance(response, DeploymentResponse)  # a stream must be requested
         return response
 
     def _answer(
         self, part: Sequence[ScoreRequest], response: DeploymentResponse[Outcome], ends_by: float
     ) -> list[FloatArray]:
-        """Wait for the rows of a part; if its replica has died, send it again."""
+        """Wait for the rows of a part, and send it again if its replica has died."""
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 outcome = response.result(timeout_s=max(0.0, ends_by - time.monotonic()))
@@ -158,10 +156,10 @@ class RayScorer:
 
 
 def build(arguments: Mapping[str, str]) -> Application:
-    """Make the application for `serve run gliclass_rerank_service.ray_app:build NAME=VALUE ...`.
+    """Create the application for `serve run gliclass_rerank_service.ray_app:build NAME=VALUE ...`.
 
     Args:
-        arguments: fields of `Settings`; the environment and its file fill in the others.
+        arguments: fields of `Settings`. The others come from the environment and its file.
 
     Raises:
         OptionError: an unknown field or an impossible value.
@@ -171,12 +169,12 @@ def build(arguments: Mapping[str, str]) -> Application:
 
 
 def serve_on_ray(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT comes; then refuse what is new, answer what was accepted, and end.
+    """Serve until SIGTERM or SIGINT, then refuse new requests, answer the accepted ones, and end.
 
-    Joins the cluster that ``RAY_ADDRESS`` names, or starts one on this machine that ends with the service. Blocks;
-    called on the main thread, or no signal reaches it.
+    Joins the cluster of ``RAY_ADDRESS``, or starts one on this machine that ends with the service. Blocks. Call it on
+    the main thread, the only one that receives signals.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report its use to its makers
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage reports to Ray's developers
     settings = _portable(settings)
     ray.init()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -185,7 +183,7 @@ def serve_on_ray(settings: Settings) -> None:
         serve.run(_replicas(settings), name=REPLICAS, route_prefix=None)
         serve.run(_ingress(settings, REPLICAS).bind(), name=INGRESS, blocking=True)
     except KeyboardInterrupt:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would interrupt the end
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would interrupt the shutdown
         serve.delete(INGRESS)  # its requests still need the replicas
     finally:
         serve.shutdown()  # type: ignore[no-untyped-call]
@@ -199,7 +197,7 @@ def _replicas(settings: Settings) -> Application:
             "num_cpus": settings.threads or 1,
             "num_gpus": 1 if settings.device.startswith("cuda") else 0,
         },
-        # One batch is out at a time, and with few replicas one of them may get all of it.
+        # One batch is computed at a time, and with few replicas one of them may get all of it.
         max_ongoing_requests=PARTS * settings.ray_max_replicas,
         autoscaling_config=AutoscalingConfig(
             min_replicas=settings.ray_min_replicas,
@@ -213,7 +211,7 @@ def _replicas(settings: Settings) -> Application:
 
 
 def _ingress(settings: Settings, replicas_application: str | None = None) -> serve.Deployment:
-    """The app as a deployment; one replica, since it is where all requests are batched. It needs no CPU for itself."""
+    """The app as a deployment of one replica, since it batches all requests. It reserves no CPU."""
     deployment = serve.deployment(
         name=INGRESS,
         num_replicas=1,
@@ -225,7 +223,7 @@ def _ingress(settings: Settings, replicas_application: str | None = None) -> ser
 
 
 def _app_of(settings: Settings, replicas_application: str | None) -> Callable[[], FastAPI]:
-    """What makes the app where it runs."""
+    """A function that creates the app in the ingress process."""
     batch_tokens = settings.queue_batch_tokens * settings.ray_max_replicas
 
     def make_app() -> FastAPI:
@@ -244,7 +242,7 @@ def _app_of(settings: Settings, replicas_application: str | None) -> Callable[[]
 
 
 def _portable(settings: Settings) -> Settings:
-    """The same settings for a process in another folder: with whole paths, and of no class made on the spot."""
+    """The settings for a process in another folder: with absolute paths, as an instance of `Settings` itself."""
     fields = dict(settings)
     if Path(settings.model).is_dir():
         fields["model"] = str(Path(settings.model).absolute())

@@ -1,8 +1,8 @@
-"""serve: uvicorn around an app, ended without losing a request.
+"""serve: run an app with uvicorn and shut down without losing a request.
 
-At SIGTERM or SIGINT the app drains: /ready says 503, new requests are refused with 503, those that were accepted are
-answered, and connections close after their answer. When none has been left for half a second, the sockets close. When
-``drain_seconds`` are over, what still waits is answered with 503 first. A second signal ends it at once.
+At SIGTERM or SIGINT the app drains: /ready gives 503, new requests are refused with 503, accepted ones are answered,
+and connections close after their answer. When no request has been left for half a second, the sockets close. After
+``drain_seconds`` the remaining requests are answered with 503 first. A second signal ends it at once.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from fastapi import FastAPI
 from gliclass_rerank_service.service import Service
 from gliclass_rerank_service.settings import Settings
 
-QUIET_TICKS = 5  # of a tenth of a second: clients that were just answered hear a 503, and no closed socket
-ENDING_SECONDS = 5  # for the batch in work, when the time to drain is over
+QUIET_TICKS = 5  # of a tenth of a second, so that clients that were just answered get a 503, not a closed socket
+ENDING_SECONDS = 5  # for the running batch, when the time to drain is over
 
 logger = logging.getLogger("gliclass_rerank.service")
 
 
 class DrainingServer(uvicorn.Server):
-    """A uvicorn server that answers what was accepted before it ends."""
+    """A uvicorn server that answers the accepted requests before it ends."""
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
@@ -33,7 +33,7 @@ class DrainingServer(uvicorn.Server):
         self._quiet_ticks = 0
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to drain; the second time, end."""
+        """Begin to drain. End at the second signal."""
         if self._service.draining:
             self.should_exit = self.force_exit = True
             return
@@ -41,7 +41,7 @@ class DrainingServer(uvicorn.Server):
         self._ends_by = time.monotonic() + self._service.settings.drain_seconds
 
     async def on_tick(self, counter: int) -> bool:
-        """Asked ten times a second whether to end."""
+        """Whether to end. Called ten times a second."""
         if self._ends_by is not None:
             self._quiet_ticks = 0 if self._service.in_flight else self._quiet_ticks + 1
             if time.monotonic() > self._ends_by:
@@ -52,7 +52,7 @@ class DrainingServer(uvicorn.Server):
 
 
 def serve(app: FastAPI, settings: Settings) -> None:
-    """Serve until a signal comes. Blocks; called on the main thread, or no signal reaches it."""
+    """Serve until a signal arrives. Blocks. Call it on the main thread, the only one that receives signals."""
     config = uvicorn.Config(
         app,
         host=settings.host,

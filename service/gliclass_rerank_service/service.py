@@ -1,4 +1,4 @@
-"""Service: what all requests of one app share. Everything is scored by its one `BatchingScorer`."""
+"""Service: state shared by all requests of one app. One `BatchingScorer` scores everything."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from gliclass_rerank_service.settings import Settings, read_keys
 if TYPE_CHECKING:
     from gliclass_rerank_service.jobs.base import Jobs
 
-PREPARING_THREADS = 4  # they only build requests and read logits; nothing waits on them
+PREPARING_THREADS = 4  # they only build requests and read logits
 
 logger = logging.getLogger("gliclass_rerank.service")
 
 
 class Service:
-    """A scorer, its settings, and what is counted.
+    """A scorer, its settings, and its metrics.
 
     Args:
-        scorer: a `BatchingScorer`, or what becomes one.
-        settings: how to run.
+        scorer: a `BatchingScorer`, or a scorer that is wrapped in one.
+        settings: settings of the service.
 
     Attributes:
-        draining: nothing new is accepted any more.
-        in_flight: requests that were accepted and are not answered yet.
+        draining: no new requests are accepted.
+        in_flight: number of accepted requests without an answer yet.
 
     Raises:
         OptionError: a file of keys that cannot be read.
-        MissingExtraError: traces are wanted and OpenTelemetry is not installed.
+        MissingExtraError: traces are enabled and OpenTelemetry is not installed.
     """
 
     def __init__(self, scorer: Scorer, settings: Settings) -> None:
@@ -70,7 +70,7 @@ class Service:
 
     @property
     def threads(self) -> ThreadPoolExecutor:
-        """Where requests are built and logits read."""
+        """Threads that build requests and read logits."""
         return self._threads.get()
 
     @property
@@ -80,10 +80,10 @@ class Service:
 
     @property
     def jobs(self) -> Jobs:
-        """Where jobs go; opened when the first one comes.
+        """Executor of jobs, opened on first use.
 
         Raises:
-            MissingExtraError: a broker is set, and what talks to it is not installed.
+            MissingExtraError: a broker is set, and its client is not installed.
         """
         from gliclass_rerank_service.jobs.open import open_jobs
 
@@ -93,44 +93,44 @@ class Service:
         return self._jobs
 
     def admits(self, authorization: str | None) -> bool:
-        """Whether a header ``Authorization`` holds a key: "Bearer KEY", or "KEY" as some clients send it."""
+        """Whether a header ``Authorization`` contains a valid key: "Bearer KEY", or "KEY" as some clients send it."""
         if not self._keys:
             return True
         scheme, _, rest = (authorization or "").partition(" ")
         shown = (rest if scheme.lower() == "bearer" else authorization or "").strip().encode("utf-8", "replace")
         admitted = False
-        for key in self._keys:  # all of them, so that the time taken tells nothing
+        for key in self._keys:  # compare with all of them, so that the time reveals nothing
             admitted |= hmac.compare_digest(shown, key)
         return admitted
 
     def check_texts(self, count: int) -> None:
-        """Raise `TooLargeError` if one request may not hold so many texts."""
+        """Raise `TooLargeError` if a request has too many texts."""
         if count > self.settings.max_texts:
             raise TooLargeError(f"expected at most {self.settings.max_texts} texts a request, got {count}; divide it")
 
     def check_tokens(self, tokens: int) -> None:
-        """Raise `TooLargeError` if one request may not have so many tokens, estimated."""
+        """Raise `TooLargeError` if a request has too many estimated tokens."""
         limit = self.settings.max_request_tokens
         if tokens > limit:
             raise TooLargeError(f"expected at most {limit} tokens a request, got about {tokens}; divide it")
 
     def check_job_tokens(self, tokens: int) -> None:
-        """Raise `TooLargeError` if one job may not have so many tokens, estimated."""
+        """Raise `TooLargeError` if a job has too many estimated tokens."""
         limit = self.settings.max_job_tokens
         if tokens > limit:
             raise TooLargeError(f"expected at most {limit} tokens a job, got about {tokens}; divide it")
 
     def check_model(self, name: str | None) -> None:
-        """Raise `NotFoundError` if another model is wanted, and that matters."""
+        """Raise `NotFoundError` if another model is requested and ``strict_model`` is set."""
         if self.settings.strict_model and name and name != self.scorer.info.name:
             raise NotFoundError(f"expected the model {self.scorer.info.name!r}, got {name!r:.80}; there is no other")
 
     def warm(self) -> None:
-        """Let the model answer once, so that the first client does not wait for what is loaded late."""
+        """Run the model once, so that the first client does not wait for lazy loading."""
         self.scorer.score([ScoreRequest("What is this passage about?", ("a test of the model",))])
 
     def close(self) -> None:
-        """Compute what was accepted, as long as settings allow, and stop."""
+        """Compute the accepted requests, within ``drain_seconds``, and stop."""
         self.draining = True
         if self._jobs is not None:
             self._jobs.close()
@@ -142,6 +142,6 @@ class Service:
 
 
 def service_of(request: Request) -> Service:
-    """The service of the app that a request came to."""
+    """The service of a request's app."""
     service: Service = request.app.state.service
     return service

@@ -1,4 +1,4 @@
-"""What an operator may set: flags before environment (`GLICLASS_RERANK_...`) before a TOML file before defaults."""
+"""Settings of the service, in order of precedence: flags, environment (`GLICLASS_RERANK_...`), TOML file, defaults."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from gliclass_rerank.errors import OptionError
 
 PREFIX = "GLICLASS_RERANK_"
 CONFIG_VARIABLE = f"{PREFIX}CONFIG"
-"""Names the TOML file for processes that get no flags, such as a worker's."""
+"""Variable with the path of the TOML file, for processes without flags, such as a worker's."""
 
 KEY_VARIABLES = (f"{PREFIX}API_KEYS", f"{PREFIX}API_KEY")
-"""Keys of both count; one that is empty is as one that is not set."""
+"""Keys of both variables are accepted. An empty variable counts as unset."""
 
 
 class Settings(BaseSettings):
-    """How the service runs. Each field is a flag, ``GLICLASS_RERANK_FIELD`` in the environment, a key of the file."""
+    """Settings of the service: flags, ``GLICLASS_RERANK_FIELD`` in the environment, or keys of the file."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
 
@@ -93,7 +93,7 @@ class Settings(BaseSettings):
     @field_validator("api_keys", mode="before")
     @classmethod
     def _divided(cls, value: object) -> object:
-        """Keys of one string, as the environment has them."""
+        """Split a string of keys, the format of the environment."""
         if not isinstance(value, str):
             return value
         keys = [key for key in (part.strip() for part in value.split(",")) if key]
@@ -104,7 +104,7 @@ class Settings(BaseSettings):
     @field_validator("api_keys")
     @classmethod
     def _not_empty(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-        """An empty key would let all call."""
+        """Refuse an empty key, which would open the service to all."""
         if not all(key.get_secret_value().strip() for key in keys):
             raise ValueError("expected keys that are not empty, got one that is; leave it out")
         return keys
@@ -112,7 +112,7 @@ class Settings(BaseSettings):
     @field_validator("broker_url", "result_url", "otlp_endpoint", "api_key_file", mode="before")
     @classmethod
     def _none_if_empty(cls, value: object) -> object:
-        """An empty variable unsets; compose files cannot leave one out."""
+        """Treat an empty variable as unset, since compose files cannot leave one out."""
         return None if value == "" else value
 
     @model_validator(mode="after")
@@ -130,14 +130,14 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Where values come from, the first that has one counts."""
+        """Sources of values. The first that has a value counts."""
         file = settings_cls.model_config.get("toml_file") or os.environ.get(CONFIG_VARIABLE)
         sources: tuple[PydanticBaseSettingsSource, ...] = (init_settings, _Environment(settings_cls))
         return (*sources, TomlConfigSettingsSource(settings_cls, toml_file=file)) if file else sources
 
 
 class _Environment(EnvSettingsSource):
-    """The environment, where keys may stand in two variables."""
+    """The environment, where keys may be in two variables."""
 
     def __call__(self) -> dict[str, Any]:
         given = [self.env_vars.get(name.lower()) for name in KEY_VARIABLES]
@@ -146,14 +146,14 @@ class _Environment(EnvSettingsSource):
 
 
 def read_settings(file: str | Path | None = None, flags: Mapping[str, object] | None = None) -> Settings:
-    """Put settings together.
+    """Read and combine settings.
 
     Args:
-        file: a TOML file with fields of `Settings`; by default what ``GLICLASS_RERANK_CONFIG`` names, if anything.
-        flags: fields that go before all others; those that are None count as not given.
+        file: a TOML file with fields of `Settings`. Default: the file of ``GLICLASS_RERANK_CONFIG``, if set.
+        flags: fields that take precedence over all others. None counts as not given.
 
     Raises:
-        OptionError: no such file, one that is no TOML, an unknown field or an impossible value.
+        OptionError: a missing file, one that is no TOML, an unknown field or an impossible value.
     """
     named = file or os.environ.get(CONFIG_VARIABLE)
     if named and not Path(named).is_file():
@@ -165,7 +165,7 @@ def read_settings(file: str | Path | None = None, flags: Mapping[str, object] | 
     given = {name: value for name, value in (flags or {}).items() if value is not None}
     try:
         return FromFile(**given)  # type: ignore[arg-type]
-    except ValidationError as error:  # its own message would print values, keys among them
+    except ValidationError as error:  # its message contains values, keys among them
         wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:5])
         raise OptionError(f"settings: {wrong}; flags, {PREFIX}... and {named or 'no file'} were read") from None
     except (ValueError, UnicodeDecodeError) as error:
@@ -173,10 +173,10 @@ def read_settings(file: str | Path | None = None, flags: Mapping[str, object] | 
 
 
 def read_keys(settings: Settings) -> tuple[bytes, ...]:
-    """API keys of the settings and of their file; none means that all may call.
+    """API keys of the settings and of their file. Without keys the service is open to all.
 
     Raises:
-        OptionError: the file cannot be read, or holds no key.
+        OptionError: the file cannot be read, or contains no key.
     """
     keys = [key.get_secret_value() for key in settings.api_keys]
     if settings.api_key_file is not None:

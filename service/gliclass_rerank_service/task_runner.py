@@ -1,4 +1,4 @@
-"""Run a task's plan on an event loop: what it asks is queued with what others ask, and no thread waits for it."""
+"""Run a task's plan on an event loop: its requests join the common queue, and no thread waits for them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from gliclass_rerank_service.queue import DeadlineExceededError, Submission
 from gliclass_rerank_service.service import Service, logger, service_of
 
 T = TypeVar("T")
-INLINE_TOKENS = 2048  # of a request whose plan runs on the loop, in about a millisecond; larger ones run on a thread
+INLINE_TOKENS = 2048  # up to this size a plan runs on the loop, in about a millisecond; a larger one on a thread
 
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """Requests of a plan, and the submission that will answer them."""
+    """Requests of a plan, and their submission."""
 
     requests: Sequence[ScoreRequest]
     submission: Submission
@@ -44,23 +44,23 @@ async def run_task(
     on_thread: bool = False,
     model: str | None = None,
 ) -> T:
-    """Run a plan for a request; its requests are batched with those of others.
+    """Run a plan for a request. Its score requests are batched with those of others.
 
     Args:
-        request: its deadline holds, and if its client leaves, nothing more is computed.
+        request: its deadline applies, and computation stops if its client disconnects.
         plan: not begun.
-        texts: how many texts it handles.
-        tokens: of its requests, estimated from the body, and not far above what they are. They decide whether it is
-            begun at all, and where: with many tokens on a thread.
-        on_thread: whether it is run on a thread in any case.
-        model: what the client calls the model.
+        texts: number of texts.
+        tokens: estimate from the body, not far above the true number. It determines whether the plan is begun, and
+            whether it runs on a thread.
+        on_thread: run on a thread in any case.
+        model: the model named by the client.
 
     Raises:
-        NotFoundError: another model is wanted, and that matters.
-        ClientGoneError: the client has left.
+        NotFoundError: another model is requested and ``strict_model`` is set.
+        ClientGoneError: the client has disconnected.
         DeadlineExceededError, OverloadedError, ClosedError: it was not computed.
-        TooLargeError: it asks for more than one request may.
-        GLiClassRerankError: whatever the plan raises.
+        TooLargeError: it exceeds the limits of a request.
+        GLiClassRerankError: any error of the plan.
     """
     service, stats = service_of(request), stats_of(request.scope)
     service.check_model(model)
@@ -82,7 +82,7 @@ async def run_task(
 
 
 def _advance(plan: Plan[T], answer: Answer | None, service: Service, stats: RequestStats) -> _Asked | _Done[T]:
-    """Let a plan go on, and submit what it asks next; it is told of requests that cannot be submitted."""
+    """Resume a plan and submit its next requests. If they cannot be submitted, the error is passed to the plan."""
     while True:
         try:
             requests = resume(plan, answer)
@@ -95,7 +95,7 @@ def _advance(plan: Plan[T], answer: Answer | None, service: Service, stats: Requ
 
 
 def _submit(requests: Sequence[ScoreRequest], service: Service, stats: RequestStats) -> Submission:
-    """Count what a plan asks for, and queue it."""
+    """Count the requests of a plan and queue them."""
     prepared = service.scorer.prepare(requests)
     stats.texts += len(requests)
     stats.tokens += prepared.tokens
@@ -110,7 +110,7 @@ def _left(service: Service, stats: RequestStats) -> float:
 async def _answer(
     request: Request, service: Service, stats: RequestStats, submission: Submission
 ) -> Sequence[FloatArray]:
-    """Wait for the first of: the answer, the deadline, the client's leaving."""
+    """Wait for the first of: the result, the deadline, the client's disconnection."""
     answer, gone = asyncio.wrap_future(submission), asyncio.ensure_future(_disconnected(request))
     waiting: set[asyncio.Future[Any]] = {answer, gone}
     try:
@@ -122,7 +122,7 @@ async def _answer(
         raise DeadlineExceededError(f"no answer within {service.settings.timeout_seconds:g} s; send less at a time")
     finally:
         gone.cancel()
-        answer.cancel()  # and with it the submission; nothing happens if it is done
+        answer.cancel()  # also cancels the submission; no effect if it is done
         stats.queue_seconds += submission.queue_seconds
         stats.inference_seconds += submission.inference_seconds
 
@@ -138,6 +138,6 @@ def _result(answer: asyncio.Future[list[FloatArray]]) -> list[FloatArray]:
 
 
 async def _disconnected(request: Request) -> None:
-    """Return when the client has left."""
+    """Return when the client has disconnected."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

@@ -1,4 +1,4 @@
-"""Rerank passages with GLiClass: many labels against a text in one forward pass, offline from the first second."""
+"""Rerank passages with GLiClass: many labels against a text in one forward pass, with a bundled offline model."""
 
 from gliclass_rerank.errors import (
     CheckpointError,

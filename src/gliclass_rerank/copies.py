@@ -1,4 +1,4 @@
-"""Copies and pickles of scorers: a copy shares the model, a pickle names its source."""
+"""Copies and pickles of scorers: a copy shares the model, a pickle stores its source."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Shared:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """How a scorer was loaded: ``load(source, **options)``. It holds no key of a service."""
+    """Source of a scorer: ``load(source, **options)``. Never contains the key of a service."""
 
     load: Callable[..., Scorer]
     source: str
@@ -32,7 +32,7 @@ class Origin:
 
 
 class Reloadable(Shared):
-    """A scorer whose pickle holds its origin: unpickling loads it again.
+    """A scorer whose pickle stores its origin and loads it again.
 
     Attributes:
         origin: None for a scorer built from objects in memory, which cannot be pickled.
@@ -42,7 +42,7 @@ class Reloadable(Shared):
 
     @property
     def info(self) -> ModelInfo:
-        """Describe the model."""
+        """Information about the model."""
         raise NotImplementedError
 
     def __reduce__(self) -> tuple[Any, ...]:

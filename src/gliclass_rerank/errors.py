@@ -1,46 +1,46 @@
-"""Every error that this package raises on purpose.
+"""Errors raised by this package.
 
     GLiClassRerankError
-    ├── InputError (ValueError)          what the caller passed cannot be scored
+    ├── InputError (ValueError)          the input cannot be scored
     │   ├── InvalidTextError             not a string, empty, NUL or a lone surrogate
-    │   │   └── UnreadableTextError      of which the model's tokenizer or vocabulary knows nothing
+    │   │   └── UnreadableTextError      the model's tokenizer or vocabulary covers (almost) nothing of it
     │   ├── TextTooLongError             long_text="error" and the text does not fit the model
     │   ├── LabelTooLongError            one label does not fit the model; labels are never cut
-    │   └── OptionError                  an option has a value that it cannot have
+    │   └── OptionError                  an option has an invalid value
     ├── ModelError                       the model cannot be used
     │   ├── ModelNotFoundError           no such folder, hub repository or cached file
-    │   ├── CheckpointError              the folder is there, but is no usable checkpoint
-    │   ├── UnsupportedModelError        a layout, flag or backbone that we, or the installed packages, cannot run
+    │   ├── CheckpointError              the folder exists, but is no usable checkpoint
+    │   ├── UnsupportedModelError        a layout, flag or backbone unsupported here or by the installed packages
     │   ├── NonFiniteError               weights or scores are NaN or infinite
-    │   ├── DeviceMemoryError            one pass by itself does not fit into the device's memory
+    │   ├── DeviceMemoryError            a single sequence does not fit into the device's memory
     │   └── NotPicklableError (pickle.PicklingError)  a scorer without a source to load it from
     ├── ServiceError                     a service did not answer, or refused
     └── MissingExtraError (ImportError)  an optional part of the package is not installed
 
-Each message says what was expected, what came, and what to do about it.
+Each message has the expected input, the actual input, and a remedy.
 """
 
 from pickle import PicklingError
 
 
 class GLiClassRerankError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base of all errors raised by this package."""
 
 
 class InputError(GLiClassRerankError, ValueError):
-    """What the caller passed cannot be scored."""
+    """The input cannot be scored."""
 
 
 class InvalidTextError(InputError):
-    """A text, query, passage or label is not a string, is empty, or holds characters no tokenizer can read."""
+    """A text, query, passage or label is not a string, is empty, or contains characters that no tokenizer can read."""
 
 
 class UnreadableTextError(InvalidTextError):
-    """The model's tokenizer leaves nothing of a text or label, or its vocabulary knows (almost) nothing of it.
+    """The tokenizer leaves nothing of a text or label, or the model's vocabulary covers (almost) nothing of it.
 
     Attributes:
-        place: where it stands, "passage 3".
-        text: all of it.
+        place: its position in the input, "passage 3".
+        text: the whole text.
         reason: why it cannot be read.
     """
 
@@ -53,7 +53,7 @@ class UnreadableTextError(InvalidTextError):
 
 
 class TextTooLongError(InputError):
-    """A text does not fit the model and the caller asked for an error (``long_text="error"``)."""
+    """A text does not fit the model, with ``long_text="error"``."""
 
 
 class LabelTooLongError(InputError):
@@ -61,7 +61,7 @@ class LabelTooLongError(InputError):
 
 
 class OptionError(InputError):
-    """An option has a value that it cannot have."""
+    """An option has an invalid value."""
 
 
 class ModelError(GLiClassRerankError):
@@ -73,11 +73,11 @@ class ModelNotFoundError(ModelError):
 
 
 class CheckpointError(ModelError):
-    """The folder exists, but what is in it is no usable checkpoint."""
+    """The folder exists, but is no usable checkpoint."""
 
 
 class UnsupportedModelError(ModelError):
-    """The checkpoint has a layout, flag or backbone that this package, or an installed one below it, cannot run."""
+    """The checkpoint has a layout, flag or backbone that this package, or an installed dependency, cannot run."""
 
 
 class NonFiniteError(ModelError):
@@ -85,15 +85,15 @@ class NonFiniteError(ModelError):
 
 
 class DeviceMemoryError(ModelError):
-    """One pass by itself does not fit into the free memory of the device; whatever can be divided was divided."""
+    """A single sequence does not fit into the free memory of the device."""
 
 
 class NotPicklableError(ModelError, PicklingError):
-    """The scorer was built from objects in memory, so no pickle can say how to load it again."""
+    """The scorer was built from objects in memory, so it has no source to load it from again."""
 
 
 class ServiceError(GLiClassRerankError):
-    """A service did not answer, refused, or answered what cannot be understood. ``status``: its HTTP status, if any."""
+    """A service did not answer, refused, or sent an invalid answer. ``status``: its HTTP status, if any."""
 
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""PerProcess: threads, connections and locks that a forked process makes anew."""
+"""PerProcess: threads, connections and locks that a forked process creates anew."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ T = TypeVar("T")
 
 
 class PerProcess(Generic[T]):
-    """A value made at its first use in each process.
+    """A value created at its first use in each process.
 
-    A forked child has one thread, shares its sockets with the parent, and finds locks as other threads held them. So it
-    makes such things again.
+    A forked child has one thread, shares its sockets with the parent, and inherits locks held by other threads. So it
+    must create these again.
 
     Args:
-        make: makes the value. It runs once a process, whichever thread comes first.
+        make: creates the value, once in each process.
     """
 
     def __init__(self, make: Callable[[], T]) -> None:

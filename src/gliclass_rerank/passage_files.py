@@ -14,16 +14,16 @@ from gliclass_rerank.validation import check_number, check_text
 
 STDIN = "-"
 JSON_LINES = frozenset({".jsonl", ".ndjson"})
-# What is read as text in a folder. A file that is named on its own is read whatever it is called.
+# Suffixes of text files in a folder. A file given by its own name is read with any suffix.
 TEXT_SUFFIXES = frozenset({".txt", ".text", ".md", ".markdown", ".rst", ".adoc", ".org", ".tex", ".py"})
 
 
 @dataclass(frozen=True, slots=True)
 class SourcedPassage:
-    """A passage and where it came from.
+    """A passage and its source.
 
     Attributes:
-        text: what is ranked.
+        text: the text to rank.
         source: a path, or "line 3" of standard input.
         id: the "id" of a JSON line, else None.
         first_stage_score: the number in a JSON line's score field, else None.
@@ -37,7 +37,7 @@ class SourcedPassage:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What was read, and a line for each file of a folder that was not, with the reason."""
+    """The passages, and a line with the reason for each skipped file of a folder."""
 
     passages: tuple[SourcedPassage, ...]
     skipped: tuple[str, ...]
@@ -48,17 +48,17 @@ def read_sources(names: Sequence[str], stdin: BinaryIO, *, scores_field: str | N
 
     A file is one passage. A file of JSON lines, by its name, has a passage per line.
 
-    Folders are read in the order of their sorted paths, hidden files left out. Files there that are no text are skipped
-    and reported. What is named on its own must be readable.
+    Folders are read in the order of their sorted paths, without hidden files. Other files than text in a folder are
+    skipped and reported. A file given by name must be readable.
 
     Args:
         names: files, folders and "-".
-        stdin: what "-" reads.
+        stdin: source of "-".
         scores_field: field of a JSON line with the passage's first-stage score. All passages must have one.
 
     Raises:
-        InputError: no such file, or one that is empty or no UTF-8; a line that is no passage; a passage without a
-            first-stage score where ``scores_field`` is given; "-" more than once.
+        InputError: a missing file, or one that is empty or not UTF-8; a line that is no passage; a passage without a
+            first-stage score if ``scores_field`` is given; "-" more than once.
     """
     check_stdin_once(names)
     passages: list[SourcedPassage] = []
@@ -80,16 +80,16 @@ def read_sources(names: Sequence[str], stdin: BinaryIO, *, scores_field: str | N
 
 
 def check_stdin_once(names: Sequence[str]) -> None:
-    """Raise `OptionError` if "-" stands twice: standard input can be read only once."""
+    """Raise `OptionError` if "-" occurs twice, since standard input can be read only once."""
     if (count := names.count(STDIN)) > 1:
         raise OptionError(f'"-": expected once, got it {count} times; leave out all but one')
 
 
 def read_content(name: str, content: bytes, *, scores_field: str | None = None) -> list[SourcedPassage]:
-    """Read a file's content: a passage a line if its name is one of JSON lines (`JSON_LINES`), else one passage.
+    """Read a file's content: one passage per line if its name has a suffix of `JSON_LINES`, else one passage.
 
     Raises:
-        InputError: it is empty or no UTF-8, or a line is no passage; the message names the file.
+        InputError: it is empty or not UTF-8, or a line is no passage. The message names the file.
     """
     if Path(name).suffix.lower() in JSON_LINES:
         return read_json_lines(name, content, scores_field=scores_field)
@@ -106,7 +106,7 @@ def read_content(name: str, content: bytes, *, scores_field: str | None = None) 
 
 
 def read_json_lines(name: str, content: bytes, *, scores_field: str | None = None) -> list[SourcedPassage]:
-    """Read a file of JSON lines, whatever it is called; passages and errors name the file and the line.
+    """Read JSON lines under any file name. Passages and errors name the file and the line.
 
     Raises:
         InputError: there is no line, or one that is no passage.
@@ -121,10 +121,10 @@ def read_json_lines(name: str, content: bytes, *, scores_field: str | None = Non
 
 
 def read_lines(lines: Iterable[bytes], *, scores_field: str | None = None) -> Iterator[SourcedPassage]:
-    """Read JSON lines: strings, or objects with "text" and, if you like, "id". Empty lines are passed over.
+    """Read JSON lines: strings, or objects with "text" and optionally "id". Empty lines are skipped.
 
     Raises:
-        InputError: a line that is neither; the message names it.
+        InputError: another line. The message names it.
     """
     for number, line in enumerate(lines, 1):
         if line.strip():
@@ -136,7 +136,7 @@ def _read_line(line: bytes, where: str, scores_field: str | None) -> SourcedPass
         value = json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise InputError(f"{where}: expected UTF-8, got byte {line[error.start]:#04x} at {error.start}") from error
-    except (ValueError, RecursionError) as error:  # no JSON, nested without end, a number of thousands of digits
+    except (ValueError, RecursionError) as error:  # no JSON, nested too deep, a number of thousands of digits
         raise InputError(f"{where}: expected JSON, got {_start(line)} ({error})") from error
     fields = {"text": value} if isinstance(value, str) else value
     if not isinstance(fields, dict) or "text" not in fields:
@@ -175,7 +175,7 @@ def _refuse_other_than_text(path: Path) -> None:
 
 
 def _files(folder: Path, skipped: list[str]) -> list[Path]:
-    """Files below a folder, sorted by path, without hidden ones; links to folders are not followed."""
+    """Files below a folder, sorted by path, without hidden ones. Links to folders are not followed."""
     found = []
     for parent, folders, files in os.walk(folder, onerror=lambda error: skipped.append(str(error))):
         folders[:] = [name for name in folders if not name.startswith(".")]

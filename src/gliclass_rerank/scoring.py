@@ -1,8 +1,8 @@
-"""Plans of score requests, and the one place where they meet a `Scorer`, which may be a user's own.
+"""Plans of score requests, and their execution with a `Scorer`.
 
-A task is a `Plan`, a generator: it yields requests, is sent a row of logits for each, and returns its result. What is
-before a ``yield`` builds requests, what is after it reads logits; both are pure. `run` drives a plan with a scorer.
-Callers that score otherwise (asynchronously, in steps, on another machine) drive it themselves.
+A task is a `Plan`, a generator: it yields requests, is sent a row of logits for each, and returns its result. The code
+before a ``yield`` builds requests, the code after it reads logits. Both are pure. `run` drives a plan with a scorer.
+Callers that score in another way (asynchronously, in steps, on another machine) drive it themselves.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from gliclass_rerank.types import Example, FloatArray, Logits, Scorer, ScoreRequ
 
 T = TypeVar("T")
 Plan: TypeAlias = Generator[Sequence[ScoreRequest], list[FloatArray], T]
-"""A task that is under way. It may empty the list that it is sent. Errors of the scorer are thrown into it, so that it
-can name what they are about."""
+"""A running task. It may empty the list of rows that it is sent. Errors of the scorer are thrown into it, so that it
+can name the input that caused them."""
 
-FRAME = 16  # tokens around a text and its labels, or around an example; more than any layout has
+FRAME = 16  # upper bound of the tokens around a text and its labels, or around an example
 
 
 Answer: TypeAlias = list[FloatArray] | GLiClassRerankError
-"""What a plan is given for its requests: a row for each, or why there are none."""
+"""Answer to a plan's requests: a row for each, or an error."""
 
 
 def resume(plan: Plan[T], answer: Answer | None) -> Sequence[ScoreRequest]:
-    """Let a plan go on to the requests that it yields next; None begins it.
+    """Resume a plan and return the next requests that it yields. An answer of None starts it.
 
     Raises:
-        StopIteration: the plan has ended; its result is the ``value``.
-        GLiClassRerankError: what the plan raises.
+        StopIteration: the plan has ended. Its result is the ``value``.
+        GLiClassRerankError: any error of the plan.
     """
     if isinstance(answer, GLiClassRerankError):
         return plan.throw(answer)
@@ -41,10 +41,10 @@ def resume(plan: Plan[T], answer: Answer | None) -> Sequence[ScoreRequest]:
 
 
 def run(plan: Plan[T], scorer: Scorer) -> T:
-    """Drive a plan to its result; every request that it yields is scored by ``scorer``.
+    """Drive a plan to its result. ``scorer`` scores every request that it yields.
 
     Raises:
-        GLiClassRerankError: what the plan or the scorer raises; see `score_requests`.
+        GLiClassRerankError: any error of the plan or the scorer; see `score_requests`.
     """
     answer: Answer | None = None
     while True:
@@ -57,25 +57,25 @@ def run(plan: Plan[T], scorer: Scorer) -> T:
             answer = score_requests(scorer, requests)
         except GLiClassRerankError as error:
             answer = error
-        del requests  # the plan builds the next ones; these need not stay beside them
+        del requests  # free these before the plan builds the next ones
 
 
 def score_requests(scorer: Scorer, requests: Sequence[ScoreRequest]) -> list[FloatArray]:
-    """Return the scorer's logits: a row for each request, finite, shape (labels,); `Logits` stay what they are.
+    """Return the scorer's logits: a finite row of shape (labels,) for each request. `Logits` keep their type.
 
     Raises:
-        ModelError: more or fewer rows than requests, or a row of another shape.
+        ModelError: another number of rows than of requests, or a row of another shape.
         NonFiniteError: a logit is NaN or infinite.
     """
     return checked_rows(scorer.score(requests), requests) if requests else []
 
 
 def checked_rows(answer: object, requests: Sequence[ScoreRequest]) -> list[FloatArray]:
-    """Return what a scorer gave for these requests as rows of logits; see `score_requests` for errors."""
+    """Check a scorer's result for these requests and return it as rows of logits. See `score_requests` for errors."""
     if not isinstance(answer, Iterable):
         raise ModelError(f"the scorer: expected a sequence of logits, got {type(answer).__name__}")
     rows = list(answer)
-    if len(rows) != len(requests):  # the next rows would be taken for those of other texts
+    if len(rows) != len(requests):  # rows could not be assigned to texts
         raise ModelError(f"the scorer: expected logits for each of {len(requests)} requests, got {len(rows)}")
     for i, (row, request) in enumerate(zip(rows, requests, strict=True)):
         shape = len(row.spans) if isinstance(row, Logits) else 0, len(request.labels)
@@ -85,10 +85,10 @@ def checked_rows(answer: object, requests: Sequence[ScoreRequest]) -> list[Float
 
 
 def labels_share_pass(scorer: Scorer, labels: Sequence[str], examples: Sequence[Example] = ()) -> bool:
-    """Whether a scorer surely reads these labels in one pass, beside a text of any length and these examples.
+    """Whether a scorer certainly reads these labels in one pass, with a text of any length and these examples.
 
-    A scorer that knows its tokens says so by a method of this name, as all do that hold a model. Of others only
-    ``info.max_length`` is known: each byte of a label, and of its compatibility form, is taken for a token.
+    A scorer with a method of this name, like all that hold a model, decides itself. For others only ``info.max_length``
+    is known, so each byte of a label, and of its compatibility form, counts as a token.
     """
     told = getattr(scorer, "labels_share_pass", None)
     if callable(told):
@@ -99,7 +99,7 @@ def labels_share_pass(scorer: Scorer, labels: Sequence[str], examples: Sequence[
 
 
 def _most_tokens(text: str) -> int:
-    """Tokens of a text at most, with a marker and a blank in front of it."""
+    """Upper bound of a text's tokens, with a marker and a blank before it."""
     return 2 + max(len(text.encode()), len(unicodedata.normalize("NFKC", text).encode()))
 
 
@@ -110,7 +110,7 @@ def _checked(row: object, labels: int, place: int) -> FloatArray:
         raise ModelError(f"{where}: expected shape ({labels},), got {logits.shape}")
     read: FloatArray = logits
     if isinstance(logits, Logits) and logits.spans:
-        read = logits.per_window  # the largest logit may hide one that is not finite
+        read = logits.per_window  # a maximum over windows may hide a logit that is not finite
         if read.shape != (len(logits.spans), labels):
             raise ModelError(
                 f"{where}: expected shape ({len(logits.spans)}, {labels}) over its windows, got {read.shape}"

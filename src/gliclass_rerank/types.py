@@ -1,4 +1,4 @@
-"""What travels between the rooms: requests, logits, results. Frozen, and free of any backend."""
+"""Data types shared by all modules: requests, logits, results. Frozen, and independent of any backend."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FloatArray = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A solved example that a model may be shown beside the text: the text and the labels that hold for it."""
+    """A solved example for the model: a text and the labels that apply to it."""
 
     text: str
     labels: tuple[str, ...]
@@ -37,15 +37,15 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class ScoreRequest:
-    """One text and the labels to score against it in one forward pass.
+    """One text and the labels to score against it.
 
     Args:
-        text: what the model reads (a passage, a query, evidence). Not empty.
+        text: the text that the model reads (a passage, a query, evidence). Not empty.
         labels: at least one; duplicates keep their places.
-        prompt: a task description put in front of the text, where the checkpoint was trained with one.
-        examples: solved examples; mappings with "text" and "labels" are taken as well.
-        long_text: what happens to a text that does not fit: "window" reads all of it in overlapping windows,
-            "truncate" reads its beginning and says so in the result, "error" raises.
+        prompt: a task description before the text, for checkpoints trained with one.
+        examples: solved examples; mappings with "text" and "labels" are accepted too.
+        long_text: treatment of a text that does not fit: "window" reads all of it in overlapping windows, "truncate"
+            reads its beginning and sets ``truncated`` in the result, "error" raises.
 
     Raises:
         InvalidTextError: a text that no tokenizer can read.
@@ -74,7 +74,7 @@ class ScoreRequest:
         examples: tuple[Example, ...] = (),
         long_text: LongText = "window",
     ) -> ScoreRequest:
-        """Make a request of texts that `check_text` has passed, without checking them again."""
+        """Create a request from texts already checked by `check_text`, without checking them again."""
         request = object.__new__(cls)
         for name, value in (
             ("text", text), ("labels", labels), ("prompt", ""), ("examples", examples), ("long_text", long_text)
@@ -84,17 +84,17 @@ class ScoreRequest:
 
 
 class Logits(np.ndarray[Any, np.dtype[np.float32]]):
-    """Raw logits of one request, float32, shape (labels,), that remember how the text was read.
+    """Raw logits of one request, float32, shape (labels,), with the windows of the text.
 
-    The values are the largest logit of each label over the windows of the text. Whatever is derived from
-    this array (slices, sums, NumPy's copies) is an ordinary result without that memory: ``spans`` is then empty.
+    The values are the largest logit of each label over the windows of the text. Arrays derived from this one (slices,
+    sums, NumPy's copies) lose the attributes: ``spans`` is then empty.
 
     Attributes:
         spans: code-point range of each window in the request's text, in reading order.
         per_window: float32, shape (windows, labels).
-        truncated: some of the text was not read, because the request asked for "truncate".
-        unread_text: the model's vocabulary knows (almost) nothing of the text; the logits say nothing then.
-        unread_labels: positions of the labels of which it knows (almost) nothing, whose logits say nothing.
+        truncated: some of the text was not read (``long_text="truncate"``).
+        unread_text: the model's vocabulary covers (almost) nothing of the text, so the logits are meaningless.
+        unread_labels: positions of the labels of which it covers (almost) nothing, whose logits are meaningless.
     """
 
     spans: tuple[Span, ...]
@@ -113,7 +113,7 @@ class Logits(np.ndarray[Any, np.dtype[np.float32]]):
         unread_text: bool = False,
         unread_labels: Sequence[int] = (),
     ) -> Logits:
-        """Reduce ``per_window`` (float32, shape (windows, labels)) to one logit a label, and remember it."""
+        """Reduce ``per_window`` (float32, shape (windows, labels)) to one logit per label, and store it."""
         largest = per_window.max(axis=0).astype(np.float32)
         return _restore_logits(largest, per_window, tuple(spans), truncated, unread_text, tuple(unread_labels))
 
@@ -132,7 +132,7 @@ class Logits(np.ndarray[Any, np.dtype[np.float32]]):
         return self.__copy__()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Keep the memory when the array is pickled, so that results may cross processes."""
+        """Keep the attributes when the array is pickled, for results that cross processes."""
         values = np.asarray(self)
         return _restore_logits, (
             values, self.per_window, self.spans, self.truncated, self.unread_text, self.unread_labels
@@ -155,23 +155,23 @@ def _restore_logits(
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What a loaded model says of itself.
+    """Information about a loaded model.
 
     Attributes:
         name: "mini", a folder's name or a hub id.
         revision: hub commit, or a fingerprint of configuration and weights.
-        architecture: "uni-encoder", "bi-encoder", "bi-encoder-fused", "encoder-decoder",
-            "encoder-decoder-cls", "decoder-kv", or "generative" behind an OpenAI-compatible server.
+        architecture: "uni-encoder", "bi-encoder", "bi-encoder-fused", "encoder-decoder", "encoder-decoder-cls",
+            "decoder-kv", or "generative" for an OpenAI-compatible server.
         backend: "onnx", "torch", "http" for a service, or "openai".
         device: "cpu", "cuda:0", ..., or the URL of the service.
-        dtype: "int8", "fp32", "bf16", "fp16", or "unknown" where a server does not tell.
-        max_length: tokens of one pass, labels and special tokens included; 0 where a server does not tell.
+        dtype: "int8", "fp32", "bf16", "fp16", or "unknown" for an OpenAI-compatible server.
+        max_length: tokens of one pass, labels and special tokens included; 0 if a server does not report it.
         direction: which of query and passage this model was trained to read as its text.
         first_stage_weight: log-odds that one standard deviation of a first-stage score is worth, if it was fitted.
-        calibration: what turns logits into calibrated log-odds, by task ("relevance", "support", "refutation",
-            "labels"); none for a task without.
+        calibration: calibrators from logits to calibrated log-odds, by task ("relevance", "support", "refutation",
+            "labels"). Uncalibrated tasks are absent.
         kernel: types of activations and weights in the products of an int8 graph, "u8s8", or "u8u8" on processors where
-            onnxruntime's u8s8 products saturate; "" elsewhere.
+            onnxruntime's u8s8 products saturate; else "".
     """
 
     name: str
@@ -188,14 +188,14 @@ class ModelInfo:
 
     @property
     def calibrated(self) -> bool:
-        """Whether its folder carries a fitted calibration, for any task."""
+        """Whether its folder has a fitted calibration for any task."""
         return bool(self.calibration)
 
 
 class Scorer(Protocol):
-    """Anything that scores labels against texts: a local model, a service, a test's fake.
+    """Any object that scores labels against texts: a local model, a service, a test's fake.
 
-    One that knows its tokens may also have ``labels_share_pass``, see `gliclass_rerank.scoring.labels_share_pass`.
+    It may also have a method ``labels_share_pass``, see `gliclass_rerank.scoring.labels_share_pass`.
     """
 
     @property
@@ -204,7 +204,7 @@ class Scorer(Protocol):
     def score(self, requests: Sequence[ScoreRequest]) -> Sequence[FloatArray]:
         """Return one float32 array of raw logits per request, shape (labels,), in the order of its labels.
 
-        What `load_scorer` gives returns `Logits`, which also tell the windows of a long text.
+        Scorers of `load_scorer` return `Logits`, with the windows of a long text.
         """
         ...
 
@@ -215,13 +215,13 @@ class Ranked:
 
     Attributes:
         index: position of the passage in the caller's list.
-        score: in [0, 1]; what the ranking is ordered by. Calibrated where the model is (task "relevance").
-        logit: the model's raw relevance logit (fused over several queries), before calibration and prior.
+        score: in [0, 1], the sort key of the ranking. Calibrated if the model has a calibrator (task "relevance").
+        logit: the model's raw relevance logit (fused over several queries), before calibration and first-stage scores.
         truncated: the end of the passage was not read (``long_text="truncate"``).
-        window: the code points of the best window of a passage too long for one pass, else None.
+        window: code points of the best window of a passage too long for one pass, else None.
         criteria: probability of each extra criterion, in [0, 1].
-        readable: the model's vocabulary knows words of the passage and of all queries and criteria; else the score
-            says nothing.
+        readable: the model's vocabulary covers words of the passage and of all queries and criteria; otherwise the
+            score is meaningless.
     """
 
     index: int

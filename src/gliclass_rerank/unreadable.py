@@ -1,4 +1,4 @@
-"""Texts that a model cannot read: which scores they spoil, where they stand in the caller's input, and the error."""
+"""Texts that a model cannot read: the affected scores, their positions in the input, and the error."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from gliclass_rerank.errors import UnreadableTextError
 from gliclass_rerank.types import FloatArray, Logits, ScoreRequest
 
 Unreadable = Literal["flag", "error"]
-"""What a task does about a text of which the model's vocabulary knows (almost) nothing: its result says so, or
-`UnreadableTextError` is raised."""
+"""Treatment of a text of which the model's vocabulary covers (almost) nothing: set ``readable=False`` in the result, or
+raise `UnreadableTextError`."""
 
 Places = Iterable[tuple[str, str]]
-"""The texts of a call with the names of their places, "passage 3"."""
+"""The texts of a call, each with the name of its position, "passage 3"."""
 
 UNKNOWN_WORDS = "the model's vocabulary does not know its words; take a model of its language"
 
 
 def readable(row: FloatArray) -> NDArray[np.bool_]:
-    """Whether the model could read both the text and the label, shape (labels,); true where a scorer does not tell."""
+    """Whether the model could read both text and label, shape (labels,). True for other rows than `Logits`."""
     mask = np.ones(len(row), bool)
     if isinstance(row, Logits):
         mask[list(row.unread_labels)] = False
@@ -44,7 +44,7 @@ def refuse_unread(requests: Sequence[ScoreRequest], rows: Sequence[FloatArray]) 
 
 @contextmanager
 def naming(places: Callable[[], Places]) -> Iterator[None]:
-    """Give an `UnreadableTextError` from within the name of the first of these places that has its text."""
+    """Replace the position in an `UnreadableTextError` by the name of the first of these places with the same text."""
     try:
         yield
     except UnreadableTextError as error:
@@ -53,7 +53,7 @@ def naming(places: Callable[[], Places]) -> Iterator[None]:
 
 
 def request_places(requests: Sequence[ScoreRequest]) -> Iterator[tuple[str, str]]:
-    """The texts and labels of requests."""
+    """The texts and labels of requests, with names."""
     for i, request in enumerate(requests):
         yield f"text of request {i}", request.text
         for j, label in enumerate(request.labels):
@@ -61,5 +61,5 @@ def request_places(requests: Sequence[ScoreRequest]) -> Iterator[tuple[str, str]
 
 
 def numbered(what: str, texts: Sequence[str]) -> list[tuple[str, str]]:
-    """Texts as "passage 0", "passage 1", ..."""
+    """Texts with the names "passage 0", "passage 1", ..."""
     return [(f"{what} {i}", text) for i, text in enumerate(texts)]

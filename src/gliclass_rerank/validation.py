@@ -1,4 +1,4 @@
-"""Checks of what users pass: texts, numbers, choices."""
+"""Validation of user input: texts, numbers, choices."""
 
 from __future__ import annotations
 
@@ -7,14 +7,10 @@ import re
 import sys
 import unicodedata
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gliclass_rerank.errors import InputError, InvalidTextError, OptionError
-
-if TYPE_CHECKING:
-    pass
 
 WORD_CHARACTER = re.compile(r"\w")
 
@@ -27,19 +23,19 @@ BLANK_SIGNS = frozenset("\ufffd\u1734")
 
 
 def is_blank(text: str) -> bool:
-    """Whether nothing of a text can be read: it has no letter, digit, punctuation or symbol.
+    """Whether a text has nothing readable: no letter, digit, punctuation or symbol.
 
     White space, control and format characters (U+200B, U+FEFF, U+00AD), private ones, combining marks without a letter
-    and replacement characters (U+FFFD) are blank: what a BERT tokenizer leaves out.
+    and replacement characters (U+FFFD) are blank, as a BERT tokenizer drops them.
     """
-    # A letter or digit decides nearly every text at its start.
+    # Nearly every text has a letter or digit at its start, which settles it.
     return not WORD_CHARACTER.search(text) and all(
         unicodedata.category(character) in BLANK_CATEGORIES or character in BLANK_SIGNS for character in text
     )
 
 
 def check_text(value: object, what: str, *, may_be_empty: bool = False) -> str:
-    """Return ``value`` if every tokenizer can read it; ``what`` names it in the error.
+    """Return ``value`` if every tokenizer can read it. ``what`` names it in the error.
 
     Raises:
         InvalidTextError: not a string, empty or blank (see `is_blank`), or with a NUL or a lone surrogate in it.
@@ -72,7 +68,7 @@ def check_choice(value: object, choices: Sequence[str], what: str) -> None:
 def check_number(value: object, what: str, *, low: float = -math.inf, high: float = math.inf) -> float:
     """Return ``value`` as a float if it is a finite number in [low, high], else raise `OptionError`."""
     is_number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    # isfinite makes a float of it, which an integer may be too large for.
+    # isfinite converts to a float, which fails for a very large integer.
     is_number = is_number and (not isinstance(value, int) or abs(value) <= sys.float_info.max)
     if not is_number or not math.isfinite(value) or not low <= value <= high:  # type: ignore[arg-type, operator]
         bounds = "" if low == -math.inf else f" >= {low:g}" if high == math.inf else f" in [{low:g}, {high:g}]"
@@ -83,17 +79,17 @@ def check_number(value: object, what: str, *, low: float = -math.inf, high: floa
 def check_texts(
     value: object, what: str, *, plural: str | None = None, at_least_one: bool = False, or_one: bool = False
 ) -> tuple[str, ...]:
-    """Return ``value`` as a tuple if it is a sequence of texts that `check_text` passes.
+    """Return ``value`` as a tuple if it is a sequence of texts that pass `check_text`.
 
     Args:
-        value: what a user passed.
-        what: names a text in the error, followed by its index: "passage" for "passage 3".
-        plural: names all of them; ``what`` with an "s" by default.
+        value: user input.
+        what: name of a text in the error, followed by its index: "passage" for "passage 3".
+        plural: name of all of them; ``what`` with an "s" by default.
         at_least_one: refuse an empty sequence.
-        or_one: take a string as a sequence of one.
+        or_one: accept a string as a sequence of one.
 
     Raises:
-        InputError: not a sequence, a string unless ``or_one``, or empty where that is refused.
+        InputError: not a sequence, a string unless ``or_one``, or empty with ``at_least_one``.
         InvalidTextError: see `check_text`.
     """
     if or_one and isinstance(value, str):

@@ -1,1 +1,1 @@
-"""One small translator a dialect: its body to a call of the library, and the result to what its clients read."""
+"""Dialects: each translates request bodies to library calls, and results to the response of its clients."""

@@ -1,4 +1,4 @@
-"""`/check`: an answer and evidence in, a verdict per claim out."""
+"""`/check`: judge each claim of an answer by evidence."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ EXAMPLE: JsonDict = {
 
 
 class CheckBody(Body):
-    """What `gliclass_rerank.FactChecker` takes."""
+    """Arguments of `gliclass_rerank.FactChecker`."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
 
@@ -55,7 +55,7 @@ class CheckBody(Body):
 
 
 class Claim(Reply):
-    """A claim; see `gliclass_rerank.ClaimVerdict`."""
+    """Verdict on a claim, see `gliclass_rerank.ClaimVerdict`."""
 
     text: str
     start: int = Field(description="Code points of the answer.")
@@ -82,7 +82,7 @@ class CheckReply(Reply):
 
 
 def checker_of(body: CheckBody, scorer: Scorer) -> FactChecker:
-    """The checker that a body describes."""
+    """The checker described by a body."""
     return FactChecker(
         scorer,
         threshold=0.5 if body.threshold is None else body.threshold,
@@ -94,7 +94,7 @@ def checker_of(body: CheckBody, scorer: Scorer) -> FactChecker:
 
 @router.post("/check", responses={200: {"model": CheckReply}}, summary="Check an answer by evidence")
 async def check(body: CheckBody, request: Request) -> Response:
-    """Each sentence of the answer is supported, refuted, or there is not enough information."""
+    """Judge each sentence of the answer as supported, refuted, or without enough information."""
     evidence = [body.evidence] if isinstance(body.evidence, str) else body.evidence
     if not evidence:
         raise EmptyError("evidence: expected at least one passage, got none; without any, nothing can be checked")

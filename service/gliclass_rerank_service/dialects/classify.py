@@ -1,4 +1,4 @@
-"""`/classify`: our own shape, and vLLM's for a body with `input`, which needs labels here too."""
+"""`/classify`: the native format, and vLLM's for a body with `input`, which needs labels here too."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ EXAMPLE: JsonDict = {
 
 
 class ClassifyBody(Body):
-    """What `gliclass_rerank.Classifier.classify` takes; or vLLM's `input`, with labels."""
+    """Arguments of `gliclass_rerank.Classifier.classify`, or vLLM's `input` with labels."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
 
@@ -73,7 +73,7 @@ class ClassifyBody(Body):
 
 
 class LabelFound(Reply):
-    """A label that holds."""
+    """A label that applies."""
 
     label: str
     score: float
@@ -82,7 +82,7 @@ class LabelFound(Reply):
 
 
 class Classified(Reply):
-    """What holds for one text, and the scores of all labels in the order given."""
+    """The labels that apply to one text, and the scores of all labels in the order given."""
 
     labels: list[LabelFound]
     scores: list[float]
@@ -92,7 +92,7 @@ class Classified(Reply):
 
 
 class ClassifyReply(Reply):
-    """A result a text, in their order."""
+    """One result per text, in their order."""
 
     id: str
     model: str
@@ -103,7 +103,7 @@ class ClassifyReply(Reply):
 class VllmClass(Reply):
     """vLLM's result: the best label, and the probabilities of all in the order given.
 
-    They sum to 1, unless `multi_label` lets any number of labels hold.
+    They sum to 1, unless `multi_label` allows any number of labels.
     """
 
     index: int
@@ -126,7 +126,7 @@ class VllmReply(Reply):
 def plan_of(
     body: ClassifyBody, texts: Sequence[str], scorer: Scorer, *, multi_label: bool, threshold: float | dict[str, float]
 ) -> Plan[list[Classification]]:
-    """The plan that a body describes."""
+    """The plan described by a body."""
     options = ClassifyOptions(
         multi_label=multi_label,
         threshold=threshold,
@@ -152,7 +152,7 @@ def _texts(body: ClassifyBody) -> list[str]:
 
 
 def _estimate(body: ClassifyBody, texts: Sequence[str]) -> int:
-    """Tokens that are read, about: the labels, the prompt and the examples with each text, or each with its own."""
+    """Estimated tokens: labels, prompt and examples with each text, or each text with its own."""
     tokens = estimate_tokens_for(texts)
     for value, own in (
         (body.labels, _all_are(body.labels, (list, dict))),
@@ -165,7 +165,7 @@ def _estimate(body: ClassifyBody, texts: Sequence[str]) -> int:
 
 
 def _all_are(value: object, kinds: tuple[type, ...]) -> bool:
-    """Whether it is a list with one thing a text; otherwise it is for all texts."""
+    """Whether a value is a list with one element per text; otherwise it applies to all texts."""
     return isinstance(value, list) and all(isinstance(one, kinds) for one in value)
 
 
@@ -173,11 +173,11 @@ def _all_are(value: object, kinds: tuple[type, ...]) -> bool:
     "/classify", responses={200: {"model": ClassifyReply | VllmReply}}, summary="Tell which labels hold for texts"
 )
 async def classify(body: ClassifyBody, request: Request) -> Response:
-    """Labels are given in words, flat or nested, for all texts or a text."""
+    """Classify texts by labels given in words, flat or nested, for all texts or per text."""
     texts = _texts(body)
     from_vllm = body.input is not None
     multi = body.multi_label if body.multi_label is not None else not from_vllm
-    # vLLM's shape tells the best label, whatever it reaches.
+    # vLLM's format always has the best label, whatever its score.
     threshold = 0.0 if from_vllm else 0.5 if body.threshold is None else body.threshold
     scorer = service_of(request).scorer
     plan = plan_of(body, texts, scorer, multi_label=multi, threshold=threshold)

@@ -1,4 +1,4 @@
-"""What all dialects share: strict JSON, tolerant fields, documented errors, replies."""
+"""Shared parts of all dialects: strict JSON, tolerant fields, documented errors, replies."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from gliclass_rerank_service.observability.request_stats import RequestStats, st
 
 T = TypeVar("T")
 Items = Annotated[list[T], Field(fail_fast=True)]
-"""A list that is refused by its first wrong element: all of them would be a million errors, each with its text."""
+"""A list whose validation stops at the first wrong element: a long list could give a million errors with its texts."""
 
 
 def first_wrong_only(kind: Any) -> BeforeValidator:
-    """For a mapping what `Items` is for a list: its values are of this kind, and the first that is not is told."""
+    """Validator of the values of a mapping that stops at the first wrong one, as `Items` does for a list."""
     adapter = TypeAdapter[Any](kind)
 
     def check(value: object) -> object:
@@ -33,7 +33,7 @@ def first_wrong_only(kind: Any) -> BeforeValidator:
 
 
 class StrictRequest(Request):
-    """A request whose JSON is checked as the standard has it: no NaN, no lone surrogates, no depth without an end."""
+    """A request whose JSON must follow the standard: no NaN, no lone surrogates, limited depth."""
 
     async def json(self) -> Any:
         body = await self.body()
@@ -47,7 +47,7 @@ class StrictRoute(APIRoute):
     """A route that reads its body with `StrictRequest`."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The handler of the base class, given another request."""
+        """The handler of the base class, called with a `StrictRequest`."""
         handler = super().get_route_handler()
 
         async def strict(request: Request) -> Response:
@@ -57,7 +57,7 @@ class StrictRoute(APIRoute):
 
 
 class ErrorBody(BaseModel):
-    """What went wrong, in the fields that the clients of all dialects look for."""
+    """Error response, with the field names that the clients of all dialects read."""
 
     id: str = Field(description="Of the request, as in the header x-request-id.")
     message: str
@@ -84,7 +84,7 @@ RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait.", "schema": {"ty
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The refusals of an operation, for OpenAPI; all of them without arguments."""
+    """The error responses of an operation, for OpenAPI. All of them without arguments."""
     told = statuses or tuple(REFUSALS)
     return {
         status: {"model": ErrorBody, "description": REFUSALS[status]}
@@ -94,12 +94,12 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def scoring_router(tag: str) -> APIRouter:
-    """A router of operations that score."""
+    """A router for scoring operations."""
     return APIRouter(route_class=StrictRoute, tags=[tag], responses=documented())
 
 
 class Body(BaseModel):
-    """A request's body. Unknown fields are passed over, since clients send what other services know."""
+    """A request's body. Unknown fields are ignored, since clients send fields of other services."""
 
     model_config = ConfigDict(extra="ignore", protected_namespaces=(), allow_inf_nan=False)
 
@@ -120,7 +120,7 @@ class Usage(Reply):
 
 
 def usage_of(stats: RequestStats) -> Usage:
-    """What a request has used so far."""
+    """Tokens used by a request so far."""
     return Usage(total_tokens=stats.tokens, prompt_tokens=stats.tokens)
 
 
@@ -130,12 +130,12 @@ def respond(reply: BaseModel, *, exclude_none: bool = False, status: int = 200) 
 
 
 def request_id(request: Request) -> str:
-    """What the request is called."""
+    """ID of the request."""
     return stats_of(request.scope).id
 
 
 def _flag(value: object) -> object:
-    """RAGFlow and others send booleans as strings."""
+    """Accept booleans sent as strings, as RAGFlow and others do."""
     return {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
 
 

@@ -1,8 +1,7 @@
-"""Jobs: `/predict` with `labels`, `/jobs/rerank`, and `/result/{task_id}`; `/predict` without labels is TEI's.
+"""Jobs: `/predict` with `labels`, `/jobs/rerank`, and `/result/{task_id}`. `/predict` without labels is TEI's.
 
-A job is accepted with 202 and says where it runs. Its result is fetched: 202 while it is worked on, then 200, whether
-it was completed or has failed; `status` tells which. Jobs that were never there, and those whose result has expired,
-are 404.
+An accepted job is answered with 202 and its executor. Fetching its result gives 202 while it is processed, then 200 for
+a completed and for a failed job, with different `status`. Unknown jobs and expired results are 404.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ EXAMPLE: JsonDict = {
 
 
 class AnyPredictBody(PredictBody):
-    """With labels a job, without them TEI's."""
+    """A job if it has labels, otherwise TEI's body."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE, {"inputs": ["a query", "a text"]}]})
 
@@ -49,7 +48,7 @@ class AnyPredictBody(PredictBody):
 
 
 class Accepted(Reply):
-    """A job that waits or is worked on."""
+    """A job that waits or is processed."""
 
     task_id: str
     status: Literal["Processing"] = "Processing"
@@ -74,7 +73,7 @@ NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": ErrorBody, "descrip
     "/predict", responses=ACCEPTED | {200: {"model": PredictReply}}, summary="Classify as a job; or TEI's pairs"
 )
 async def predict_or_submit(body: AnyPredictBody, request: Request) -> Response:
-    """With `labels` a job, whose result is fetched from `/result/{task_id}`; else TEI's scores of pairs, at once."""
+    """Submit a job if there are `labels` (result at `/result/{task_id}`), otherwise return TEI's scores of pairs."""
     if body.labels is None:
         return await predict(body, request)
     wanted = {"inputs", "labels", "classification_type", "threshold"}
@@ -85,7 +84,7 @@ async def predict_or_submit(body: AnyPredictBody, request: Request) -> Response:
 
 @router.post("/jobs/rerank", status_code=202, responses=ACCEPTED, summary="Rank documents as a job")
 async def submit_rerank(body: RerankBody, request: Request) -> Response:
-    """The body of `/rerank`, for more documents than one request may have; documents come back as at `/v1/rerank`."""
+    """Rank more documents than one request may have. The body is that of `/rerank`, the result that of `/v1/rerank`."""
     call = call_of(body)
     if call.spans is not None and call.spans.wanted:
         raise InputError("relevant_spans: expected none in a job, got some; ask /v2/rerank for the best documents")
@@ -105,7 +104,7 @@ async def submit_rerank(body: RerankBody, request: Request) -> Response:
     "/result/{task_id}", responses=ACCEPTED | {200: {"model": Finished}} | NOT_FOUND, summary="The result of a job"
 )
 async def result(task_id: str, request: Request) -> Response:
-    """202 while the job is worked on; then 200 with what it has made, or why it failed."""
+    """Return 202 while the job is processed, then 200 with its result or its error."""
     service = service_of(request)
     executor, status = await _called(request, lambda: _status(service, task_id))
     if status.state == "processing":
@@ -126,7 +125,7 @@ async def _submit(
 
 
 async def _called(request: Request, call: Callable[[], T]) -> T:
-    """What a call gives that may go to a broker, in the time that the request has left."""
+    """Result of a call that may block on a broker, within the time left to the request."""
     service = service_of(request)
     left = service.settings.timeout_seconds - stats_of(request.scope).seconds
     return await service.job_calls.run(call, seconds=left)

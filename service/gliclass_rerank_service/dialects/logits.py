@@ -1,4 +1,4 @@
-"""`/logits` and `/info`: the service as a `Scorer`, for our own client `HttpScorer`; `/info` has TEI's keys too."""
+"""`/logits` and `/info`: the service as a `Scorer` for the client `HttpScorer`. `/info` has TEI's keys too."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class ExampleBody(BaseModel):
 
 
 class ScoreBody(BaseModel):
-    """A text and the labels to score against it; see `gliclass_rerank.ScoreRequest`."""
+    """A text and the labels to score against it, see `gliclass_rerank.ScoreRequest`."""
 
     text: str
     labels: Items[str]
@@ -50,12 +50,12 @@ class ScoreBody(BaseModel):
     long_text: Literal["window", "truncate", "error"] = "window"
 
     def request(self) -> ScoreRequest:
-        """The same for a scorer; raises `InputError` as it does."""
+        """The request for a scorer. Raises `InputError` as `ScoreRequest` does."""
         examples = tuple(Example(one.text, tuple(one.labels)) for one in self.examples)
         return ScoreRequest(self.text, tuple(self.labels), self.prompt, examples, self.long_text)
 
     def estimate(self) -> int:
-        """Its tokens, about."""
+        """Estimated tokens."""
         solved = [text for one in self.examples for text in (one.text, *one.labels)]
         return estimate_tokens_for([self.text], self.labels) + estimate_tokens_for([self.prompt, *solved])
 
@@ -73,7 +73,7 @@ class LogitsBody(BaseModel):
 
 
 class LabelsBody(BaseModel):
-    """Labels, and solved examples that are shown beside them."""
+    """Labels, and the solved examples they are read with."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"labels": ["billing", "tech"]}]})
 
@@ -88,7 +88,7 @@ class LabelsReply(Reply):
 
 
 class LogitsResult(Reply):
-    """Raw logits of one request, float32 values as JSON writes them exactly."""
+    """Raw logits of one request, as float32 values that JSON represents exactly."""
 
     logits: list[float] = Field(description="One a label, in their order.")
     spans: list[Window] = Field(description="Code points of each window of the text.")
@@ -107,13 +107,13 @@ class LogitsReply(Reply):
 
 
 class ModelType(Reply):
-    """What TEI calls the model's type."""
+    """TEI's description of the model's type."""
 
     reranker: dict[str, dict[str, Any]]
 
 
 class GliclassInfo(Reply):
-    """What a client needs to use the service as it uses a model: the fields of `ModelInfo`, and calibration."""
+    """Model information for a client that uses the service as a model: the fields of `ModelInfo`, and calibration."""
 
     name: str
     revision: str
@@ -131,7 +131,7 @@ class GliclassInfo(Reply):
 
 
 class InfoReply(Reply):
-    """TEI's keys, and ours below `gliclass`."""
+    """TEI's keys, and the native ones below `gliclass`."""
 
     model_id: str
     model_sha: str
@@ -151,7 +151,7 @@ class InfoReply(Reply):
 
 @router.post("/logits", responses={200: {"model": LogitsReply}}, summary="Raw logits of texts and labels")
 async def logits(body: LogitsBody, request: Request) -> Response:
-    """What a scorer gives, unchanged: nothing is calibrated, sorted or left out."""
+    """Return the scorer's logits unchanged, without calibration, sorting or filtering."""
     service = service_of(request)
     if not body.requests:
         raise EmptyError("requests: expected at least one, got none")
@@ -168,7 +168,7 @@ async def logits(body: LogitsBody, request: Request) -> Response:
 
 @router.post("/labels", responses={200: {"model": LabelsReply}}, summary="Whether labels share a pass")
 def labels(body: LabelsBody, request: Request) -> LabelsReply:
-    """A client's router asks this, as a local one asks its model; see `gliclass_rerank.scoring.labels_share_pass`."""
+    """Whether labels share a pass, for a client's router. See `gliclass_rerank.scoring.labels_share_pass`."""
     service = service_of(request)
     asked = ScoreBody(text="labels", labels=body.labels, examples=body.examples)
     service.check_tokens(asked.estimate())
@@ -199,7 +199,7 @@ def _result(row: FloatArray) -> LogitsResult:
 
 @info_router.get("/info", responses={200: {"model": InfoReply}}, summary="The model and the limits")
 async def info(request: Request) -> Response:
-    """What is served here."""
+    """Return the model and the limits of the service."""
     service = service_of(request)
     model, settings = service.scorer.info, service.settings
     return respond(

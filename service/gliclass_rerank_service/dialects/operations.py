@@ -1,4 +1,4 @@
-"""`/health`, `/ping`, `/ready` and `/metrics`: open to all, and cheap."""
+"""`/health`, `/ping`, `/ready` and `/metrics`: cheap, and open without an API key."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ router = APIRouter(tags=["operations"])
 
 
 class Alive(Reply):
-    """The process answers."""
+    """The process is alive."""
 
     status: str = "ok"
 
@@ -23,7 +23,7 @@ class Alive(Reply):
 @router.get("/health", responses={200: {"model": Alive}}, summary="Whether the process is alive")
 @router.get("/ping", responses={200: {"model": Alive}}, summary="Whether the process is alive")
 async def health() -> Response:
-    """Alive, also while it starts or ends; see `/ready`."""
+    """Return 200 while the process is alive, also during start and shutdown. See `/ready`."""
     return respond(Alive())
 
 
@@ -33,7 +33,7 @@ async def health() -> Response:
     summary="Whether requests should be sent here",
 )
 async def ready(request: Request) -> Response:
-    """Ready once the model has answered, until the service begins to end."""
+    """Return 200 from the first successful model call until the service begins to shut down."""
     if service_of(request).ready:
         return respond(Alive(status="ready"))
     return error_response(503, "the service is starting or ending", request_id(request), headers={"Retry-After": "1"})
@@ -46,5 +46,5 @@ async def ready(request: Request) -> Response:
     summary="Prometheus metrics",
 )
 async def metrics(request: Request) -> Response:
-    """All counters of this process."""
+    """Return all metrics of this process."""
     return Response(service_of(request).metrics.text(), media_type=CONTENT_TYPE_LATEST)

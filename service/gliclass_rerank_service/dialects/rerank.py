@@ -1,14 +1,15 @@
 """`/rerank`, `/v1/rerank`, `/v2/rerank`: Cohere v1 and v2, Jina, vLLM, infinity, Voyage and TEI.
 
-One body takes what all of them send, and one kind of ranking is told in three ways:
+One body accepts the fields of all of them. A ranking is returned in one of three formats:
 
-- "tei": a bare list. To `/rerank` with `texts`; unless `model` and `top_n` are there without `return_text`, since that
-  is Dify, which reads an object.
-- "voyage": an object whose list is called `data` as well as `results`. To a body with `top_k` or `truncation`.
+- "tei": a bare list. For `/rerank` with `texts`. A body with `model` and `top_n` but without `return_text` comes from
+  Dify, which reads an object.
+- "voyage": an object with the same list as `data` and `results`. For a body with `top_k` or `truncation`.
 - "object": an object with `results`, for all others.
 
-A document comes back if it is asked for, and to vLLM (`top_n: 0`, `truncate_prompt_tokens`) always: as a string to
-Voyage's clients, and at the bare `/rerank` to infinity's, whose `top_n` is above 0; as `{"text": ...}` to all others.
+Documents are returned on request, and by default to vLLM (`top_n: 0`, `truncate_prompt_tokens`). They are strings for
+Voyage's clients, and at the bare `/rerank` for infinity's, whose `top_n` is above 0. They are `{"text": ...}` for all
+others.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ from gliclass_rerank_service.service import service_of
 from gliclass_rerank_service.task_runner import run_task
 
 router = scoring_router("rerank")
-MOST_FIELDS = 32  # of a document, that are read
+MOST_FIELDS = 32  # largest number of `rank_fields`
 Dialect = Literal["tei", "voyage", "object"]
 EXAMPLE: JsonDict = {
     "query": "how do I reset my password?",
@@ -62,7 +63,7 @@ EXAMPLE: JsonDict = {
 
 
 class RerankBody(Body):
-    """What the clients of all dialects send."""
+    """Request fields of all dialects."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
 
@@ -97,7 +98,7 @@ class RerankBody(Body):
 
 
 class Document(Reply):
-    """A document that was asked for."""
+    """A document, returned on request."""
 
     text: str
 
@@ -115,7 +116,7 @@ class Result(Reply):
 
 
 class Meta(Reply):
-    """Cohere's way to tell usage."""
+    """Usage in Cohere's format."""
 
     api_version: dict[str, str]
     billed_units: dict[str, int]
@@ -150,7 +151,7 @@ class TeiReply(RootModel[list[TeiRank]]):
 
 @dataclass(frozen=True, slots=True)
 class RankCall:
-    """A request for a ranking, whatever dialect it came in."""
+    """A request for a ranking, independent of the dialect."""
 
     query: str
     passages: Sequence[str]
@@ -163,14 +164,14 @@ class RankCall:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """A ranking, and the relevant spans of each of its passages if they were asked for."""
+    """A ranking, and the relevant spans of each of its passages on request."""
 
     ranked: Sequence[Ranked]
     spans: Sequence[Sequence[RelevantSpan]] | None = None
 
 
 def plan_of(call: RankCall, scorer: Scorer, check_tokens: Callable[[int], None]) -> Plan[Ranking]:
-    """The ranking, then its spans; ``check_tokens`` is told what their sentences cost before they are scored."""
+    """Compute the ranking, then its spans. ``check_tokens`` gets the tokens of their sentences before scoring."""
     reranker = Reranker(scorer)
     options = RankOptions(top_n=call.top_n, long_text=call.long_text, unreadable=call.unreadable)
     (ranked,) = yield from reranker.plan(
@@ -211,7 +212,7 @@ def call_of(body: RerankBody) -> RankCall:
 
 
 def dialect_of(body: RerankBody, *, bare: bool) -> Dialect:
-    """Which of the ways to tell a ranking the client reads; ``bare`` if it called `/rerank`."""
+    """Response format that the client reads. ``bare`` if it called `/rerank`."""
     given = {name for name in body.model_fields_set if getattr(body, name) is not None}
     if bare and body.texts is not None:
         return "object" if {"model", "top_n"} <= given and "return_text" not in given else "tei"
@@ -219,7 +220,7 @@ def dialect_of(body: RerankBody, *, bare: bool) -> Dialect:
 
 
 def _text_of(document: dict[str, Any], rank_fields: Sequence[str] | None, place: int) -> str:
-    """The fields of a document object that are read, in the order of ``rank_fields``, a line each."""
+    """Text of a document object: its ``rank_fields`` in their order, one per line."""
     found = [document[name] for name in dict.fromkeys(rank_fields or ("text",)) if document.get(name) is not None]
     if not found:
         wanted = ", ".join(map(repr, rank_fields or ("text",)))
@@ -249,7 +250,7 @@ def _shown(text: str, *, plain: bool) -> Document | str:
 
 
 async def answer(body: RerankBody, request: Request, *, bare: bool, version: str) -> Response:
-    """Rank, and tell the ranking in the client's dialect."""
+    """Rank, and respond in the client's dialect."""
     service = service_of(request)
     service.check_texts(len(body.documents or body.texts or ()))
     call = call_of(body)
@@ -301,7 +302,7 @@ async def answer(body: RerankBody, request: Request, *, bare: bool, version: str
 
 
 def _warnings(body: RerankBody) -> list[str] | None:
-    """What was asked for and not done, where doing it would lose text."""
+    """Requested limits that are not applied because they would lose text."""
     limits = [name for name in ("max_tokens_per_doc", "max_chunks_per_doc", "truncate_prompt_tokens")
               if getattr(body, name) is not None]  # fmt: skip
     return [f"{name}: not applied; documents are read to their end, in windows" for name in limits] or None
@@ -309,17 +310,17 @@ def _warnings(body: RerankBody) -> list[str] | None:
 
 @router.post("/rerank", responses={200: {"model": TeiReply | RerankReply}}, summary="Rank documents by a query")
 async def rerank(body: RerankBody, request: Request) -> Response:
-    """TEI's dialect for `texts`, infinity's, Voyage's and Dify's for `documents`."""
+    """Rank in the dialects of TEI (`texts`), and of infinity, Voyage and Dify (`documents`)."""
     return await answer(body, request, bare=True, version="2")
 
 
 @router.post("/v1/rerank", responses={200: {"model": RerankReply}}, summary="Rank documents by a query")
 async def rerank_v1(body: RerankBody, request: Request) -> Response:
-    """The dialects of Cohere v1, Jina, vLLM, and of Voyage for `top_k`."""
+    """Rank in the dialects of Cohere v1, Jina, vLLM, and of Voyage for `top_k`."""
     return await answer(body, request, bare=False, version="1")
 
 
 @router.post("/v2/rerank", responses={200: {"model": RerankReply}}, summary="Rank documents by a query")
 async def rerank_v2(body: RerankBody, request: Request) -> Response:
-    """The dialects of Cohere v2, with relevant spans, and of vLLM."""
+    """Rank in the dialects of Cohere v2, with relevant spans, and of vLLM."""
     return await answer(body, request, bare=False, version="2")

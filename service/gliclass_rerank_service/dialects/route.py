@@ -1,4 +1,4 @@
-"""`/route`: queries and routes in words in, a decision each out."""
+"""`/route`: choose among routes described in words for each query."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ EXAMPLE: JsonDict = {
 
 
 class RouteEntry(BaseModel):
-    """A route; see `gliclass_rerank.Route`."""
+    """A route, see `gliclass_rerank.Route`."""
 
     name: str
     description: str = ""
@@ -51,7 +51,7 @@ Descriptions = Annotated[dict[str, str], first_wrong_only(str)]
 
 
 class RouteBody(Body):
-    """What `gliclass_rerank.Router` takes."""
+    """Arguments of `gliclass_rerank.Router`."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
 
@@ -68,7 +68,7 @@ class RouteBody(Body):
 
 
 class Decision(Reply):
-    """Where a query goes; see `gliclass_rerank.RouteDecision`."""
+    """Route chosen for a query, see `gliclass_rerank.RouteDecision`."""
 
     name: str | None
     score: float
@@ -79,7 +79,7 @@ class Decision(Reply):
 
 
 class RouteReply(Reply):
-    """A decision a query, in their order."""
+    """One decision per query, in their order."""
 
     id: str
     model: str
@@ -88,14 +88,14 @@ class RouteReply(Reply):
 
 
 def routes_of(body: RouteBody) -> list[Route]:
-    """The routes that a body describes."""
+    """The routes described by a body."""
     if isinstance(body.routes, dict):
         return [Route(name, description) for name, description in body.routes.items()]
     return [Route(one.name, one.description, tuple(one.examples)) for one in body.routes]
 
 
 def router_of(body: RouteBody, routes: Sequence[Route], scorer: Scorer) -> Router:
-    """The router that a body describes."""
+    """The router described by a body."""
     return Router(
         routes,
         scorer,
@@ -116,7 +116,7 @@ def _queries(body: RouteBody) -> list[str]:
 
 
 def _estimate(body: RouteBody, routes: Sequence[Route], queries: Sequence[str]) -> int:
-    """Estimated tokens: of a query once with all routes, or with each, where they are many or have examples."""
+    """Estimated tokens. A query is read once with all routes, or once per label if there are many or examples."""
     labels = {route.label for route in routes}
     examples = {example for route in routes for example in route.examples}
     nearest, prompt = body.examples in (None, "nearest"), body.examples == "prompt"
@@ -128,7 +128,7 @@ def _estimate(body: RouteBody, routes: Sequence[Route], queries: Sequence[str]) 
 
 @router.post("/route", responses={200: {"model": RouteReply}}, summary="Choose routes for queries")
 async def route(body: RouteBody, request: Request) -> Response:
-    """Routes are described in words; a query is read once with all of them, as long as they fit one pass."""
+    """Choose among routes described in words. A query is read once with all of them if they fit one pass."""
     queries, routes = _queries(body), routes_of(body)
     decisions = await run_task(
         request,

@@ -1,4 +1,4 @@
-"""`/score` (vLLM) and TEI's `/predict`: texts in pairs, scored in their order, not ranked."""
+"""`/score` (vLLM) and TEI's `/predict`: scores of pairs of texts, in the order of the pairs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ EXAMPLE: JsonDict = {"queries": "who rises early?", "documents": ["Bakers do.", 
 
 
 class ScoreBody(Body):
-    """Queries and documents: one of each, one query for many documents, or as many of both."""
+    """Queries and documents: one of each, one query for many documents, or equally many of both."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"queries": "who rises early?", "documents": ["Bakers do.", "It rains."]}]}
@@ -72,7 +72,7 @@ class ScoreReply(Reply):
 
 
 class PredictBody(Body):
-    """TEI's body: a pair, or a list of pairs. With ``labels`` it is a job's."""
+    """TEI's body: a pair, or a list of pairs. With ``labels`` it is a job."""
 
     inputs: str | Items[str | Items[str]]
     raw_scores: Flag | None = None
@@ -88,7 +88,7 @@ class Prediction(Reply):
 
 
 class PredictReply(RootModel[list[Prediction] | list[list[Prediction]]]):
-    """Of one pair its predictions, of a batch a list of those."""
+    """Predictions of one pair, or a list of these for a batch."""
 
 
 def pairs_of(body: ScoreBody) -> list[Pair]:
@@ -96,7 +96,7 @@ def pairs_of(body: ScoreBody) -> list[Pair]:
 
     Raises:
         EmptyError: no queries or no documents.
-        InputError: one side is missing, or the sides do not fit.
+        InputError: one side is missing, or the sides have different lengths.
     """
     queries = _side(body.queries, body.text_1, "queries", "text_1")
     documents = _side(body.documents, body.text_2, "documents", "text_2")
@@ -120,7 +120,7 @@ def _side(value: TextOrTexts | None, older: TextOrTexts | None, name: str, older
 
 @router.post("/score", responses={200: {"model": ScoreReply}}, summary="Score pairs of texts")
 async def score(body: ScoreBody, request: Request) -> Response:
-    """The dialect of vLLM; scores are those of `/rerank`."""
+    """Score pairs in vLLM's format. Scores are those of `/rerank`."""
     pairs = pairs_of(body)
     found = await _run(request, pairs, body.model)
     reply = ScoreReply(
@@ -134,7 +134,7 @@ async def score(body: ScoreBody, request: Request) -> Response:
 
 
 async def _run(request: Request, pairs: Sequence[Pair], model: str | None) -> list[Ranked]:
-    queries = Counter(query for query, _ in pairs)  # mostly one, however often it is repeated
+    queries = Counter(query for query, _ in pairs)  # mostly one query, repeated
     tokens = estimate_tokens_for([text for _, text in pairs])
     tokens += sum((bytes_of(query) // BYTES + 1) * count for query, count in queries.items())
     plan = Reranker(service_of(request).scorer).plan([(query, [text]) for query, text in pairs])
@@ -151,7 +151,7 @@ async def predict(body: PredictBody, request: Request) -> Response:
 
 
 def _predict_pairs(inputs: str | list[str | list[str]]) -> tuple[list[Pair], bool]:
-    """The pairs, and whether it is one pair alone and no batch."""
+    """The pairs, and whether the body was a single pair instead of a batch."""
     if isinstance(inputs, list) and not inputs:
         raise EmptyError("inputs: expected at least one, got none")
     alone = isinstance(inputs, list) and all(isinstance(item, str) for item in inputs)

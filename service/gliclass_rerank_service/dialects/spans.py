@@ -1,7 +1,6 @@
 """Cohere's `relevant_spans`: the sentences of a document that answer the query, in code points.
 
-Each sentence of each returned document is scored alone, as further passages of the same request, in one more batch.
-Its score is that of a passage of its own.
+Each sentence of each returned document is scored alone, as a further passage of the same request, in one more batch.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from gliclass_rerank_service.dialects.common import Count, Reply, Share
 
 
 class SpanOptions(BaseModel):
-    """Which spans are returned."""
+    """Selection of the spans that are returned."""
 
     mode: Literal["enabled", "disabled"]
     threshold: Share | None = Field(default=None, description="Least score of a span; 0.1 by default.")
@@ -28,7 +27,7 @@ class SpanOptions(BaseModel):
 
     @property
     def wanted(self) -> bool:
-        """Whether any are."""
+        """Whether spans are returned."""
         return self.mode == "enabled"
 
 
@@ -46,10 +45,10 @@ DEFAULT_THRESHOLD = 0.1  # Cohere's
 def find_spans(
     reranker: Reranker, query: str, texts: Sequence[str], options: SpanOptions, check_tokens: Callable[[int], None]
 ) -> Plan[list[list[RelevantSpan]]]:
-    """The relevant spans of each text, best first; none where nothing is relevant.
+    """The relevant spans of each text, best first, or an empty list.
 
     Raises:
-        TooLargeError: ``check_tokens`` raises it of the estimated tokens of all sentences.
+        TooLargeError: from ``check_tokens``, called with the estimated tokens of all sentences.
     """
     spans = [sentence_spans(text) for text in texts]
     check_tokens(estimate_tokens_for(texts, [query]) + estimate_tokens_for([query] * sum(map(len, spans))))

@@ -1,10 +1,10 @@
-"""Jobs: work that is submitted for an id, by which its status is asked until the result expires.
+"""Jobs: work submitted for an id. Its status can be requested by the id until the result expires.
 
     GLiClassRerankError
-    └── UnknownJobError                                 no job of that id, or its result has expired
+    └── UnknownJobError                                 no job with that id, or its result has expired
 
-Without a broker they run in this process (`jobs.local`) and end with it. With one they run on workers and outlive every
-process (`jobs.celery`).
+Without a broker, jobs run in this process (`jobs.local`) and end with it. With a broker they run on workers and survive
+the end of any process (`jobs.celery`).
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ Executor = Literal["in-process", "celery"]
 
 
 class UnknownJobError(GLiClassRerankError):
-    """There is no job of that id, or its result has expired."""
+    """There is no job with that id, or its result has expired."""
 
     def __init__(self, task_id: str) -> None:
         super().__init__(f"job {task_id!r:.60}: there is none; its result may have expired, submit it again")
 
 
 class Jobs(Protocol):
-    """Where jobs go. Safe to call from many threads; both calls may block for a while where a broker is involved."""
+    """Executor of jobs. Thread-safe. With a broker, both calls may block for a while."""
 
     @property
     def executor(self) -> Executor: ...
@@ -37,15 +37,15 @@ class Jobs(Protocol):
         """Accept a job and return its id.
 
         Raises:
-            InputError: a payload that is none.
-            OverloadedError: no more jobs can be taken now.
+            InputError: an invalid payload.
+            OverloadedError: no more jobs can be accepted now.
             ClosedError: jobs are closed.
-            ServiceError: the broker cannot be reached; the job is not accepted.
+            ServiceError: the broker cannot be reached. The job is not accepted.
         """
         ...
 
     def status(self, task_id: str) -> JobStatus:
-        """Say how far a job is.
+        """Return the status of a job.
 
         Raises:
             UnknownJobError: no such job, or its result has expired.
@@ -54,5 +54,5 @@ class Jobs(Protocol):
         ...
 
     def close(self) -> None:
-        """Accept nothing more, and let go of what is held."""
+        """Accept no more jobs and release resources."""
         ...

@@ -1,4 +1,4 @@
-"""JobCalls: what is asked of a broker, while neither the event loop nor other requests wait for it."""
+"""JobCalls: calls to a broker that block neither the event loop nor other requests."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from gliclass_rerank_service.queue import DeadlineExceededError
 
 T = TypeVar("T")
 THREADS = 4
-MOST_CALLS = 64  # under way or waiting for a thread; far fewer than requests are held, so that the others find room
+MOST_CALLS = 64  # running or waiting for a thread; far below the limit of requests, so that others find room
 
 
 class JobCalls:
-    """Runs calls that may block on threads of their own, few at a time. Its `run` belongs to one event loop."""
+    """Runs blocking calls on its own threads, few at a time. Its `run` belongs to one event loop."""
 
     def __init__(self) -> None:
         self._threads = PerProcess(partial(ThreadPoolExecutor, THREADS, thread_name_prefix="gliclass-job-calls"))
@@ -27,11 +27,11 @@ class JobCalls:
         self._under_way = 0
 
     async def run(self, call: Callable[[], T], *, seconds: float) -> T:
-        """Return what ``call`` returns, and raise what it raises, if it ends in so many seconds.
+        """Return the result of ``call``, or raise its error, if it ends within so many seconds.
 
         Raises:
             ServiceError: too many calls have not ended.
-            DeadlineExceededError: the time is over. A call that has begun goes on, and a job that it submits may be
+            DeadlineExceededError: the time is over. A call that has begun continues, and a job that it submits may be
                 accepted.
         """
         with self._lock.get():
@@ -52,7 +52,7 @@ class JobCalls:
             ) from None
 
     def close(self) -> None:
-        """Begin no more calls; those that have begun are not waited for."""
+        """Begin no more calls. Running ones are not awaited."""
         self._threads.get().shutdown(wait=False, cancel_futures=True)
 
     def _ended(self, _: Future[T]) -> None:

@@ -1,25 +1,24 @@
 """Jobs on Celery workers, with Redis: submission, and the workers' app. Needs the extra "jobs".
 
-    gliclass-rerank worker --model mini --broker redis://localhost:6379/0         # as many as there are machines
+    gliclass-rerank worker --model mini --broker redis://localhost:6379/0         # one on each machine
     celery -A gliclass_rerank_service.jobs.celery worker -E                       # the same, set by the environment
-    celery -A gliclass_rerank_service.jobs.celery flower --port=5555              # Flower, to watch them
+    celery -A gliclass_rerank_service.jobs.celery flower --port=5555              # Flower, to monitor them
 
-The environment (or the file that GLICLASS_RERANK_CONFIG names) holds the settings of the service, of which a worker
-reads ``model`` and how to load it, ``broker_url``, ``result_url``, ``job_ttl_seconds``, ``job_visibility_seconds``.
+Settings come from the environment or the file of GLICLASS_RERANK_CONFIG, as for the service. A worker reads ``model``
+and its loading options, ``broker_url``, ``result_url``, ``job_ttl_seconds``, ``job_visibility_seconds``.
 
-No job is lost. It is recorded in Redis (`JobStore`) before it is sent, and a message is its id alone, so that logs and
-Flower show no text. A worker acknowledges a message when the result is stored. What a killed worker held is delivered
-again: at once where a child of the worker's process was killed, after ``job_visibility_seconds`` where that process
-itself was. A message that got lost on its way, with a worker or a Redis that died, is sent again by whoever asks for
-the job's status after that time. A job that is delivered twice is passed over if it has ended, else run twice to the
-same result; so that time should be longer than the longest job. A job begun ten times without an end has failed: it
-probably ends its workers.
+No job is lost. It is recorded in Redis (`JobStore`) before it is sent. A message contains only the job's id, so that
+logs and Flower show no text. A worker acknowledges a message when the result is stored. Jobs of a killed worker are
+delivered again: at once if a child of the worker's process was killed, after ``job_visibility_seconds`` if that process
+itself was. A message lost with a dead worker or Redis is sent again by the first status request after that time. A job
+that is delivered twice is skipped if it has ended, else it runs twice with the same result, so that time should be
+longer than the longest job. A job begun ten times without an end has failed: it probably kills its workers.
 
-Workers are of the pool "prefork" with one child. The child loads the model, because onnxruntime's threads do not
-survive a fork, and computes batches on all cores; its parent stays free to answer Flower and to replace the child.
+Workers use the pool "prefork" with one child. The child loads the model, because onnxruntime's threads do not survive a
+fork, and computes batches on all cores. Its parent stays free to answer Flower and to replace the child.
 
-Results are cached: a job is done when it is submitted, if a result of an equal payload and the same model revision is
-still kept.
+Results are cached: a submitted job is done at once if the result of an equal payload on the same model revision is
+still stored.
 """
 
 from __future__ import annotations
@@ -44,26 +43,26 @@ from gliclass_rerank_service.queue import ClosedError, OverloadedError
 from gliclass_rerank_service.settings import Settings, read_settings
 
 if TYPE_CHECKING:
-    app: Celery  # what `celery -A` looks for; made when it is looked for, see __getattr__
+    app: Celery  # for `celery -A`; created on first access, see __getattr__
 
 NAME = "gliclass-rerank"
 TASK = f"{NAME}.run"
 MAX_STARTS = 10
-# A few seconds, as `JobStore` has for the service.
+# Retries for a few seconds, like those of `JobStore` for the service.
 PUBLISHING = {"max_retries": SERVICES_RETRIES, "interval_start": 0.05, "interval_step": 0.1, "interval_max": 1.0}
 
 logger = logging.getLogger("gliclass_rerank.jobs")
 
 
 class CeleryJobs:
-    """Jobs that are run by workers. See `gliclass_rerank_service.jobs.base.Jobs`.
+    """Jobs on Celery workers. See `gliclass_rerank_service.jobs.base.Jobs`.
 
     Args:
-        settings: with a ``broker_url``; see the top of this file.
-        model: what results in the cache have to be of.
+        settings: with a ``broker_url``; see the module docstring.
+        model: the model whose results are used from the cache.
 
     Raises:
-        OptionError: there is no Redis for the results.
+        OptionError: no URL of a Redis for the results.
     """
 
     executor: Executor = "celery"
@@ -92,7 +91,7 @@ class CeleryJobs:
         return job_id
 
     def status(self, task_id: str) -> JobStatus:
-        """See `Jobs.status`. Sends the job again if it has not ended in ``job_visibility_seconds``."""
+        """See `Jobs.status`. Sends the job again if it has not ended within ``job_visibility_seconds``."""
         found = self._store.status(task_id)
         if found is None:
             raise UnknownJobError(task_id)
@@ -103,7 +102,7 @@ class CeleryJobs:
         return status
 
     def close(self) -> None:
-        """Refuse new jobs and close the connections; what was accepted goes on without this process."""
+        """Refuse new jobs and close the connections. Accepted jobs continue without this process."""
         self._closed = True
         self._celery.close()
         self._store.close()
@@ -118,7 +117,7 @@ class CeleryJobs:
 
 
 def open_store(settings: Settings, *, retries: int = WORKERS_RETRIES) -> JobStore:
-    """Where jobs are recorded: the Redis of ``result_url``, or the broker's."""
+    """Open the store of jobs: the Redis of ``result_url``, else the broker's."""
     url = settings.result_url or settings.broker_url
     if url is None:
         raise OptionError("broker_url: expected the URL of a Redis, such as redis://localhost:6379/0, got none")
@@ -126,7 +125,7 @@ def open_store(settings: Settings, *, retries: int = WORKERS_RETRIES) -> JobStor
 
 
 def make_app(settings: Settings) -> Celery:
-    """Make the Celery app of submitters and workers. It connects to nothing, and loads no model, before it has to."""
+    """Create the Celery app of submitters and workers. Connections and the model are opened on first use."""
     celery = Celery(NAME, broker=settings.broker_url, set_as_current=False)
     visibility = settings.job_visibility_seconds
     celery.conf.update(
@@ -145,10 +144,10 @@ def make_app(settings: Settings) -> Celery:
         broker_connection_max_retries=None,
         broker_transport_options={
             "visibility_timeout": visibility,
-            # How often it is looked for messages that are to be delivered again; a hundred seconds by default.
+            # Seconds between searches for messages to deliver again; a hundred by default.
             "unacked_restore_interval": min(10.0, max(0.5, visibility / 4)),
             "unacked_restore_throttle": 1,
-            "unacked_mutex_expire": 30,  # a worker killed while it looked keeps the others from it no longer
+            "unacked_mutex_expire": 30,  # how long a worker killed during the search blocks the others
             "socket_connect_timeout": 2,
             "socket_keepalive": True,
         },
@@ -158,7 +157,7 @@ def make_app(settings: Settings) -> Celery:
 
 
 class _Worker:
-    """What a worker's process does; the model is loaded with its first job, in the process that runs it."""
+    """Work of a worker's process. The model is loaded with the first job, in the process that runs it."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -167,10 +166,10 @@ class _Worker:
         self._loaded_scorer: Scorer | None = None
 
     def run(self, job_id: str) -> None:
-        """Run a job, unless it has ended. Returns when its result is stored; only then the message is acknowledged.
+        """Run a job, unless it has ended. The message is acknowledged on return, after the result is stored.
 
         Raises:
-            Reject: the result cannot be stored now; the message is to be delivered again.
+            Reject: the result cannot be stored now. The message must be delivered again.
         """
         store = self._store()
         try:
@@ -181,7 +180,7 @@ class _Worker:
             raise Reject(str(error), requeue=True) from error
 
     def _attempt(self, job: StartedJob) -> tuple[JobStatus, str]:
-        """How the job ends, and the key of its result in the cache."""
+        """Final status of the job, and the cache key of its result."""
         if job.starts > MAX_STARTS:
             return JobStatus("failed", error=f"begun {MAX_STARTS} times, and its workers ended with it; divide it"), ""
         try:
@@ -212,7 +211,7 @@ def _load(settings: Settings) -> Scorer:
 
 
 def __getattr__(name: str) -> Any:
-    """Make ``app`` of the environment, once: whoever imports this file for its classes needs no settings there."""
+    """Create ``app`` from the environment, once, so that importing the classes of this module needs no settings."""
     if name != "app":
         raise AttributeError(name)
     return globals().setdefault("app", make_app(read_settings()))

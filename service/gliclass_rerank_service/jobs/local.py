@@ -1,4 +1,4 @@
-"""Jobs in this process: one after the other, lost when it ends."""
+"""Jobs in this process: run one after the other, lost at its end."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from gliclass_rerank_service.jobs.base import Executor, UnknownJobError
 from gliclass_rerank_service.jobs.run import JobKind, JobStatus, attempt_job, checked_payload
 from gliclass_rerank_service.queue import ClosedError, OverloadedError
 
-KEPT_PER_WAITING = 100  # results that are kept, for each job that may wait
-# A step of a job: large enough for full batches, small enough to find room in the queue beside other callers.
+KEPT_PER_WAITING = 100  # stored results for each job that may wait
+# A step of a job: large enough for full batches, small enough to fit in the queue beside other callers.
 STEP_REQUESTS = 64
 STEP_CHARACTERS = 60_000
 LONGEST_PAUSE = 1.0  # seconds before a step is tried again
@@ -33,7 +33,7 @@ PROCESSING = JobStatus("processing")
 
 @dataclass(slots=True)
 class _Held:
-    """A job that is waited for, or whose result is."""
+    """A job that is processed, or whose result is stored."""
 
     size: int  # bytes of the payload while it is processed, then of the result
     status: JobStatus = PROCESSING  # without its result, which is kept as JSON
@@ -42,14 +42,14 @@ class _Held:
 
 
 class LocalJobs:
-    """Jobs in this process, one after the other: one alone keeps the scorer busy. They are lost when it ends.
+    """Jobs in this process, one after the other, since one alone keeps the scorer busy. They are lost at its end.
 
     Args:
-        scorer: what scores; large jobs are handed to it in steps, so that a `BatchingScorer` serves others in between.
-        max_jobs: how many may wait or run. A hundred times as many results are kept.
-        max_bytes: how much their payloads and the results may have together, as JSON. A job whose result finds no room
-            has failed.
-        ttl_seconds: how long a result is kept.
+        scorer: scores large jobs in steps, so that a `BatchingScorer` serves others in between.
+        max_jobs: largest number of jobs that wait or run. A hundred times as many results are stored.
+        max_bytes: limit of their payloads and the results together, as JSON. A job whose result does not fit has
+            failed.
+        ttl_seconds: lifetime of a result.
     """
 
     executor: Executor = "in-process"
@@ -98,7 +98,7 @@ class LocalJobs:
         return JobStatus("done", json.loads(result)) if status.state == "done" else status
 
     def close(self) -> None:
-        """Refuse new jobs, end the one that runs after its present step, and those that wait at once: they fail."""
+        """Refuse new jobs, stop the running job after its present step, and cancel waiting ones. All of these fail."""
         with self._lock:
             self._closing.set()
         self._thread.shutdown(cancel_futures=True)
@@ -142,7 +142,7 @@ class LocalJobs:
             )
 
     def _until_one_expires(self) -> float:
-        """Seconds until the first result expires; there is one."""
+        """Seconds until the first result expires. At least one must be stored."""
         oldest = min(held.expires for held in self._held.values() if held.expires is not None)
         return max(0.0, oldest - time.monotonic())
 
@@ -161,7 +161,7 @@ def _no_room(size: int, room: int) -> str:
 
 
 class _PatientScorer:
-    """A `Scorer` that scores in steps, and waits where a step finds no room. Ends with `ClosedError` when told to."""
+    """A `Scorer` that scores in steps and retries while the queue is full. `ClosedError` once ``closing`` is set."""
 
     def __init__(self, scorer: Scorer, closing: threading.Event) -> None:
         self._scorer = scorer

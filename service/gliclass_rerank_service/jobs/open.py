@@ -1,4 +1,4 @@
-"""open_jobs: jobs on workers where there is a broker, else in this process."""
+"""open_jobs: open jobs on workers with a broker, else in this process."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from gliclass_rerank_service.settings import Settings
 
 
 def open_jobs(settings: Settings, scorer: Scorer) -> Jobs:
-    """Jobs on the workers of ``settings.broker_url``, or in this process where there is none.
+    """Open jobs on the workers of ``settings.broker_url``, or in this process without one.
 
     Args:
         settings: ``broker_url``, ``result_url``, ``job_ttl_seconds``, ``job_visibility_seconds``, ``max_jobs``,
             ``max_job_bytes``.
-        scorer: what jobs in this process are scored by; with a broker only its revision counts, for the cache.
+        scorer: scores the jobs in this process. With a broker only its model info is used, for the cache.
 
     Raises:
-        MissingExtraError: there is a broker, and Celery or redis is not installed.
-        OptionError: a URL that cannot be used.
+        MissingExtraError: a broker is set, and Celery or redis is not installed.
+        OptionError: an unusable URL.
     """
     if settings.broker_url is None:
         return LocalJobs(

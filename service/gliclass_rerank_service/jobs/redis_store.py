@@ -1,7 +1,7 @@
-"""JobStore: what Redis knows of jobs. It tells what is unknown from what waits, which a broker cannot.
+"""JobStore: records of jobs in Redis. Unlike a broker, it distinguishes unknown jobs from waiting ones.
 
-gliclass-rerank:job:ID      hash: kind, payload until it has ended, sent, starts; then state, result or error
-gliclass-rerank:result:KEY  JSON; KEY is `job_work.cache_key`, so equal jobs on the same model share a result
+gliclass-rerank:job:ID      hash: kind, sent, starts, payload until the job has ended, then state, result or error
+gliclass-rerank:result:KEY  JSON. KEY is `jobs.run.cache_key`, so equal jobs on the same model share a result
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from gliclass_rerank_service.jobs.run import JobKind, JobStatus
 from gliclass_rerank_service.queue import OverloadedError
 
 PREFIX = "gliclass-rerank"
-WAITING_SECONDS = 86_400.0  # after which a job that nobody has run is forgotten
-# A Redis that restarts is back after 20, and has read its file; somebody waits for what the service asks.
+WAITING_SECONDS = 86_400.0  # after which an unfinished job expires
+# 20 retries outlast a restart of Redis with the loading of its file. The service has fewer, since a client waits.
 WORKERS_RETRIES, SERVICES_RETRIES, LONGEST_PAUSE = 20, 8, 1.0
 CONNECTING_SECONDS, ANSWERING_SECONDS = 2.0, 5.0
 
@@ -39,19 +39,19 @@ class StartedJob:
 
 
 class JobStore:
-    """Records and results of jobs in Redis. Safe to call from many threads; made anew after a fork.
+    """Records and results of jobs in Redis. Thread-safe. Create a new one after a fork.
 
     Args:
         url: of a Redis, "redis://host:6379/0".
-        ttl_seconds: how long a result is kept after it was made, or was last found in the cache.
-        retries: how often a call is tried again, with pauses that grow to a second.
+        ttl_seconds: lifetime of a result after it was computed, or was last found in the cache.
+        retries: number of retries of a call, with pauses that grow to a second.
 
     Raises:
-        OptionError: the URL is none of a Redis. Nothing is connected yet.
+        OptionError: the URL is not that of a Redis. Nothing is connected yet.
 
-    All methods raise `ServiceError` if Redis does not answer. Where nothing listens, that takes as long as the pauses,
-    about fifteen seconds for 20 retries and four for 8; where something listens and is silent, each attempt takes five
-    seconds more, and two where nothing comes back at all.
+    All methods raise `ServiceError` if Redis does not answer. If the connection is refused, this takes as long as the
+    pauses: about fifteen seconds for 20 retries and four for 8. Each attempt takes five seconds more if a server
+    accepts the connection and does not answer, and two seconds more if the connection attempt gets no answer.
     """
 
     def __init__(self, url: str, *, ttl_seconds: float, retries: int = WORKERS_RETRIES) -> None:
@@ -66,11 +66,11 @@ class JobStore:
                 retry=Retry(EqualJitterBackoff(cap=LONGEST_PAUSE, base=0.05), retries),
                 retry_on_error=errors,
             )
-        except ValueError:  # its message may show a password
+        except ValueError:  # the message may contain a password
             raise OptionError("result_url: expected the URL of a Redis, such as redis://localhost:6379/0") from None
 
     def create(self, job_id: str, kind: JobKind, payload: Mapping[str, JsonValue]) -> None:
-        """Record a job before it is sent: from now on it is known."""
+        """Record a job before it is sent. From now on it is known."""
         with _told(), self._redis.pipeline() as pipe:
             pipe.hset(
                 _job(job_id),
@@ -80,7 +80,7 @@ class JobStore:
             pipe.execute()
 
     def create_done(self, job_id: str, kind: JobKind, key: str) -> bool:
-        """Record a job as done if the cache has its result, which is then kept anew; False if it has not."""
+        """Record a job as done if its result is cached, and extend the result's lifetime. False if it is not cached."""
         with _told():
             if not self._redis.pexpire(_result(key), self._ttl):
                 return False
@@ -91,12 +91,12 @@ class JobStore:
         return True
 
     def discard(self, job_id: str) -> None:
-        """Forget a job that could not be sent."""
+        """Delete a job that could not be sent."""
         with _told():
             self._redis.delete(_job(job_id))
 
     def start(self, job_id: str) -> StartedJob | None:
-        """Count that a worker begins a job; None if there is nothing to do: it has ended, or is forgotten."""
+        """Count a start of a job. None if it has ended or expired."""
         with _told():
             kind, payload, state = self._fields(job_id, "kind", "payload", "state")
             if kind is None or payload is None or state is not None:
@@ -108,7 +108,7 @@ class JobStore:
         return StartedJob(cast(JobKind, kind), json.loads(payload), int(starts))
 
     def finish(self, job_id: str, status: JobStatus, key: str) -> None:
-        """Record how a job ended, and its result under ``key``. The first end of a job counts."""
+        """Record the end of a job, and its result under ``key``. Only the first end of a job counts."""
         with _told(), self._redis.pipeline() as pipe:
             if status.state == "done":
                 pipe.set(_result(key), json.dumps(status.result), px=self._ttl)
@@ -120,7 +120,7 @@ class JobStore:
             pipe.execute()
 
     def status(self, job_id: str) -> tuple[JobStatus, float] | None:
-        """How far a job is, and for one that is processed when it was last sent; None if it is unknown or expired."""
+        """Status of a job, and for one in progress the time when it was last sent. None if it is unknown or expired."""
         with _told():
             kind, state, error, key, sent = self._fields(job_id, "kind", "state", "error", "result", "sent")
             if state == "done":
@@ -131,7 +131,7 @@ class JobStore:
         return None if kind is None else (JobStatus("processing"), float(sent or 0))
 
     def mark_sent(self, job_id: str) -> None:
-        """Note that a job was sent once more."""
+        """Record that a job was sent again."""
         with _told(), self._redis.pipeline() as pipe:
             pipe.hset(_job(job_id), "sent", repr(time.time()))
             pipe.pexpire(_job(job_id), self._waiting)
@@ -143,7 +143,7 @@ class JobStore:
 
     @property
     def _waiting(self) -> int:
-        """How long a job is kept that has not ended, in milliseconds."""
+        """Lifetime of an unfinished job, in milliseconds."""
         return self._ttl + round(WAITING_SECONDS * 1000)
 
     def _fields(self, job_id: str, *names: str) -> list[str | None]:
@@ -152,7 +152,7 @@ class JobStore:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """Errors of redis as ours; theirs may show where it is, but no password."""
+    """Convert errors of redis to errors of this package. The message may contain the address, but no password."""
     try:
         yield
     except redis.OutOfMemoryError as error:

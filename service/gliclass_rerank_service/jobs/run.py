@@ -1,4 +1,4 @@
-"""What a job is and does: a checked payload, the work itself, how it ended. The same in every executor."""
+"""Run a job: payloads, their validation, the work, and the status. The same for every executor."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ logger = logging.getLogger("gliclass_rerank.jobs")
 
 @dataclass(frozen=True, slots=True)
 class JobStatus:
-    """How far a job is.
+    """Status of a job.
 
     Attributes:
         state: "processing" from its submission on, until it is "done" or has "failed".
-        result: what `run_job` returned, of a job that is done.
+        result: return value of `run_job` for a job that is done.
         error: why a job has failed.
     """
 
@@ -45,7 +45,7 @@ Texts = Annotated[list[Text], Field(min_length=1, fail_fast=True)]
 
 
 class PredictPayload(BaseModel):
-    """The payload of a "predict" job; a ``batch_size`` is passed over: batches are made by tokens."""
+    """Payload of a "predict" job. A ``batch_size`` is ignored, since batches are formed by tokens."""
 
     inputs: Text | Texts
     labels: Texts
@@ -53,7 +53,7 @@ class PredictPayload(BaseModel):
     threshold: float = Field(0.5, ge=0, le=1)
 
     def run(self, scorer: Scorer) -> JsonValue:
-        """One list of ``{"label", "score"}`` per input, best first: those that hold, or of a single label the best."""
+        """One list of ``{"label", "score"}`` per input, best first: all that apply, or the best if single-label."""
         texts = [self.inputs] if isinstance(self.inputs, str) else self.inputs
         multi_label = self.classification_type == "multi-label"
         found = Classifier(scorer).classify(texts, self.labels, multi_label=multi_label, threshold=self.threshold)
@@ -61,7 +61,7 @@ class PredictPayload(BaseModel):
 
 
 class RerankPayload(BaseModel):
-    """The payload of a "rerank" job; a ``top_n`` of 0 means all, as at `/rerank`."""
+    """Payload of a "rerank" job. A ``top_n`` of 0 means all, as at `/rerank`."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 
@@ -112,42 +112,42 @@ PAYLOADS: Mapping[JobKind, type[PredictPayload] | type[RerankPayload]] = {
 
 
 def checked_payload(kind: JobKind, payload: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """Return the payload with its defaults filled in and nothing else in it, as two equal jobs share it.
+    """Return the payload with its defaults and without unknown fields, so that equal jobs have equal payloads.
 
     Raises:
-        InputError: it is none of this kind; nothing needs to be queued.
+        InputError: an invalid payload of this kind.
     """
     checked: dict[str, JsonValue] = _parsed(kind, payload).model_dump(mode="json")
     return checked
 
 
 def run_job(scorer: Scorer, kind: JobKind, payload: Mapping[str, JsonValue]) -> JsonValue:
-    """Do the work of a job: see `PredictPayload.run` and `RerankPayload.run` for its result.
+    """Do the work of a job. See `PredictPayload.run` and `RerankPayload.run` for its result.
 
     Raises:
-        InputError: a payload that is none of this kind, or texts that the model cannot take.
-        GLiClassRerankError: whatever the scorer raises.
+        InputError: an invalid payload of this kind, or texts that the model cannot read.
+        GLiClassRerankError: any error of the scorer.
     """
     return _parsed(kind, payload).run(scorer)
 
 
 def attempt_job(scorer: Scorer, kind: JobKind, payload: Mapping[str, JsonValue]) -> JobStatus:
-    """Do the work of a job; whatever goes wrong with it is its status, and no error."""
+    """Do the work of a job. Any error becomes its status."""
     try:
         return JobStatus("done", run_job(scorer, kind, payload))
     except GLiClassRerankError as error:
         return JobStatus("failed", error=str(error))
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as error:  # tokenizers and onnxruntime panic with what is no Exception
-        # Where, and not what: a message may hold the user's text.
+    except BaseException as error:  # panics of tokenizers and onnxruntime are not subclasses of Exception
+        # Log only the frames, since the message may contain the user's text.
         where = "".join(traceback.format_tb(error.__traceback__))
         logger.error("a job failed with %s\n%s", type(error).__name__, where)
         return JobStatus("failed", error=f"internal error ({type(error).__name__}); see the log of what ran the job")
 
 
 def cache_key(model: ModelInfo, kind: JobKind, payload: Mapping[str, JsonValue]) -> str:
-    """A digest of all that a result depends on: the checked payload, and the model with its revision and dtype."""
+    """Digest of everything a result depends on: the checked payload, and the model with its revision and dtype."""
     parts = [model.name, model.revision, model.dtype, model.max_length, kind, payload]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -157,6 +157,6 @@ def _parsed(kind: JobKind, payload: Mapping[str, JsonValue]) -> PredictPayload |
         return PAYLOADS[kind].model_validate(payload)
     except KeyError:
         raise InputError(f"job: expected one of {', '.join(map(repr, PAYLOADS))}, got {kind!r:.60}") from None
-    except ValidationError as error:  # its own message would show the whole payload
+    except ValidationError as error:  # its message contains the whole payload
         wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:3])
         raise InputError(f"{kind} job: {wrong}") from None

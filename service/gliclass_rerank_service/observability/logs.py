@@ -1,6 +1,6 @@
-"""Structured logs: a JSON object a line, with what a record says in `extra`, and never what users have sent.
+"""Structured logs: one JSON object per line, with the fields of `extra`, and without texts of users.
 
-Messages of exceptions may quote a text, so that of an exception only its kind and its frames are told.
+Messages of exceptions may quote a text, so only the class and the frames of an exception are logged.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as one line of JSON."""
+    """Formats a record as one line of JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Time, level, logger, message, the fields of ``extra``, and the kind and frames of an exception."""
+        """Time, level, logger, message, the fields of ``extra``, and the class and frames of an exception."""
         told: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
         }
-        # Other libraries put fields of their own into every record (Ray does), and begin them with "_".
+        # Other libraries (Ray, for example) add fields that begin with "_" to every record.
         told |= {name: value for name, value in vars(record).items() if name not in OWN and not name.startswith("_")}
         if record.exc_info and record.exc_info[0] is not None:
             frames = traceback.extract_tb(record.exc_info[2])
@@ -35,7 +35,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure_logging(level: str) -> None:
-    """Send all logs of this process to stderr as JSON; for the process that serves, not for a library."""
+    """Send all logs of this process to stderr as JSON. For a server process only."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

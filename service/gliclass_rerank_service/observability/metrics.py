@@ -1,7 +1,7 @@
-"""Prometheus metrics: the names of text-embeddings-inference where they mean the same, and ours.
+"""Prometheus metrics: the names of text-embeddings-inference for equal meanings, and names of our own.
 
-``te_request_count``, ``_success`` and ``_failure`` only grow, and are gauges since the client library would put
-``_total`` behind the name of a counter. One registry an app, so that two apps in one process do not meet.
+``te_request_count``, ``_success`` and ``_failure`` only grow. They are gauges, since the client library would append
+``_total`` to the name of a counter. One registry per app, so that two apps in one process do not conflict.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ TOKENS = tuple(2**power for power in range(4, 18))
 
 
 class Metrics:
-    """What is counted of one app."""
+    """Metrics of one app."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
@@ -53,7 +53,7 @@ class Metrics:
         )
 
     def watch(self, stats: Callable[[], BatchingStats], in_flight: Callable[[], int]) -> None:
-        """Report the queue's ``stats`` and the number of requests in flight, read anew at each scrape."""
+        """Report the queue's ``stats`` and the number of requests in flight. Both are read at each scrape."""
         self._in_flight.set_function(in_flight)
         self._queue_size.set_function(lambda: stats().queue_submissions)
         self._queue_tokens.set_function(lambda: stats().queue_tokens)
@@ -82,5 +82,5 @@ class Metrics:
             self._inference.observe(stats.inference_seconds)
 
     def text(self) -> bytes:
-        """All of it, as Prometheus reads it."""
+        """All metrics in the Prometheus text format."""
         return generate_latest(self.registry)

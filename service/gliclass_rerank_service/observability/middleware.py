@@ -1,7 +1,7 @@
-"""Two layers around the app, plain ASGI since that costs a request least.
+"""Two middleware layers, in plain ASGI for low overhead.
 
-`Observed` names, times, counts and logs each request and tells it in headers. `Guarded` refuses: without a key 401, at
-the end 503, too many 429, too large 413, too slowly sent 408.
+`Observed` identifies, times, counts and logs each request, and adds response headers. `Guarded` refuses requests:
+without a key 401, during shutdown 503, too many 429, too large 413, sent too slowly 408.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 
 
 class Observed:
-    """Names, times, counts and logs requests. What is logged and counted are numbers and routes, never texts."""
+    """Identifies, times, counts and logs requests. Only numbers and routes are logged and counted, never texts."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app = app
@@ -61,7 +61,7 @@ class Observed:
             self._tell(scope, stats, status or 499, headers)
 
     def _tell(self, scope: Scope, stats: RequestStats, status: int, headers: Mapping[str, str]) -> None:
-        if scope["path"] in OPEN_PATHS:  # who watches the service is not among those it serves
+        if scope["path"] in OPEN_PATHS:  # monitoring requests are not counted
             return
         route = getattr(scope.get("route"), "path", "unmatched")
         if status >= 400 and stats.failure is None:
@@ -86,7 +86,7 @@ class Observed:
 
 
 class Guarded:
-    """Refuses what must not come in. Open to all, and at all times: `OPEN_PATHS`."""
+    """Refuses requests without a key or beyond the limits. `OPEN_PATHS` are always open."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app = app
@@ -110,7 +110,7 @@ class Guarded:
             self._service.in_flight -= 1
 
     def _refusal(self, headers: Headers) -> tuple[int, str, dict[str, str]] | None:
-        """Status, message and headers of what is refused before it is read."""
+        """Status, message and headers of a request that is refused before its body is read."""
         settings = self._service.settings
         if not self._service.admits(headers.get("authorization")):
             return 401, "expected an API key as 'Authorization: Bearer KEY'", {"WWW-Authenticate": "Bearer"}
@@ -125,7 +125,7 @@ class Guarded:
 
 
 def _bounded(receive: Receive, service: Service, stats: RequestStats) -> Receive:
-    """``receive`` for a body that may be neither too large nor too slow; what the sender announced is not relied on."""
+    """``receive`` with limits on the size and time of the body, regardless of the announced length."""
     received, complete = 0, False
 
     async def receiving() -> Message:
@@ -155,7 +155,7 @@ def _request_id(given: str | None) -> str:
 
 
 def _told(stats: RequestStats) -> dict[str, str]:
-    """Headers as text-embeddings-inference has them, times in milliseconds; tokens are estimated."""
+    """Response headers as in text-embeddings-inference. Times in milliseconds, tokens estimated."""
     told = {"x-request-id": stats.id}
     if stats.texts:
         total = str(round(stats.seconds * 1000))

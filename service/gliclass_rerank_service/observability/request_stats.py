@@ -1,4 +1,4 @@
-"""What is measured of one request: handlers fill in what only they know, the middleware tells it."""
+"""Measurements of one request, filled in by the handlers and reported by the middleware."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ KEY = "gliclass_rerank"
 
 @dataclass(slots=True)
 class RequestStats:
-    """One request.
+    """Measurements of one request.
 
     Attributes:
-        id: what the client, the log and the traces call it.
+        id: the request's name for the client, the log and the traces.
         started: monotonic clock, seconds.
         texts: texts that were scored.
-        tokens: tokens of them, labels included; estimated where the model is elsewhere.
-        queue_seconds, inference_seconds: as a `Submission` tells them, summed where there were several.
-        failure: TEI's ``error_type``, where it failed.
+        tokens: their tokens, labels included. Estimated for a remote model.
+        queue_seconds, inference_seconds: as of `Submission`, summed over all submissions.
+        failure: TEI's ``error_type`` if it failed.
     """
 
     id: str
@@ -33,11 +33,11 @@ class RequestStats:
 
     @property
     def seconds(self) -> float:
-        """Time since it started."""
+        """Seconds since it started."""
         return time.monotonic() - self.started
 
 
 def stats_of(scope: Scope) -> RequestStats:
-    """The stats that the middleware has put into an ASGI scope."""
+    """The stats that the middleware has stored in an ASGI scope."""
     stats: RequestStats = scope[KEY]
     return stats

@@ -1,7 +1,7 @@
-"""OpenTelemetry traces, off unless an endpoint is set: a span a request, with its queue and its inference below.
+"""OpenTelemetry traces, off unless an endpoint is set: one span per request, with child spans for queue and inference.
 
-Spans are made when a request has ended, from what was measured anyway, so that they cost nothing on its way. They
-carry counts and times, never texts.
+Spans are created from existing measurements after a request has ended, so that they do not delay it. They contain
+counts and times, never texts.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ NANOSECONDS = 1_000_000_000
 
 
 class Tracing:
-    """Sends a span a request.
+    """Sends one span per request.
 
     Args:
-        provider: where spans go.
+        provider: receives the spans.
     """
 
     def __init__(self, provider: TracerProvider) -> None:
@@ -36,9 +36,9 @@ class Tracing:
         self._propagator = TraceContextTextMapPropagator()
 
     def tell(self, stats: RequestStats, method: str, route: str, status: int, headers: Mapping[str, str]) -> None:
-        """Send the spans of a request that has just ended; it goes on the caller's trace, if ``traceparent`` names one.
+        """Send the spans of a request that has just ended, in the caller's trace if there is a ``traceparent`` header.
 
-        The queue is put before the inference; where a request was divided over batches, they really took turns.
+        The queue span precedes the inference span. In fact they alternate if a request was divided over batches.
         """
         from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
 
@@ -69,12 +69,12 @@ class Tracing:
         span.end(end)
 
     def close(self) -> None:
-        """Send what is left."""
+        """Send the remaining spans."""
         self._provider.shutdown()
 
 
 def open_tracing(endpoint: str | None) -> Tracing | None:
-    """Traces to an OTLP endpoint over HTTP; None without one.
+    """Traces to an OTLP endpoint over HTTP, or None without one.
 
     Raises:
         MissingExtraError: OpenTelemetry is not installed.
@@ -96,5 +96,5 @@ def open_tracing(endpoint: str | None) -> Tracing | None:
 def _is_there(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # a parent of it is not there
+    except ModuleNotFoundError:  # a parent package is missing
         return False

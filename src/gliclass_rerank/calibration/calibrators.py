@@ -1,7 +1,7 @@
-"""Logits to probabilities that mean something: calibrators, their fit, their file, and how well they keep their word.
+"""Calibrate logits: calibrator classes, fitting, file format, and calibration error.
 
 A calibrator maps the raw logit of one task to calibrated log-odds, log(p / (1 - p)), and never swaps two logits.
-Applying one needs NumPy alone; fitting one needs scikit-learn, drawing needs matplotlib.
+Applying one needs NumPy alone, fitting one needs scikit-learn, and drawing needs matplotlib.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ Kind = Literal["temperature", "platt", "isotonic"]
 FloatArray = NDArray[np.float32]
 CALIBRATION_FILE = "calibration.json"
 TASKS = ("relevance", "support", "refutation", "labels")
-"""Tasks that this package reads a calibrator for; a file may hold others."""
+"""Tasks whose calibrators this package uses. A file may hold others."""
 
 FINITE = float(np.finfo(np.float32).max)
-STEEPEST = LARGEST = 1e6  # beyond what any model that works gives or needs
+STEEPEST = LARGEST = 1e6  # beyond the range of any working model
 
 
 @dataclass(frozen=True, slots=True)
 class Calibrator(ABC):
-    """What turns the raw logits of one task into calibrated log-odds.
+    """A map from the raw logits of one task to calibrated log-odds.
 
-    A larger logit never gets smaller log-odds, so calibration reorders nothing. NaN stays NaN.
+    A larger logit never gets smaller log-odds, so calibration does not change the order. NaN stays NaN.
 
     Attributes:
         kind: "temperature", "platt" or "isotonic".
-        fitted_on: a note for people: which data it was fitted on.
+        fitted_on: a note about the data it was fitted on.
     """
 
     kind: ClassVar[Kind]
@@ -50,7 +50,7 @@ class Calibrator(ABC):
         """Calibrated log-odds, of the shape of ``logits``."""
 
     def log_odds(self, logits: ArrayLike) -> FloatArray:
-        """Calibrated log-odds, float32, of the shape of ``logits`` (raw, any shape); finite for finite logits."""
+        """Calibrated log-odds, float32, of the shape of ``logits`` (raw, any shape). Finite for finite logits."""
         mapped = self._mapped(np.asarray(logits, np.float64))
         return np.asarray(np.clip(mapped, -FINITE, FINITE), np.float32)
 
@@ -59,7 +59,7 @@ class Calibrator(ABC):
         return np.asarray(sigmoid(self.log_odds(logits)), np.float32)
 
     def as_dict(self) -> dict[str, object]:
-        """What `calibrator_from_dict` takes: "kind", the fitted numbers, and "fitted_on" where there is a note."""
+        """Input of `calibrator_from_dict`: "kind", the fitted numbers, and "fitted_on" if there is a note."""
         values = {name: value for name, value in asdict(self).items() if name != "fitted_on" or value is not None}
         return {"kind": self.kind} | values
 
@@ -114,15 +114,15 @@ class PlattCalibrator(Calibrator):
 class IsotonicCalibrator(Calibrator):
     """Log-odds that are linear between thresholds (Zadrozny and Elkan 2002, interpolated in log-odds).
 
-    Outside the thresholds the log-odds go on with the mean slope between the first and the last one, so that logits
-    beyond what was seen are still told apart.
+    Outside the thresholds the log-odds continue with the mean slope between the first and the last one, so that logits
+    beyond the fitted range stay distinct.
 
     Attributes:
         thresholds: logits, at least two, strictly increasing in float32, within [-1e6, 1e6].
         values: log-odds at the thresholds, not decreasing, the last above the first, within [-1e6, 1e6].
 
     Raises:
-        OptionError: thresholds or values that are not so.
+        OptionError: other thresholds or values.
     """
 
     kind: ClassVar[Kind] = "isotonic"
@@ -144,7 +144,7 @@ class IsotonicCalibrator(Calibrator):
         object.__setattr__(self, "values", values)
 
     def _mapped(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
-        # np.interp may end a segment one rounding above where the next one begins; this never does.
+        # Unlike np.interp, this never ends a segment above the start of the next one by rounding.
         x, y = np.array(self.thresholds), np.array(self.values)
         inside = np.clip(logits, x[0], x[-1])
         left = np.clip(np.searchsorted(x, inside, side="right") - 1, 0, len(x) - 2)
@@ -166,22 +166,22 @@ def sigmoid(log_odds: ArrayLike) -> NDArray[np.float64]:
 
 
 def calibrated(logits: ArrayLike, calibrator: Calibrator | None) -> NDArray[np.float64]:
-    """Log-odds in float64, of the shape of ``logits`` (raw, any shape); without a calibrator the logits themselves."""
+    """Log-odds in float64, of the shape of ``logits`` (raw, any shape). Without a calibrator, the logits themselves."""
     return np.asarray(logits if calibrator is None else calibrator.log_odds(logits), np.float64)
 
 
-# In a model's folder
+# File format
 
 
 def calibrator_from_dict(value: object, where: str | Path) -> Calibrator:
-    """Make a calibrator of what `Calibrator.as_dict` gave.
+    """Create a calibrator from the output of `Calibrator.as_dict`.
 
     Args:
         value: an object of a JSON file.
-        where: the file, and perhaps the place in it, for errors.
+        where: the file, and optionally the position in it, for errors.
 
     Raises:
-        CheckpointError: anything else, or numbers that are no calibration.
+        CheckpointError: another object, or numbers that are no calibration.
     """
     kind = value.get("kind") if isinstance(value, Mapping) else None
     if not isinstance(value, Mapping) or not isinstance(kind, str) or kind not in KINDS:
@@ -205,9 +205,9 @@ REFIT = "fit it anew, or delete it to go without"
 
 
 def read_calibration(folder: str | Path) -> dict[str, Calibrator]:
-    """Read the calibrators of a model folder (``calibration.json``), by task; none where there is no such file.
+    """Read the calibrators of a model folder (``calibration.json``), by task. Empty without such a file.
 
-    Tasks are "relevance", "support", "refutation" and "labels"; others are kept as they are.
+    Tasks are "relevance", "support", "refutation" and "labels". Others are kept unchanged.
 
     Raises:
         CheckpointError: the file is not readable, or no such mapping.
@@ -225,10 +225,10 @@ def read_calibration(folder: str | Path) -> dict[str, Calibrator]:
 
 
 def write_calibration(folder: str | Path, calibration: Mapping[str, Calibrator]) -> None:
-    """Write the calibrators of a model folder, by task; all that it had before are replaced.
+    """Write the calibrators of a model folder, by task, and replace all existing ones.
 
     Raises:
-        InputError: no such folder, or something that is no `Calibrator`.
+        InputError: no such folder, or a value that is no `Calibrator`.
     """
     if not Path(folder).is_dir():
         raise InputError(f"{folder}: expected a model's folder, and there is none; make it first")
@@ -247,22 +247,22 @@ def write_calibration(folder: str | Path, calibration: Mapping[str, Calibrator])
 def fit_calibrator(
     logits: ArrayLike, outcomes: ArrayLike, kind: Kind = "platt", *, fitted_on: str | None = None
 ) -> Calibrator:
-    """Fit a calibrator on logits whose outcomes are known. Needs the extra "train".
+    """Fit a calibrator on logits with known outcomes. Needs the extra "train".
 
-    With N+ outcomes that hold and N- that do not, it learns Platt's targets (1999, section 2.2), (N+ + 1) / (N+ + 2)
-    for the former and 1 / (N- + 2) for the latter, and no 1 and 0: so the fit is finite where a threshold tells all
-    apart. Temperature and Platt maximise the likelihood, isotonic is the least-squares monotone fit.
+    With N+ positive and N- negative outcomes the targets are Platt's (1999, section 2.2), (N+ + 1) / (N+ + 2) and
+    1 / (N- + 2), instead of 1 and 0, so that the fit is finite even if a threshold separates all examples. Temperature
+    and Platt maximise the likelihood, isotonic is the least-squares monotone fit.
 
     Args:
         logits: raw, shape (examples,).
-        outcomes: whether it observed, booleans, shape (examples,); both must occur.
+        outcomes: observed outcomes, booleans, shape (examples,); both must occur.
         kind: "platt" for few examples, "isotonic" from about a thousand on (Niculescu-Mizil and Caruana 2005),
-            "temperature" where a logit of 0 shall stay a probability of one half.
-        fitted_on: a note to keep.
+            "temperature" to keep a logit of 0 at a probability of one half.
+        fitted_on: a note to store.
 
     Raises:
-        InputError: other shapes, nothing to fit, only one outcome, logits that are not finite, all alike, or
-            larger where the outcome does not hold.
+        InputError: other shapes, no examples, only one outcome, logits that are not finite, all equal, or larger for
+            negative outcomes.
         OptionError: an unknown kind, or a note that is no string.
         MissingExtraError: scikit-learn is not installed.
     """
@@ -291,7 +291,7 @@ UPSIDE_DOWN = (
 def scores_and_outcomes(
     scores: ArrayLike, outcomes: ArrayLike, what: str
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Both as arrays of one shape (examples,), at least one; ``what`` names the scores in errors.
+    """Scores and outcomes as arrays of one shape (examples,), at least one. ``what`` names the scores in errors.
 
     Raises:
         InputError: other shapes, none, scores that are no finite numbers, outcomes that are no booleans.
@@ -316,7 +316,7 @@ def scores_and_outcomes(
 
 
 def check_both_occur(observed: NDArray[np.bool_]) -> None:
-    """Raise `InputError` unless some outcomes hold and some do not."""
+    """Raise `InputError` unless there are positive and negative outcomes."""
     if observed.all() or not observed.any():
         which = "all of them hold" if observed.all() else "none of them holds"
         raise InputError(f"outcomes: expected some that hold and some that do not, but {which}; add the other kind")
@@ -328,14 +328,14 @@ def _platt_targets(observed: NDArray[np.bool_]) -> NDArray[np.float64]:
 
 
 def _fit_line(scores: NDArray[np.float64], observed: NDArray[np.bool_], *, through_zero: bool) -> tuple[float, float]:
-    """Slope and intercept (0 if ``through_zero``) of the largest likelihood of Platt's targets."""
+    """Slope and intercept (0 if ``through_zero``) of maximum likelihood for Platt's targets."""
     from sklearn.linear_model import LogisticRegression
 
     centre = 0.0 if through_zero else float(scores.mean())
     scale = float(np.sqrt(np.square(scores - centre).mean()))
     inputs = ((scores - centre) / scale)[:, None]
     targets = _platt_targets(observed)
-    # A target between 0 and 1 is an example of either outcome, with that weight.
+    # A target between 0 and 1 becomes two weighted examples, one of each outcome.
     model = LogisticRegression(C=np.inf, fit_intercept=not through_zero, solver="newton-cholesky", tol=1e-9)
     model.fit(np.vstack([inputs, inputs]), np.repeat([1, 0], len(observed)), np.concatenate([targets, 1 - targets]))
     slope = float(model.coef_[0, 0]) / scale
@@ -345,7 +345,7 @@ def _fit_line(scores: NDArray[np.float64], observed: NDArray[np.bool_], *, throu
 def _fit_isotonic(scores: NDArray[np.float64], observed: NDArray[np.bool_], fitted_on: str | None) -> Calibrator:
     from sklearn.isotonic import IsotonicRegression
 
-    inputs = scores.astype(np.float32).astype(np.float64)  # thresholds that float32 cannot tell apart are one
+    inputs = scores.astype(np.float32).astype(np.float64)  # merge thresholds that are equal in float32
     model = IsotonicRegression().fit(inputs, _platt_targets(observed))
     thresholds, frequencies = model.X_thresholds_, model.y_thresholds_
     values = np.maximum.accumulate(np.log(frequencies) - np.log1p(-frequencies))
@@ -360,18 +360,18 @@ def _numbers(values: object, what: str) -> tuple[float, ...]:
     return tuple(check_number(value, what, low=-LARGEST, high=LARGEST) for value in values)
 
 
-# Measuring
+# Calibration error
 
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """The examples whose probability lies in (lower, upper], or in [0, upper] for the first bin.
+    """The examples with a probability in (lower, upper], or in [0, upper] for the first bin.
 
     Attributes:
         lower, upper: the bin's bounds, in [0, 1].
-        count: how many examples, > 0.
-        mean_probability: what was predicted, in [0, 1].
-        frequency: share of the examples whose outcome holds, in [0, 1].
+        count: number of examples, > 0.
+        mean_probability: mean predicted probability, in [0, 1].
+        frequency: share of the examples with a positive outcome, in [0, 1].
     """
 
     lower: float
@@ -382,12 +382,12 @@ class Bin:
 
 
 def reliability(probabilities: ArrayLike, outcomes: ArrayLike, bins: int = 15) -> list[Bin]:
-    """Compare predicted and observed frequencies in bins of equal width, ascending; empty bins are left out.
+    """Compare predicted and observed frequencies in bins of equal width, ascending. Empty bins are left out.
 
     Args:
         probabilities: shape (examples,), in [0, 1].
-        outcomes: whether it observed, booleans, shape (examples,).
-        bins: into how many the unit interval is cut.
+        outcomes: observed outcomes, booleans, shape (examples,).
+        bins: number of bins of the unit interval.
 
     Raises:
         InputError: other shapes, none, no probabilities, no booleans.
@@ -422,12 +422,12 @@ def expected_calibration_error(probabilities: ArrayLike, outcomes: ArrayLike, bi
 
 
 def draw_reliability(bins: Sequence[Bin], file: str | Path, title: str) -> None:
-    """Draw what `reliability` gave: observed over predicted frequency, and how many examples are behind each point.
+    """Draw a reliability diagram: observed over predicted frequency, and the number of examples of each point.
 
     Args:
-        bins: what to draw.
-        file: a picture to write; its suffix (".png", ".svg") tells the format.
-        title: stands above the picture.
+        bins: output of `reliability`.
+        file: a picture to write, in the format of its suffix (".png", ".svg").
+        title: title of the picture.
 
     Raises:
         MissingExtraError: matplotlib is not installed (extra "bench").

@@ -1,4 +1,4 @@
-"""Measures of decisions: classification reports, balanced accuracy, confusion, AUROC, as scikit-learn defines them.
+"""Metrics of decisions: classification reports, balanced accuracy, confusion, AUROC, as in scikit-learn.
 
 Ranking metrics (nDCG, MRR) are in `ranking`, the calibration error in `gliclass_rerank.calibration`.
 """
@@ -18,14 +18,14 @@ from gliclass_rerank.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class ClassScores:
-    """How well one label was given.
+    """Scores of one label.
 
     Attributes:
-        label: as the caller names it.
-        precision: share of the examples given the label that have it, in [0, 1]; 0 where none was given it.
-        recall: share of the examples that have the label and were given it, in [0, 1]; 0 where none has it.
-        f1: harmonic mean of the two, in [0, 1]; 0 where both are 0.
-        support: how many examples have it.
+        label: as given by the caller.
+        precision: share of the examples predicted with the label that have it, in [0, 1]; 0 if it was never predicted.
+        recall: share of the examples with the label that were predicted with it, in [0, 1]; 0 if no example has it.
+        f1: harmonic mean of the two, in [0, 1]; 0 if both are 0.
+        support: number of examples with the label.
     """
 
     label: Hashable
@@ -37,12 +37,12 @@ class ClassScores:
 
 @dataclass(frozen=True, slots=True)
 class ClassificationReport:
-    """How well labels were given, in [0, 1] each.
+    """Scores over all labels, in [0, 1] each.
 
     Attributes:
-        macro_f1: mean of the labels' F1; a label that neither occurs nor was given counts as 0.
+        macro_f1: mean of the labels' F1; a label that is neither true nor predicted anywhere counts as 0.
         micro_f1: F1 over all decisions about any label.
-        weighted_f1: mean of the labels' F1, weighted by their support; 0 where no example has a label.
+        weighted_f1: mean of the labels' F1, weighted by their support; 0 if no example has a label.
         accuracy: share of the examples whose labels are exactly right.
         classes: each label's own scores, in the order of the labels.
     """
@@ -57,12 +57,12 @@ class ClassificationReport:
 def classification_report(
     true: Sequence[AbstractSet[Hashable]], predicted: Sequence[AbstractSet[Hashable]], labels: Sequence[Hashable]
 ) -> ClassificationReport:
-    """Compare given labels with true ones; equals scikit-learn's f1_score with ``labels`` and ``zero_division=0``.
+    """Compare predicted labels with true ones. Equals scikit-learn's f1_score with ``labels`` and ``zero_division=0``.
 
     Args:
         true: labels of each example, names or indices: one for single-label, any number for multi-label tasks.
-        predicted: labels that each example was given, in the same order.
-        labels: all that there are, each once.
+        predicted: predicted labels of each example, in the same order.
+        labels: all possible labels, each once.
 
     Raises:
         InputError: no examples, other lengths, repeated labels, or one that is not in ``labels``.
@@ -90,7 +90,7 @@ def balanced_accuracy(true: Sequence[Hashable], predicted: Sequence[Hashable]) -
 
     Args:
         true: the class of each example.
-        predicted: the class that each example was given, in the same order.
+        predicted: the predicted class of each example, in the same order.
 
     Raises:
         InputError: no examples, or other lengths.
@@ -104,11 +104,11 @@ def balanced_accuracy(true: Sequence[Hashable], predicted: Sequence[Hashable]) -
 def confusion(
     true: Sequence[Hashable], predicted: Sequence[Hashable], classes: Sequence[Hashable]
 ) -> NDArray[np.int64]:
-    """Count true against given classes: int64, shape (classes, classes), a row for each true class.
+    """Count true against predicted classes: int64, shape (classes, classes), a row for each true class.
 
     Args:
         true: the class of each example.
-        predicted: the class that each example was given, in the same order.
+        predicted: the predicted class of each example, in the same order.
         classes: the order of rows and columns, each once.
 
     Raises:
@@ -122,14 +122,14 @@ def confusion(
 
 
 def auroc(scores: ArrayLike, outcomes: ArrayLike) -> float:
-    """Probability that an example whose outcome holds scores above one whose outcome does not, in [0, 1].
+    """Probability that an example with a positive outcome scores above one with a negative outcome, in [0, 1].
 
-    Ties count half: (R - P (P + 1) / 2) / (P N), where R is the sum of the midranks of the P examples that hold, and N
-    do not (Mann and Whitney 1947; Hanley and McNeil 1982).
+    Ties count half: (R - P (P + 1) / 2) / (P N), where R is the sum of the midranks of the P positive examples, with N
+    negative ones (Mann and Whitney 1947; Hanley and McNeil 1982).
 
     Args:
-        scores: larger for what is likelier to hold, on any scale, shape (examples,).
-        outcomes: whether it held, booleans, shape (examples,); both must occur.
+        scores: larger for more probable outcomes, on any scale, shape (examples,).
+        outcomes: observed outcomes, booleans, shape (examples,); both must occur.
 
     Raises:
         InputError: other shapes, none, only one outcome, scores that are not finite, no booleans.
@@ -166,7 +166,7 @@ def _looked_up(values: Iterable[Hashable], places: dict[Hashable, int], what: st
 
 
 def _indicator(examples: Sequence[AbstractSet[Hashable]], labels: Sequence[Hashable], what: str) -> NDArray[np.bool_]:
-    """Which example has which label: shape (examples, labels)."""
+    """Indicator of the labels of each example: shape (examples, labels)."""
     places = _places(labels)
     indicator = np.zeros((len(examples), len(labels)), np.bool_)
     for row, example in zip(indicator, examples, strict=True):
@@ -177,6 +177,6 @@ def _indicator(examples: Sequence[AbstractSet[Hashable]], labels: Sequence[Hasha
 
 
 def _ratio(part: ArrayLike, whole: ArrayLike) -> NDArray[np.float64]:
-    """Part by whole, 0 where there is no whole; of the arguments' shape."""
+    """Part divided by whole, 0 for an empty whole, of the arguments' shape."""
     wholes = np.asarray(whole, np.float64)
     return np.divide(part, wholes, out=np.zeros_like(wholes), where=wholes > 0)

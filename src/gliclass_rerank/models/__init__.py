@@ -1,1 +1,1 @@
-"""Checkpoints: what their files say, and how a text becomes token ids."""
+"""Checkpoints: their configuration, and the encoding of texts as token ids."""

@@ -1,4 +1,4 @@
-"""LoRA adapters: small folders of PEFT's that change a base checkpoint without repeating it."""
+"""LoRA adapters: small PEFT folders that change a base checkpoint."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ ADAPTER_FILE = "adapter_config.json"
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds an adapter, and no checkpoint of its own."""
+    """Whether a folder holds an adapter without a checkpoint."""
     return (folder / ADAPTER_FILE).is_file() and not (folder / "config.json").is_file()
 
 
 def base_name(adapter: Path) -> str:
-    """What an adapter says it belongs to: "mini", a folder or a hub id.
+    """Base model of an adapter: "mini", a folder or a hub id.
 
     Raises:
-        CheckpointError: it does not say.
+        CheckpointError: the adapter's configuration has no base model.
     """
     file = adapter / ADAPTER_FILE
     try:
@@ -37,7 +37,7 @@ def base_name(adapter: Path) -> str:
 
 
 def with_adapter(model: GLiClassModel, adapter: Path, *, merge: bool = True) -> GLiClassModel:
-    """Apply an adapter to its base model, in place: merged into the weights, or computed beside them.
+    """Apply an adapter to its base model, in place: merged into the weights, or as separate layers.
 
     Raises:
         MissingExtraError: PEFT is not installed.

@@ -1,4 +1,4 @@
-"""What a GLiClass checkpoint says of itself, read without torch; what we do not support is refused here, by name."""
+"""Configuration of a GLiClass checkpoint, read without torch. Unsupported checkpoints are refused with the reason."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from gliclass_rerank.errors import CheckpointError, InputError, OptionError, Uns
 from gliclass_rerank.types import Direction
 
 OPTIONS_FILE = "gliclass_rerank.json"
-FINGERPRINTED = ("config.json", OPTIONS_FILE, CALIBRATION_FILE)  # beside the weights
-UPSTREAM_MAX_LENGTH = 1024  # what upstream's pipeline reads at most, and what published checkpoints are used at
+FINGERPRINTED = ("config.json", OPTIONS_FILE, CALIBRATION_FILE)  # in addition to the weights
+UPSTREAM_MAX_LENGTH = 1024  # the limit of upstream's pipeline, used with published checkpoints
 
 ARCHITECTURES = (
     "uni-encoder", "bi-encoder", "bi-encoder-fused", "encoder-decoder", "encoder-decoder-cls", "decoder-kv",
@@ -24,7 +24,7 @@ ENCODERS = (
     "bert", "modernbert", "deberta-v2", "deberta", "roberta", "xlm-roberta", "camembert", "distilbert", "electra",
     "mpnet", "albert",
 )  # fmt: skip
-ENCODER_HALVES = ("t5", "mt5", "umt5")  # encoder-decoders of which a uni-encoder takes the encoder
+ENCODER_HALVES = ("t5", "mt5", "umt5")  # encoder-decoders whose encoder a uni-encoder uses
 ENCODER_DECODERS = ("t5", "mt5", "umt5", "bart", "mbart")
 DECODERS = ("qwen3", "qwen3_5_text", "embedding_gemma2")
 BACKBONES: Mapping[str, tuple[str, ...]] = {
@@ -37,9 +37,9 @@ BACKBONES: Mapping[str, tuple[str, ...]] = {
 }
 POOLINGS = ("first", "last", "avg", "max", "sum", "rms", "abs_max", "abs_avg", "pass")
 SCORERS = ("simple", "weighted-dot", "mlp", "hopfield", "cross-attn")
-# Backbones whose attention knows only distances: their max_position_embeddings is no limit.
+# Backbones with relative positions only: their max_position_embeddings is no limit.
 RELATIVE_POSITIONS = ("t5", "mt5", "umt5")
-# Positions of these start after the padding index, so the table holds two more rows than there are positions.
+# Positions of these start after the padding index, so the table has two more rows than positions.
 OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert")
 
 REFUSED_FLAGS: Mapping[str, str] = {
@@ -60,7 +60,7 @@ UPSTREAM_FLAGS = frozenset(
     scorer_full_sequence scorer_mlp_hidden_size scorer_num_heads scorer_type squeeze_layers text_token_index
     use_calibrator use_embedding_projection use_lstm use_segment_embeddings vocab_size""".split()
 )
-# ... and what it and transformers write beside them, which changes no score.
+# ... and further fields written by it and transformers, which change no score.
 BYSTANDER_FLAGS = frozenset(
     """_attn_implementation _attn_implementation_autoset _name_or_path architectures attn_implementation bos_token_id
     chunk_size_feed_forward decoder_start_token_id dtype encoder_model_name eos_token_id finetuning_task id2label
@@ -72,14 +72,14 @@ BYSTANDER_FLAGS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class ModelOptions:
-    """What a model folder tells this package beyond upstream's configuration (``gliclass_rerank.json``).
+    """Options of a model folder beyond upstream's configuration (``gliclass_rerank.json``).
 
     Attributes:
-        name: how the model calls itself, or "".
+        name: the model's name, or "".
         direction: which of query and passage it was trained to read as its text.
         first_stage_weight: log-odds that one standard deviation of a first-stage score is worth.
-        dtype: precision of the ONNX graph beside the weights, "int8" or "fp32".
-        max_labels: labels that it was trained to read in one pass; more are divided. None: as many as fit.
+        dtype: precision of the ONNX graph in the folder, "int8" or "fp32".
+        max_labels: number of labels per pass in training; more are divided over passes. None: as many as fit.
     """
 
     name: str = ""
@@ -91,7 +91,7 @@ class ModelOptions:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A checkpoint folder that was read and found supported. ``config`` is upstream's, as it stands in the file."""
+    """A supported checkpoint folder. ``config`` is upstream's, unchanged."""
 
     folder: Path
     name: str
@@ -142,24 +142,24 @@ class Checkpoint:
         return self.graph_file("")
 
     def graph_file(self, kernel: str) -> Path:
-        """The graph of a `ModelInfo.kernel`; all kernels read the same weights file."""
+        """The graph of a `ModelInfo.kernel`. All kernels share one weights file."""
         return self.folder / ("model.u8u8.onnx" if kernel == "u8u8" else "model.onnx")
 
 
 def read_checkpoint(
     folder: Path, *, name: str | None = None, revision: str | None = None, max_length: int | None = None
 ) -> Checkpoint:
-    """Read and judge a checkpoint folder.
+    """Read a checkpoint folder and check that it is supported.
 
     Args:
-        name: how results call the model; the card's name or the folder's by default.
-        revision: a hub commit; a fingerprint of the files by default.
-        max_length: tokens of one pass; by default, and at most, what the model's positions allow
-            (1024 where they set no limit, as upstream).
+        name: the model's name in results. Default: that of its options, else of the folder.
+        revision: a hub commit. Default: a fingerprint of the files.
+        max_length: tokens of one pass. Default: the number of the model's positions, 1024 at most. Larger values than
+            1024 are accepted up to the number of positions.
 
     Raises:
         CheckpointError: no configuration or tokenizer, or a broken one.
-        UnsupportedModelError: a flag, value, architecture or backbone that we refuse.
+        UnsupportedModelError: an unsupported flag, value, architecture or backbone.
         OptionError: ``max_length`` beyond the model's positions.
     """
     config = _read_json(folder / "config.json", "a GLiClass checkpoint has a config.json")
@@ -182,10 +182,10 @@ def read_checkpoint(
 
 
 def refuse_unsupported(config: Mapping[str, Any]) -> None:
-    """Raise `UnsupportedModelError` that names the first flag or value we do not support.
+    """Raise `UnsupportedModelError` that names the first unsupported flag or value.
 
-    Unknown flags are refused unless they are switched off (false, null or 0): a flag that we do not know may
-    change every score. Remote code is refused before upstream, which would run it, sees the configuration.
+    Unknown flags are refused unless they are switched off (false, null or 0), since an unknown flag may change every
+    score. Remote code is refused before upstream reads the configuration and would run it.
     """
     if remote := _find_key(config, "auto_map"):
         raise UnsupportedModelError(f"config.json asks for remote code (auto_map: {remote!r:.60}), which is never run")
@@ -248,7 +248,7 @@ def _find_key(value: object, key: str) -> object:
 
 
 def _positions(encoder: Mapping[str, Any]) -> int | None:
-    """Tokens that a backbone can read at all, or None where its positions are relative."""
+    """Largest number of tokens of a backbone, or None if its positions are relative."""
     kind = encoder.get("model_type", "deberta-v2")
     biased = encoder.get("position_biased_input", True)  # DeBERTa: absolute positions only if so
     if kind in RELATIVE_POSITIONS or (kind in ("deberta-v2", "deberta") and not biased):
@@ -296,7 +296,7 @@ def _read_options(folder: Path) -> ModelOptions:
 def fingerprint(*folders: Path) -> str:
     """Twelve hex digits that change with the configuration, the weights or the calibration.
 
-    Files beyond 64 MB are sampled: their size and 64 blocks spread over them, weights do not change in one place.
+    Files beyond 64 MB are sampled: their size and 64 blocks spread over them. Changed weights differ in many places.
     """
     digest = hashlib.sha256()
     files = [
@@ -318,6 +318,6 @@ def fingerprint(*folders: Path) -> str:
 
 
 def refuse_used_folder(target: Path) -> None:
-    """Raise `InputError` where a new checkpoint would land among other files."""
+    """Raise `InputError` if the folder of a new checkpoint already contains files."""
     if target.exists() and any(target.iterdir()):
         raise InputError(f"{target}: expected a new or empty folder, it has files in it; choose another or empty it")

@@ -1,4 +1,4 @@
-"""Encode requests as token sequences; a long text is windowed, or its cut is reported."""
+"""Encode requests as token sequences. A long text is divided into windows, or truncated with a flag."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from gliclass_rerank.models.tokenizer import TextTokenizer
 from gliclass_rerank.models.vocabulary import Ids
 from gliclass_rerank.types import Example, Logits, ScoreRequest, Span
 
-MIN_TEXT_TOKENS = 16  # room that labels must leave for the text
+MIN_TEXT_TOKENS = 16  # least room for the text next to its labels
 NOTHING_LEFT = "the model's tokenizer leaves nothing of it"
-MAX_OVERLAP = 64  # tokens that neighbouring windows share, so that no statement is only ever seen cut
+MAX_OVERLAP = 64  # tokens shared by neighbouring windows, so that statements are seen whole in one of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +28,11 @@ class EncodedSequence:
 
     Attributes:
         ids: int32, shape (tokens,).
-        label_spans: int32, shape (labels, 2): where each label's embedding is pooled from, in ``ids`` or ``side``.
-        separator: position of <<SEP>> in ``ids``; 0 where the labels stand elsewhere.
+        label_spans: int32, shape (labels, 2): range that each label's embedding is pooled from, in ``ids`` or ``side``.
+        separator: position of <<SEP>> in ``ids``; 0 if the labels are not in ``ids``.
         side: int32, the label sequence of an encoder-decoder, else empty.
-        labels: the labels' texts, for architectures that encode them apart.
-        has_examples: examples stand in the sequence.
+        labels: the labels' texts, for architectures with a label encoder.
+        has_examples: the sequence contains examples.
         cost: tokens that the model reads, those of ``ids`` and ``side``.
     """
 
@@ -71,12 +71,12 @@ class EncodedRequest:
 
 
 class InputEncoder:
-    """Encodes requests for one checkpoint. Safe to use from many threads.
+    """Encodes requests for one checkpoint. Thread-safe.
 
     Args:
-        checkpoint: whose layout is encoded.
+        checkpoint: the checkpoint whose input format is used.
         tokenizer: of the texts.
-        label_tokenizer: that of a label encoder, where labels are read by one.
+        label_tokenizer: of the label encoder, if there is one.
     """
 
     def __init__(
@@ -88,14 +88,14 @@ class InputEncoder:
         self._templates = TemplateBuilder(checkpoint, tokenizer)
 
     def encode(self, requests: Sequence[ScoreRequest]) -> list[EncodedRequest]:
-        """Tokenise and template requests; texts are tokenised together, on all cores.
+        """Tokenise and template requests. Texts are tokenised together, on all cores.
 
         Raises:
-            UnreadableTextError: a text or label of which nothing is left after tokenising.
+            UnreadableTextError: a text or label without any token.
             LabelTooLongError: a label, or prompt and examples, that leave no room for the text.
-            TextTooLongError: a text that does not fit, where the request asks for that error.
+            TextTooLongError: a text that does not fit, with ``long_text="error"``.
         """
-        cache: dict[tuple[object, ...], InputTemplate] = {}  # requests of one call mostly share their labels
+        cache: dict[tuple[object, ...], InputTemplate] = {}  # most requests of one call share their labels
         unread: dict[tuple[str, ...], tuple[int, ...]] = {}
         templates = []
         for request in requests:
@@ -117,7 +117,7 @@ class InputEncoder:
         ]
 
     def _reads_beside_prompt(self, text: str, ids: Ids) -> bool:
-        """Whether the vocabulary knows enough of a text; ``ids`` hold a prompt too, which must not hide the text."""
+        """Whether the vocabulary covers enough of a text. ``ids`` include a prompt, which must not hide it."""
         return self._tokenizer.knows(ids) or self._tokenizer.reads(text, self._tokenizer.ids(text))
 
     def _unread(self, labels: Sequence[str]) -> tuple[int, ...]:
@@ -156,7 +156,7 @@ class InputEncoder:
     def _windows(
         self, request: ScoreRequest, template: InputTemplate, text: Ids
     ) -> tuple[list[EncodedSequence], list[Span], bool]:
-        """Sequences, spans of the windows, and whether the text is cut."""
+        """Sequences, spans of the windows, and whether the text is truncated."""
         lead, body, trail, offsets = self._parts(request.text, template, text)
         room, side_room = self._room(request.labels, template)
         groups, size = self._fit_labels(request.labels, room - len(lead) - len(trail), side_room, len(body))
@@ -181,7 +181,7 @@ class InputEncoder:
     def _parts(
         self, text: str, template: InputTemplate, ids: Ids
     ) -> tuple[list[int], Ids, list[int], NDArray[np.int64]]:
-        """Split jointly tokenised lead, text and trail; a token across a border belongs to the text."""
+        """Split jointly tokenised lead, text and trail. A token across a border belongs to the text."""
         offsets = self._tokenizer.offsets(f"{template.lead}{text}{template.trail}", first=template.first) - len(
             template.lead
         )
@@ -192,7 +192,7 @@ class InputEncoder:
         return ids[:start].tolist(), ids[start:end], ids[end:].tolist(), offsets[start:end].clip(0, len(text))
 
     def labels_share_pass(self, labels: Sequence[str], examples: Sequence[Example] = ()) -> bool:
-        """Whether these labels are read in one pass beside a text of any length (without a prompt)."""
+        """Whether these labels are read in one pass with a text of any length (without a prompt)."""
         room, side_room = self._room(labels, self._templates.template(labels, "", examples))
         used = sum(map(self._templates.label_cost, labels))
         fit = (len(labels) == 1 or used <= room - room // 2) and room - used >= MIN_TEXT_TOKENS
@@ -201,7 +201,7 @@ class InputEncoder:
         )
 
     def _room(self, labels: Sequence[str], template: InputTemplate) -> tuple[int, int]:
-        """Tokens that are left for text and labels, and for labels in a sequence of their own."""
+        """Tokens left for text and labels, and for labels in a separate sequence."""
         fixed = len(template.before) + len(template.after) - sum(map(self._templates.label_cost, labels))
         fixed_side = len(template.side) - sum(map(self._templates.side_cost, labels))
         return self._checkpoint.max_length - fixed, self._checkpoint.max_length - fixed_side
@@ -211,8 +211,8 @@ class InputEncoder:
     ) -> tuple[list[tuple[str, ...]], int]:
         """Divide ``room`` tokens between labels and text: groups of labels, and the size of a window.
 
-        Labels may take half of the room, or what a short text leaves, and ``side_room`` of a sequence of their own.
-        More labels than that, or than the model was trained with, are divided over several sequences per window.
+        Labels may take half of the room, or the rest after a short text, and ``side_room`` of a separate sequence. More
+        labels than fit, or than the model was trained with, are divided over several sequences per window.
         """
         costs = [self._templates.label_cost(label) for label in labels]
         side_costs = [self._templates.side_cost(label) for label in labels]
@@ -242,7 +242,7 @@ class InputEncoder:
         return [*groups, tuple(group)], room - largest
 
     def _max_labels(self, labels: Sequence[str]) -> int:
-        """Labels of one pass: as many as the model was trained with at most, groups of like size."""
+        """Labels of one pass: at most as many as in training, in groups of similar size."""
         most = self._checkpoint.options.max_labels or len(labels)
         return math.ceil(len(labels) / math.ceil(len(labels) / most))
 
@@ -256,7 +256,7 @@ class InputEncoder:
         labels: Sequence[str],
     ) -> EncodedSequence:
         ids = np.concatenate([np.array(before, np.int32), text, np.array(after, np.int32)])
-        # A prompt stands between the template and the text, so "after" starts that much later.
+        # A prompt is between the template and the text, so "after" starts later by its length.
         shift = len(ids) - len(template.after) if template.labels_in == "after" else 0
         end = len(template.side) if template.labels_in == "side" else len(ids)
         spans = np.array(template.spans, np.int32).reshape(-1, 2)
@@ -276,12 +276,12 @@ class InputEncoder:
 
 
 def window_bounds(tokens: int, size: int, overlap: int) -> list[tuple[int, int]]:
-    """Cover ``tokens`` tokens with as few windows of at most ``size`` as overlap by ``overlap`` or more.
+    """Cover ``tokens`` tokens with the least number of windows of at most ``size`` that overlap by ``overlap`` or more.
 
     The windows are spread evenly, so that the last one is not a remnant without context.
 
     Returns:
-        Half-open ranges in order; their union is ``range(tokens)``.
+        Half-open ranges in order. Their union is ``range(tokens)``.
     """
     if tokens <= size:
         return [(0, tokens)]
@@ -291,7 +291,7 @@ def window_bounds(tokens: int, size: int, overlap: int) -> list[tuple[int, int]]
 
 
 def chunk_sizes(requests: Sequence[ScoreRequest]) -> Iterator[int]:
-    """Characters that each request makes the encoder hold."""
+    """Characters of each request, all texts included."""
     for request in requests:
         texts = [request.text, request.prompt, *request.labels]
         for example in request.examples:

@@ -1,7 +1,7 @@
-"""Where labels, text, prompt and examples stand in a model's input: one function per architecture.
+"""Positions of labels, text, prompt and examples in a model's input: one function per architecture.
 
-A layout is the template around the text: ids before it, ids after it, and where in them the labels are. Upstream
-joins strings and tokenises the result; here ids are spliced, so a marker inside a text cannot shift a label.
+An `InputTemplate` is the input around a text: ids before it, ids after it, and the positions of the labels in them.
+Upstream joins strings and tokenises the result. Here ids are spliced, so a marker inside a text cannot shift a label.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class InputTemplate:
 
     Attributes:
         before, after: ids around the text's own.
-        lead, trail: strings that upstream glues to the text and tokenises with it (a prompt).
+        lead, trail: strings that upstream joins to the text and tokenises with it (a prompt).
         first: the text starts its sequence.
-        labels_in: the part in which the labels stand: "before", "after", "side" (a sequence of their own, for
-            the other half of an encoder-decoder) or "apart" (each label by itself, for a label encoder).
+        labels_in: the part that contains the labels: "before", "after", "side" (a separate sequence for the other half
+            of an encoder-decoder) or "apart" (each label by itself, for a label encoder).
         spans: (start, end) of each label within that part; `TO_THE_END` as end.
         separator: position of <<SEP>> within that part, or None.
         side: ids of the label sequence, if labels are in "side".
@@ -48,7 +48,7 @@ class TemplateBuilder:
     """Builds the `InputTemplate` of a checkpoint's architecture.
 
     Raises:
-        CheckpointError: the tokenizer lacks a marker, or has it under another id than the configuration.
+        CheckpointError: the tokenizer lacks a marker, or has another id for it than the configuration.
     """
 
     def __init__(self, checkpoint: Checkpoint, tokenizer: TextTokenizer) -> None:
@@ -66,11 +66,11 @@ class TemplateBuilder:
             self._check_markers()
 
     def template(self, labels: Sequence[str], prompt: str, examples: Sequence[Example]) -> InputTemplate:
-        """Build the template of a text that is to be scored against ``labels``."""
+        """Build the template of a text to score against ``labels``."""
         return self._build(labels, prompt, examples)
 
     def label_cost(self, label: str) -> int:
-        """Tokens that a label takes of the text's room; 0 where labels have a sequence of their own."""
+        """Tokens that a label takes from the text's sequence; 0 if labels have a separate sequence."""
         if self._checkpoint.architecture == "bi-encoder-fused":
             return 1
         if self._checkpoint.architecture in ("uni-encoder", "decoder-kv"):
@@ -78,7 +78,7 @@ class TemplateBuilder:
         return 0
 
     def side_cost(self, label: str) -> int:
-        """Tokens that a label takes of the label sequence; 0 where labels have none of their own."""
+        """Tokens that a label takes in the separate label sequence; 0 without one."""
         is_apart = self._checkpoint.architecture in ("encoder-decoder", "encoder-decoder-cls")
         return 1 + len(self._tokenizer.ids_of_label(label)) if is_apart else 0
 
@@ -116,7 +116,7 @@ class TemplateBuilder:
         return InputTemplate(before=before, after=after, lead=lead, spans=moved, separator=len(before) - 1)
 
     def _fused(self, labels: Sequence[str], prompt: str, examples: Sequence[Example]) -> InputTemplate:
-        """Labels are only markers here; the label encoder's embeddings are written over them."""
+        """Labels are only markers here, which the label encoder's embeddings replace."""
         ids = [self._tokenizer.marker(LABEL)] * len(labels) + [self._tokenizer.marker(SEP)]
         spans = [(i, i + 1) for i in range(len(labels))]
         after = [*self._examples(examples), *self._tokenizer.suffix]
@@ -159,7 +159,7 @@ class TemplateBuilder:
         )
 
     def _decoder_kv(self, labels: Sequence[str], prompt: str, examples: Sequence[Example]) -> InputTemplate:
-        """Context, then the labels with their markers behind them, between two separators."""
+        """Context, then the labels, each followed by its marker, between two separators."""
         label, separator = self._tokenizer.marker(LABEL), self._tokenizer.marker(SEP)
         after = [separator]
         spans = []
@@ -184,7 +184,7 @@ class TemplateBuilder:
             ids += (marker, *self._tokenizer.ids_of_label(label))
             spans.append((start, len(ids) if self._checkpoint.averages_labels else start + 1))
         if self._checkpoint.averages_labels and not self._checkpoint.extracts_text:
-            # Nothing ends the last label's span in upstream's rule: it takes in the rest of the sequence.
+            # In upstream the last label's span has no end: it includes the rest of the sequence.
             spans[-1] = (spans[-1][0], TO_THE_END)
         ids.append(self._tokenizer.marker(SEP))
         return ids, spans

@@ -1,4 +1,4 @@
-"""Text to token ids, with `tokenizers` alone, so that no text can ever turn into a marker."""
+"""Tokenise text with `tokenizers` alone, so that no text can become a marker."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ LABEL, SEP, EXAMPLE = MARKERS = ("<<LABEL>>", "<<SEP>>", "<<EXAMPLE>>")
 class TextTokenizer:
     """A checkpoint's ``tokenizer.json`` that reads special tokens and markers in a text as plain characters.
 
-    A tokenizer splits its input at markers and treats every piece by itself, so pieces may be tokenised apart
-    and spliced. Only one thing depends on the place of a piece: with the pre-tokeniser Metaspace in scheme
-    "first", a leading blank is added at the start of the sequence and nowhere else. Hence ``first``.
+    A tokenizer splits its input at markers and treats every piece by itself, so pieces may be tokenised separately and
+    spliced. Only one thing depends on the position of a piece: the pre-tokeniser Metaspace in scheme "first" adds a
+    leading blank at the start of the sequence and nowhere else. Hence ``first``.
 
-    Compatibility forms that the vocabulary lacks, such as ligatures, are read as their plain ones.
+    Compatibility forms that the vocabulary lacks, such as ligatures, are replaced by their plain forms.
 
     Attributes:
-        prefix, suffix: ids that a sequence starts and ends with ([CLS] and [SEP], say).
+        prefix, suffix: ids at the start and end of a sequence (for example [CLS] and [SEP]).
     """
 
     def __init__(self, file: Path) -> None:
@@ -37,7 +37,7 @@ class TextTokenizer:
             spec = json.loads(file.read_text("utf-8"))
             self._first = _plain_tokenizer(spec)
             self._inner = _plain_tokenizer(_without_first_blank(spec))
-        except Exception as error:  # tokenizers raises bare Exception for whatever it cannot read
+        except Exception as error:  # tokenizers raises bare Exception for unreadable files
             raise CheckpointError(f"{file}: not readable as a fast tokenizer: {error}") from error
         self._marker_ids = {token["content"]: int(token["id"]) for token in spec.get("added_tokens", ())}
         self.prefix, self.suffix = self._special_ids()
@@ -63,11 +63,11 @@ class TextTokenizer:
         return self._marker_ids[content]
 
     def ids(self, text: str, *, first: bool = False) -> Ids:
-        """Ids of a piece of text, int32, shape (tokens,), no special tokens added."""
+        """Ids of a piece of text, int32, shape (tokens,), without special tokens."""
         return self.batch([text], first=first)[0]
 
     def batch(self, texts: Sequence[str], *, first: bool = False) -> list[Ids]:
-        """Ids of many pieces at once, on all cores."""
+        """Ids of many pieces, tokenised on all cores."""
         tokenizer = self._first if first else self._inner
         plain = list(map(self._forms.replaced, texts))
         encodings = tokenizer.encode_batch_fast(plain, add_special_tokens=False)
@@ -103,7 +103,7 @@ class TextTokenizer:
 
 
 def _plain_tokenizer(spec: dict[str, Any]) -> Tokenizer:
-    """Build a tokenizer that cuts nothing, pads nothing and finds no special token in a text."""
+    """Build a tokenizer without truncation, padding and recognition of special tokens in texts."""
     markers = [token | {"special": True} if token["content"] in MARKERS else token for token in spec["added_tokens"]]
     tokenizer = Tokenizer.from_str(
         json.dumps(spec | {"added_tokens": markers, "truncation": None, "padding": None}, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""The packages that run a model: their versions, and the error where they cannot run a checkpoint."""
+"""Packages that run a model: tested versions, and the error if they cannot run a checkpoint."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ TESTED: Mapping[str, Mapping[str, str]] = {
     "torch": {"gliclass": "0.1.21", "transformers": "5.20.2", "torch": "2.13.0"},
     "onnx": {"onnxruntime": "1.23.2"},
 }
-# Words of a RuntimeError that is about the machine, and that no other version would mend.
+# Words of a RuntimeError about the machine, which other package versions would not fix.
 MACHINE = ("memory", "CUDA", "MPS")
 
 
 @contextmanager
 def refuse_breaks(checkpoint: Checkpoint, backend: str) -> Iterator[None]:
-    """Turn an error from inside a backend's packages into one that names them, their versions and the checkpoint.
+    """Convert an error of a backend's packages to one that names them, their versions and the checkpoint.
 
-    Our own errors pass as they are. So do errors of files, memory and devices.
+    Errors of this package pass unchanged, as do errors of files, memory and devices.
 
     Args:
         checkpoint: the model that is built or run.

@@ -1,4 +1,4 @@
-"""What a vocabulary knows of a text: compatibility forms it lacks are replaced, and texts it cannot read are told."""
+"""Coverage of texts by a vocabulary: replace compatibility forms that it lacks, and detect unreadable texts."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from numpy.typing import NDArray
 Ids = NDArray[np.int32]
 
 LEAST_READ = 0.25
-"""Share of a text's letters and digits that must be read. Of sentences in 45 languages `mini` reads at least 0.9 in
+"""Least share of a text's letters and digits that is read. Of sentences in 45 languages `mini` reads at least 0.9 in
 Latin scripts, 0.5 to 0.7 of Chinese and Japanese, 0.36 of Tibetan, and at most 0.21 in all other scripts."""
 
-LONGEST_WORD = 24  # letters and digits; few words are longer, and hashes and keys are
+LONGEST_WORD = 24  # letters and digits; few words are longer than this, but hashes and keys are
 FEW_TOKENS = 20
-"""A letter in fewer longer tokens than this is one that a vocabulary spells by, and has no words of."""
+"""A letter that occurs in fewer longer tokens than this is only used for spelling: the vocabulary has no such words."""
 CACHED_CHARACTERS = 16_384
 
 
 class Vocabulary:
-    """The tokens of a tokenizer, by what they know of a text.
+    """The tokens of a tokenizer, and the share of a text that they cover.
 
-    Two things are unread: tokens for "unknown", and words that are spelled letter by letter since the vocabulary has no
-    pieces of their script, as BERT's has letters of Greek, Hindi and Korean but no words. The second is told of
-    WordPiece alone, which marks the pieces of a word. A tokenizer without a token for "unknown", a byte-level one,
+    Two kinds of tokens count as unread: "unknown" tokens, and words spelled letter by letter because the vocabulary has
+    no pieces of their script, as BERT's has letters of Greek, Hindi and Korean but no words. The second kind is
+    detected only for WordPiece, which marks the pieces of a word. A tokenizer without an "unknown" token (byte-level)
     reads everything.
 
     Args:
@@ -56,7 +56,7 @@ class Vocabulary:
         self._letters[self.unknown] = 0
 
     def spells(self, text: str) -> bool:
-        """Whether each character of a text, as normalised, is in some token."""
+        """Whether each character of a normalised text is in some token."""
         return self._characters.issuperset(text)
 
     def knows(self, ids: Ids) -> bool:
@@ -64,7 +64,7 @@ class Vocabulary:
         return self.unknown is None or not self._unread(ids).any()
 
     def reads(self, text: str, ids: Ids) -> bool:
-        """Whether enough of a text is read, see `LEAST_READ`; ``ids`` are its tokens."""
+        """Whether enough of a text is read, see `LEAST_READ`. ``ids`` are its tokens."""
         if self.unknown is None or not ((ids == self.unknown).any() or self._is_letter[ids].any()):
             return True
         unread = self._unread(ids)
@@ -83,17 +83,17 @@ class Vocabulary:
 
 
 def _letters(word: str) -> int:
-    """Letters and digits of a word. A hash, a key or an address, of which nothing is read, counts as one long word."""
+    """Letters and digits of a word. A long ASCII word (a hash, a key, an address) counts as `LONGEST_WORD`."""
     letters = sum(map(str.isalnum, word))
     return min(letters, LONGEST_WORD) if word.isascii() else letters
 
 
 class CompatibilityForms:
-    """Ligatures, full-width and mathematical letters and other forms that a vocabulary lacks, and their plain ones.
+    """Ligatures, full-width and mathematical letters and other forms that a vocabulary lacks, and their plain forms.
 
-    A form is replaced by what NFKC makes of it if the vocabulary knows that and has no token with the form itself. So
-    the ids of a text that the vocabulary can read are those of the text as it is. Ligatures, forms of several letters,
-    are replaced also where they are known: BERT has tokens for two of them, but no word that is written with one.
+    A form is replaced by its NFKC form if the vocabulary knows that and has no token with the form itself. So a text
+    that the vocabulary can read keeps its ids. Ligatures, forms of several letters, are replaced even if they are
+    known: BERT has tokens for two of them, but no word with one.
 
     Args:
         vocabulary: of the tokenizer.
@@ -108,14 +108,14 @@ class CompatibilityForms:
         self._plain = lru_cache(CACHED_CHARACTERS)(self._find_plain)
 
     def replaced(self, text: str) -> str:
-        """The text in plain forms; mostly the text itself."""
-        if text.isascii():  # nothing of it has another form
+        """The text in plain forms, in most cases the text itself."""
+        if text.isascii():  # ASCII has no other forms
             return text
         forms = self._forms(text)
         return text.translate(forms) if forms else text
 
     def original_spans(self, text: str, spans: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Turn code-point ranges of `replaced`, shape (spans, 2), into those of the text, whole characters each."""
+        """Convert code-point ranges of `replaced`, shape (spans, 2), to ranges of the text, in whole characters."""
         forms = {} if text.isascii() else self._forms(text)
         if not forms:
             return spans
@@ -124,7 +124,7 @@ class CompatibilityForms:
         return np.stack([first, np.searchsorted(starts, spans[:, 1], side="left")], axis=1)
 
     def _forms(self, text: str) -> dict[int, str]:
-        """What is replaced in a text, by code point."""
+        """Replacements in a text, by code point."""
         if self._vocabulary.unknown is None:
             return {}
         return {ord(one): plain for one in set(text) if not one.isascii() and (plain := self._plain(one)) is not None}
@@ -137,13 +137,13 @@ class CompatibilityForms:
         if not known or unknown in known or ids == known:
             return None
         is_ligature = character.isalpha() and plain.isalpha() and len(plain) > 1
-        # Inside of a word a form may be known that by itself is not.
+        # A form may be known inside a word and unknown by itself.
         is_known = unknown not in ids or self._vocabulary.spells(self._normalise(character).strip())
         return plain if is_ligature or not is_known else None
 
 
 def _unknown_id(model: Mapping[str, Any], tokens: Mapping[str, int]) -> int | None:
-    """Id of the token for what a tokenizer does not know, if it has one."""
+    """Id of the tokenizer's "unknown" token, if it has one."""
     if model.get("type") == "Unigram":
         unknown = model.get("unk_id")
         return None if unknown is None else int(unknown)

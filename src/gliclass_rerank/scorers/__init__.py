@@ -1,1 +1,1 @@
-"""Scorers: each runs a model, or calls a server that does."""
+"""Scorers: each runs a model or calls a server with one."""

@@ -1,4 +1,4 @@
-"""What scorers that hold a model have in common: encode, batch, run, put back in order."""
+"""Base of scorers that hold a model: encode, batch, run, restore the order."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ from gliclass_rerank.scorers.prefetch import drain_one_late, prefetch
 from gliclass_rerank.types import Example, FloatArray, Logits, ModelInfo, ScoreRequest
 from gliclass_rerank.unreadable import naming, request_places
 
-# What is tokenised before it is scored: enough to sort by length, little enough to bound memory.
+# Requests tokenised at a time: enough to sort by length, few enough to bound memory.
 CHUNK_REQUESTS = 1024
 CHUNK_CHARACTERS = 4_000_000
-# Where a device works beside us and nothing is padded, sorting gains nothing, and short chunks keep both busy.
+# Packed batches on a GPU gain nothing from sorting, and short chunks keep both the CPU and the GPU busy.
 PACKED_CHUNK_REQUESTS = 256
 
 Waiting = Callable[[], FloatArray]
-"""A batch under way: called once, it waits for its logits, float32 of shape (sequences, labels)."""
+"""A running batch. Called once, it waits for its logits, float32 of shape (sequences, labels)."""
 
 
 class LocalScorer(Reloadable, ABC):
-    """A `Scorer` over a checkpoint. Subclasses run batches; safe to call from many threads and in forked processes.
+    """A `Scorer` over a checkpoint. Subclasses run batches. Thread-safe, and usable in forked processes.
 
-    On a device of its own (``info.device`` other than "cpu") the next requests are tokenised on a thread, and their
-    batches started, while it still works on the ones before.
+    On a device other than "cpu" (``info.device``) the next requests are tokenised on a thread, and their batches
+    started, while the device computes the previous ones.
 
     Args:
-        checkpoint: what was read from the model's folder.
-        info: what the scorer says of itself.
+        checkpoint: the model's checkpoint.
+        info: information about the model.
         max_batch_tokens: budget of one forward pass, padding included.
     """
 
     _out_of_memory: tuple[type[BaseException], ...] = ()
-    """What the backend raises when a batch does not fit into the device; subclasses name it."""
+    """Errors of the backend for a batch that does not fit into the device's memory, set by subclasses."""
     _pads: bool = True
-    """Whether a batch is padded to its longest sequence; packed batches cost only their own tokens."""
+    """Whether a batch is padded to its longest sequence. A packed batch costs only its own tokens."""
 
     def __init__(self, checkpoint: Checkpoint, info: ModelInfo, *, max_batch_tokens: int) -> None:
         self._checkpoint = checkpoint
@@ -59,12 +59,12 @@ class LocalScorer(Reloadable, ABC):
 
     @property
     def info(self) -> ModelInfo:
-        """What this model is and where it runs."""
+        """Information about the model, its backend and device."""
         return self._info
 
     @property
     def max_batch_tokens(self) -> int:
-        """Tokens of one forward pass at most; it shrinks for good where a batch does not fit into the device."""
+        """Token budget of a forward pass. Reduced permanently after a batch that does not fit into the device."""
         return self._max_batch_tokens
 
     @max_batch_tokens.setter
@@ -74,43 +74,43 @@ class LocalScorer(Reloadable, ABC):
     def score(self, requests: Sequence[ScoreRequest]) -> list[Logits]:
         """Return the raw logits of each request, float32 of shape (labels,), in the order of its labels.
 
-        Scores do not depend on what else is scored in the same call, nor on how its batches had to be divided to fit
-        into the device's memory.
+        Scores are independent of the other requests of the call, and of the division of batches to fit into memory.
 
         Raises:
-            InputError: a request that cannot be encoded; no scores are returned then.
-            NonFiniteError: the model gives NaN or infinity.
-            DeviceMemoryError: one pass by itself does not fit into the device's memory.
+            InputError: a request that cannot be encoded. No scores are returned then.
+            NonFiniteError: the model returns NaN or infinity.
+            DeviceMemoryError: a single sequence does not fit into the device's memory.
         """
         with naming(lambda: request_places(requests)):
             return self._score(requests)
 
     def encode(self, requests: Sequence[ScoreRequest]) -> list[EncodedRequest]:
-        """Tokenise requests for `score_encoded`, which together give what `score` gives.
+        """Tokenise requests for `score_encoded`. Together they equal `score`.
 
         Raises:
-            InputError: a request that cannot be encoded; it quotes the text, and `score` says which request it is of.
+            InputError: a request that cannot be encoded. The message quotes the text; that of `score` also names the
+                request.
         """
         return self._encoder.encode(requests)
 
     def score_encoded(self, encoded: Sequence[EncodedRequest]) -> list[Logits]:
-        """Return the raw logits of encoded requests; results and other errors are those of `score`."""
+        """Return the raw logits of encoded requests. Results and other errors are those of `score`."""
         return self._start(encoded)()
 
     def _score(self, requests: Sequence[ScoreRequest]) -> list[Logits]:
         most = PACKED_CHUNK_REQUESTS if self._overlaps and not self._pads else CHUNK_REQUESTS
         chunks = list(chunked(requests, chunk_sizes(requests), max_items=most, max_size=CHUNK_CHARACTERS))
-        if not self._overlaps or len(chunks) == 1:  # nothing to overlap with, and a thread takes time to start
+        if not self._overlaps or len(chunks) == 1:  # nothing to overlap; avoids the start of a thread
             return [row for chunk in chunks for row in self._start(self._encoder.encode(chunk))()]
         with closing(prefetch(self._encoder.encode, chunks)) as encoded:
             return [row for finish in drain_one_late(map(self._start, encoded)) for row in finish()]
 
     def labels_share_pass(self, labels: Sequence[str], examples: Sequence[Example] = ()) -> bool:
-        """Whether these labels are read in one pass beside a text of any length; see `scored.labels_share_pass`."""
+        """Whether these labels are read in one pass with a text of any length. See `scoring.labels_share_pass`."""
         return self._encoder.labels_share_pass(labels, examples)
 
     def check(self) -> None:
-        """Score one pair, so that a broken model is found when it is loaded and not in service.
+        """Score one pair, so that a broken model is detected when it is loaded.
 
         Raises:
             NonFiniteError: its weights are NaN or infinite.
@@ -121,21 +121,21 @@ class LocalScorer(Reloadable, ABC):
 
     @abstractmethod
     def _run(self, batch: Sequence[EncodedSequence]) -> FloatArray:
-        """Return logits, float32 of shape (sequences, labels); all sequences of a batch have as many labels."""
+        """Return logits, float32 of shape (sequences, labels). All sequences of a batch have equally many labels."""
 
     def _launch(self, batch: Sequence[EncodedSequence]) -> Waiting:
-        """Start a batch; subclasses whose device works beside us need not wait for it here."""
+        """Start a batch. Subclasses with an asynchronous device return before it has finished."""
         logits = self._run(batch)
         return lambda: logits
 
     def _map(
         self, run: Callable[[list[EncodedSequence]], FloatArray], batches: Iterable[list[EncodedSequence]]
     ) -> Iterator[FloatArray]:
-        """Run batches; subclasses may run several at a time, results in order."""
+        """Run batches, with results in order. Subclasses may run several at a time."""
         return map(run, batches)
 
     def _start(self, encoded: Sequence[EncodedRequest]) -> Callable[[], list[Logits]]:
-        """Batch a chunk and start it where the device works beside us; the result finishes it."""
+        """Batch a chunk and, on an asynchronous device, start it. Call the result to finish it."""
         sequences = [item for request in encoded for item in request.sequences]
         plan = plan_batches(
             list(map(attrgetter("cost"), sequences)),
@@ -155,7 +155,7 @@ class LocalScorer(Reloadable, ABC):
     def _finish(
         self, encoded: Sequence[EncodedRequest], plan: Sequence[Sequence[int]], results: Iterator[FloatArray]
     ) -> list[Logits]:
-        """Wait for the batches of a plan and put their rows back in order."""
+        """Wait for the batches of a plan and restore the order of their rows."""
         rows: list[FloatArray] = [np.empty(0, np.float32)] * sum(map(len, plan))
         for batch, logits in zip(plan, results, strict=True):
             if not np.isfinite(logits).all():
@@ -169,13 +169,13 @@ class LocalScorer(Reloadable, ABC):
         return [request.assemble(list(islice(ordered, len(request.sequences)))) for request in encoded]
 
     def _launch_to_fit(self, batch: list[EncodedSequence]) -> Waiting:
-        """Start a batch, in halves of halves if the device's memory is too small for it."""
+        """Start a batch, divided into halves recursively if it does not fit into the device's memory."""
         cost = batch_cost([item.cost for item in batch], padded=self._pads)
-        if len(batch) == 1 or cost <= self._max_batch_tokens:  # else the budget has shrunk since the plan was made
+        if len(batch) == 1 or cost <= self._max_batch_tokens:  # else the budget was reduced after planning
             launched = self._try_to_launch(batch)
             if not isinstance(launched, str):
                 return launched
-            # Out of the "except": there the failed pass's tensors would still be held by its traceback.
+            # Outside of "except", whose traceback would keep the tensors of the failed pass alive.
             if len(batch) == 1:
                 raise DeviceMemoryError(
                     f"{self._info.name}: a pass of {cost} tokens by itself does not fit into the free memory of "
@@ -187,7 +187,7 @@ class LocalScorer(Reloadable, ABC):
         return lambda: np.concatenate([wait() for wait in halves])
 
     def _try_to_launch(self, batch: list[EncodedSequence]) -> Waiting | str:
-        """Start a batch, or say what the backend says of its memory."""
+        """Start a batch, or return the backend's message about its memory."""
         try:
             return self._launch(batch)
         except self._out_of_memory as error:

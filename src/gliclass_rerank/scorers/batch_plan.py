@@ -1,4 +1,4 @@
-"""Grouping sequences into batches. Pure: numbers in, indices out."""
+"""Group sequences into batches by their lengths."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ T = TypeVar("T")
 def plan_batches(
     lengths: Sequence[int], kinds: Sequence[int], *, max_tokens: int, padded: bool = True
 ) -> list[list[int]]:
-    """Group items so that little is padded and no batch exceeds a budget.
+    """Group items so that padding is small and no batch exceeds a budget.
 
-    Items of one batch share their kind (the number of labels, so that none needs padding) and have similar
-    lengths. An item longer than the budget gets a batch of its own. Longest first: the last batches are small, so
-    workers finish together.
+    Items of one batch share their kind (the number of labels, so that none needs padding) and have similar lengths. An
+    item longer than the budget gets a batch of its own. Batches are planned longest first, so the last ones are small
+    and workers finish together.
 
     Args:
         lengths: tokens of each item, > 0.
-        kinds: same length as ``lengths``; items of different kinds never share a batch.
+        kinds: same length as ``lengths``. Items of different kinds never share a batch.
         max_tokens: budget of one batch, see `batch_cost`, > 0.
         padded: items of a batch are padded to its longest; else they are packed one after another.
 
     Returns:
-        Indices into ``lengths``; every index occurs exactly once.
+        Indices into ``lengths``. Every index occurs exactly once.
     """
-    open_batch: dict[int, tuple[list[int], int]] = {}  # what a kind is filled into, and its tokens so far
+    open_batch: dict[int, tuple[list[int], int]] = {}  # current batch of each kind, and its tokens so far
     planned: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
         batch, tokens = open_batch.get(kinds[index], ([], 0))
@@ -40,12 +40,12 @@ def plan_batches(
 
 
 def batch_cost(lengths: Sequence[int], *, padded: bool = True) -> int:
-    """Tokens that a batch of items of these lengths takes: with padding count times the longest, else their sum."""
+    """Tokens of a batch of items with these lengths: padded, their number times the longest, else their sum."""
     return len(lengths) * max(lengths) if padded else sum(lengths)
 
 
 def chunked(items: Iterable[T], sizes: Iterable[int], *, max_items: int, max_size: int) -> Iterator[list[T]]:
-    """Cut a stream into lists of at most ``max_items`` items and about ``max_size`` in total size."""
+    """Divide a stream into lists of at most ``max_items`` items and about ``max_size`` in total size."""
     chunk: list[T] = []
     total = 0
     for item, size in zip(items, sizes, strict=True):

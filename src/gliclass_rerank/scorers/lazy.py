@@ -1,4 +1,4 @@
-"""LazyScorer: a model that is loaded when it is first used."""
+"""LazyScorer: load a model on first use."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from gliclass_rerank.types import Example, FloatArray, ModelInfo, Scorer, ScoreR
 
 
 class LazyScorer(Shared):
-    """A `Scorer` that loads its model on first use, once, whichever thread comes first.
+    """A `Scorer` that loads its model once, on first use. Thread-safe.
 
     Copies, deep ones too, share the model. A pickle holds the model's name, or the scorer that was passed.
 
     Args:
-        model: what `load_scorer` takes: "mini", a folder, a hub id, a service's URL.
-        scorer: the model, where it is loaded already; its name then counts.
+        model: an argument of `load_scorer`: "mini", a folder, a hub id, a service's URL.
+        scorer: a scorer that is already loaded. Its name replaces ``model``.
 
     Attributes:
         model: the name.
 
     Raises:
-        OptionError: the scorer is none.
+        OptionError: ``scorer`` is no scorer.
     """
 
     def __init__(self, model: str, scorer: Scorer | None = None) -> None:
@@ -44,7 +44,7 @@ class LazyScorer(Shared):
         return self._loaded().score(requests)
 
     def labels_share_pass(self, labels: Sequence[str], examples: Sequence[Example] = ()) -> bool:
-        """See `scored.labels_share_pass`."""
+        """See `scoring.labels_share_pass`."""
         return labels_share_pass(self._loaded(), labels, examples)
 
     def _loaded(self) -> Scorer:

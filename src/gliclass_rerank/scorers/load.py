@@ -1,4 +1,4 @@
-"""load_scorer: from a name to a scorer. The only place where backend, device and dtype are resolved."""
+"""load_scorer: load or connect to a model by its name, and resolve backend, device and dtype."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from gliclass_rerank.scorers.remote.service import HttpScorer
 
 LoadedScorer: TypeAlias = "LocalScorer | HttpScorer | OpenAIScorer"
-"""What `load_scorer` gives: a `Scorer` whose results are `Logits`."""
+"""Result of `load_scorer`: a `Scorer` whose results are `Logits`."""
 
 Backend = Literal["auto", "onnx", "torch"]
 Dtype = Literal["auto", "int8", "fp32", "bf16", "fp16"]
@@ -40,7 +40,7 @@ HUB_FILES = ("*.json", "*.safetensors", "*.onnx")
 TORCH_PARTS = ("torch", "transformers", "gliclass")
 TIMEOUT = 60.0  # seconds
 CHOSEN = "a running service has chosen this itself; leave it out beside a URL"
-# Measured: on a CPU small batches stay in its caches. A GPU wants large ones, and CUDA tells how large may be.
+# Measured: small batches stay in a CPU's caches. A GPU needs large ones; on CUDA the size is fitted to free memory.
 BATCH_TOKENS = {"onnx": 512, "cpu": 1024, "gpu": 32768}
 
 
@@ -59,38 +59,40 @@ def load_scorer(
     api_key: str | None = None,
     timeout: float = TIMEOUT,
 ) -> LoadedScorer:
-    """Load a model and check that it scores, or connect to a service that has one.
+    """Load a model and check that it scores, or connect to a service with a model.
 
     Args:
         source: "mini" (bundled, offline, the default), a checkpoint folder, a hub id
             ("knowledgator/gliclass-edge-v3.0"), the URL of a running service ("http://host:8000"), or that of an
-            OpenAI-compatible server ("openai+http://host:8001/v1"), which is asked about each label: see
-            `OpenAIScorer`. A folder may also hold a LoRA adapter, which is merged into its base. Only a hub id ever
-            causes a download; ``HF_HUB_OFFLINE=1`` confines it to what is cached.
-        model: beside the URL of an OpenAI-compatible server the name of a model there, which may stand behind the URL
-            instead, after "#"; neither is needed where it has one model. Without a source, another word for it.
-        backend: "onnx" (CPU, no torch needed) or "torch"; "auto" takes ONNX where the folder has a graph of
-            the wanted dtype and no GPU was asked for.
-        device: "cpu", "cuda", "cuda:1", "mps"; "auto" takes a GPU for the torch backend if there is one.
+            OpenAI-compatible server ("openai+http://host:8001/v1", see `OpenAIScorer`). A folder may also hold a LoRA
+            adapter, which is merged into its base. Only a hub id causes a download. ``HF_HUB_OFFLINE=1`` limits it to
+            the cache.
+        model: model name on an OpenAI-compatible server (or give ``url#name``). Optional if the server has one model.
+            Without ``source``, an alias of it.
+        backend: "onnx" (CPU, no torch needed) or "torch". "auto" is ONNX if the folder has a graph of the requested
+            dtype and no GPU is requested.
+        device: "cpu", "cuda", "cuda:1", "mps". "auto" is a GPU for the torch backend if there is one.
         dtype: "auto" is the graph's own for ONNX; for torch fp32 on a CPU, bf16 (else fp16) on a GPU.
-        max_batch_tokens: budget of one forward pass, padding included. By default a measured one on a CPU, and on
-            CUDA what fits into its free memory: see `gliclass_rerank.scorers.packed.memory`.
-        max_length: tokens of one pass, labels included; by default what the model's positions allow, 1024 at most.
-        threads: batches that the ONNX backend runs at a time, or torch's threads; by default the usable cores. Of an
-            OpenAI-compatible server, questions under way at a time; 16 by default.
+        max_batch_tokens: budget of one forward pass, padding included. Default: a measured one on a CPU, and on CUDA
+            one fitted to its free memory, see `gliclass_rerank.scorers.packed.memory`.
+        max_length: tokens of one pass, labels included. Default: the model's number of positions, 1024 at most.
+        threads: batches that the ONNX backend runs at a time, or torch's threads. Default: the usable cores. For an
+            OpenAI-compatible server, concurrent requests, 16 by default.
         revision: branch, tag or commit of a hub id.
-        api_key: key of a service; by default the environment's ``GLICLASS_RERANK_API_KEY``, and of an
-            OpenAI-compatible server its ``OPENAI_API_KEY``.
-        timeout: seconds in which a service has to answer, see `HttpScorer`. It has resolved all other options itself:
-            they are refused beside a URL, as these two are without one.
+        api_key: key of a service. Default: ``GLICLASS_RERANK_API_KEY`` of the environment, or ``OPENAI_API_KEY`` for
+            an OpenAI-compatible server.
+        timeout: seconds in which a service must answer, see `HttpScorer`.
+
+    The options of local models are refused with a URL, and ``api_key`` and ``timeout`` without one.
 
     Raises:
         ModelNotFoundError: no such model, or not in the cache while offline.
         CheckpointError, UnsupportedModelError, NonFiniteError: a folder that is no usable checkpoint, or one that the
             installed versions of gliclass, transformers, torch or onnxruntime cannot run.
-        DeviceMemoryError: not even one pass of it fits into the device's memory.
+        DeviceMemoryError: a single sequence does not fit into the device's memory.
         MissingExtraError: the torch backend, or httpx for a service, is needed and not installed.
-        ServiceError: the service cannot be reached, refuses the key, or is none of ours (nor OpenAI-compatible).
+        ServiceError: the service cannot be reached, refuses the key, or is neither gliclass-rerank nor
+            OpenAI-compatible.
         OptionError: an option's value is impossible, alone or for this model.
     """
     if source is None:
@@ -132,14 +134,14 @@ def load_scorer(
 
 
 def as_scorer(scorer: Scorer | str | Path) -> Scorer:
-    """Return a scorer as it is, and load what is named: see `load_scorer` for names and errors."""
+    """Return a scorer unchanged, or load one by its name. See `load_scorer` for names and errors."""
     return load_scorer(scorer) if isinstance(scorer, str | Path) else scorer
 
 
 def _connect(
     url: str, model: str | Path | None, threads: int | None, api_key: str | None, timeout: float
 ) -> HttpScorer | OpenAIScorer:
-    """Connect to a service of ours; to an OpenAI-compatible server, where "openai+" stands before the URL."""
+    """Connect to a gliclass-rerank service, or to an OpenAI-compatible server if the URL begins with "openai+"."""
     if url.lower().startswith("openai+"):
         from gliclass_rerank.scorers.remote.openai import IN_FLIGHT, OpenAIScorer
 
@@ -153,17 +155,17 @@ def _connect(
 
 
 def _refuse(options: Mapping[str, object], why: str) -> None:
-    """Raise `OptionError` for an option that is not left at its default. Its value is not shown: it may be a key."""
+    """Raise `OptionError` for an option that is not at its default. The value is omitted, since it may be a key."""
     for name, value in options.items():
         if value not in (None, "auto"):
             raise OptionError(f"{name}: {why}")
 
 
 def locate(model: str, *, revision: str | None = None) -> tuple[Path, str | None, str | None]:
-    """Find a model: its folder, and its name and revision where these are not for the folder to tell.
+    """Find a model: its folder, and its name and revision if they are not read from the folder.
 
     Raises:
-        ModelNotFoundError: nothing of that name.
+        ModelNotFoundError: no model of that name.
     """
     if model in BUNDLED:
         return Path(str(resources.files("gliclass_rerank") / "bundled" / model)), model, None
@@ -179,7 +181,7 @@ def locate(model: str, *, revision: str | None = None) -> tuple[Path, str | None
 
 
 def _download(model: str, revision: str | None) -> Path:
-    # Imported here: it is only needed for hub ids, and takes half a second.
+    # Imported here, because it is needed only for hub ids and takes half a second.
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -216,7 +218,7 @@ def _chosen_backend(checkpoint: Checkpoint, backend: Backend, device: str, dtype
 
 
 def usable_cores() -> int:
-    """Cores that this process may use, which can be fewer than the machine has."""
+    """Cores available to this process, which can be fewer than those of the machine."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -255,7 +257,7 @@ def _load_torch(
     budget = max_batch_tokens or BATCH_TOKENS["cpu" if place.type == "cpu" else "gpu"]
     model = with_adapter(load_model(checkpoint), adapter) if adapter else None
     info = _info(checkpoint, "torch", str(place), dtype)
-    if adapter:  # what was fitted to the base's scores does not hold for the adapter's
+    if adapter:  # calibration and weight of the base model do not apply to the adapter's scores
         info = replace(info, first_stage_weight=None, calibration=read_calibration(adapter))
     scorer = TorchScorer(checkpoint, info, max_batch_tokens=budget, model=model)
     scorer.warm_up()
@@ -267,10 +269,10 @@ def _load_torch(
 
 
 def torch_device(device: str) -> torch.device:
-    """Resolve "auto" (a GPU if there is one) and refuse what cannot be used here.
+    """Resolve "auto" (a GPU if there is one) and check that the device can be used.
 
     Raises:
-        OptionError: no such device, or none that works.
+        OptionError: no such device, or one that does not work.
     """
     import torch
 

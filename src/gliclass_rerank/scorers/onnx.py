@@ -1,4 +1,4 @@
-"""OnnxScorer: uni-encoders on a CPU with onnxruntime alone."""
+"""OnnxScorer: run uni-encoders on a CPU with onnxruntime alone."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from gliclass_rerank.types import FloatArray, ModelInfo
 
 
 class OnnxScorer(LocalScorer):
-    """Runs an exported checkpoint (`gliclass_rerank.export.onnx`).
+    """Run an exported checkpoint (`gliclass_rerank.export.onnx`).
 
-    Several batches run at a time, each on one thread: measured, that beats one batch on all threads, whose
-    threads wait for each other at every small operator.
+    Several batches run at a time, each on one thread. Measured, this beats one batch on all threads, which wait for
+    each other at every small operator.
 
     Args:
         checkpoint, info: as read and resolved by `load_scorer`.

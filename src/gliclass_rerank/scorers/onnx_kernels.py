@@ -1,9 +1,10 @@
-"""The int8 products that onnxruntime computes exactly on this processor.
+"""Find the int8 kernel that onnxruntime computes exactly on this processor.
 
 On x86 without VNNI, onnxruntime multiplies unsigned activations by signed weights with an instruction that adds pairs
 of products in 16 bits and saturates (documented at ``session.x64quantprecision``, its issue 6004). Products of unsigned
-activations with unsigned weights do not saturate there, but are slower where VNNI or AMX is. Releases before 1.25 also
-multiply wrongly on AMX (its pull request 27671). A processor's name tells none of this, so a small graph tries both.
+activations with unsigned weights do not saturate there, but are slower with VNNI or AMX. Releases before 1.25 also
+multiply wrongly on AMX (its pull request 27671). A processor's name does not show these properties, so a small graph
+tries both kernels.
 """
 
 from __future__ import annotations
@@ -23,25 +24,25 @@ from gliclass_rerank.types import FloatArray
 Kernel = Literal["u8s8", "u8u8"]
 """Types of activations and weights, the faster kernel first. Unsigned weights are the int8 values plus 128."""
 
-ZERO = 128  # the byte that stands for 0, in activations and in unsigned weights
+ZERO = 128  # the byte that represents 0, in activations and in unsigned weights
 INPUTS, OUTPUTS = 256, 48
 ROWS = (1, 2, 5, 33, 96)  # batch sizes that take different paths through onnxruntime
 Products = Callable[[NDArray[np.uint8]], FloatArray]
 
 
 def probe_weights() -> NDArray[np.int8]:
-    """The weights of the small graph, every value from -127 to 127, shape (INPUTS, OUTPUTS)."""
+    """Weights of the small graph, every value from -127 to 127, shape (INPUTS, OUTPUTS)."""
     values = (np.arange(INPUTS * OUTPUTS) * 7919) % 255 - 127
     return values.astype(np.int8).reshape(INPUTS, OUTPUTS)
 
 
 def is_exact(products: Products) -> bool:
-    """Whether ``products`` multiplies rows of bytes, shape (rows, INPUTS), by `probe_weights` without any error."""
+    """Whether ``products`` multiplies rows of bytes, shape (rows, INPUTS), by `probe_weights` exactly."""
     generator = np.random.default_rng(0)
     weights = probe_weights().astype(np.int64)
     for count in ROWS:
         rows = generator.integers(0, 256, (count, INPUTS)).astype(np.uint8)
-        rows[:, : INPUTS // 2] |= 0xC0  # large ones, whose pairs saturate
+        rows[:, : INPUTS // 2] |= 0xC0  # large values, whose pairs saturate
         if not np.array_equal(products(rows), (rows.astype(np.int64) - ZERO) @ weights):
             return False
     return True
@@ -52,7 +53,7 @@ def exact_kernel() -> Kernel:
     """The fastest exact kernel of this process's onnxruntime on this processor.
 
     Raises:
-        UnsupportedModelError: none is exact.
+        UnsupportedModelError: no kernel is exact.
     """
     graph = (resources.files("gliclass_rerank.scorers") / "onnx_kernels.onnx").read_bytes()
     options = onnxruntime.SessionOptions()

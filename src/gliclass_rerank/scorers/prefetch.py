@@ -1,4 +1,4 @@
-"""Two generators that let one step of a pipeline overlap with the next, and hold one item more for it."""
+"""Generators that overlap one step of a pipeline with the next, at the cost of one more item in memory."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ R = TypeVar("R")
 
 
 def prefetch(make: Callable[[T], R], items: Iterable[T]) -> Generator[R, None, None]:
-    """Like ``map``, but the next result is made on a thread while the consumer works on the current one.
+    """Like ``map``, but the next result is computed on a thread while the consumer works on the current one.
 
-    Results come in order, and an error of ``make`` where its result would have come. When the generator ends or is
-    closed, the thread has ended too: at worst one call of ``make`` is waited for.
+    Results come in order, and an error of ``make`` is raised in place of its result. When the generator ends or is
+    closed, the thread has ended too, which may take one call of ``make``.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="gliclass-ahead") as pool:
         current: Future[R] | None = None
@@ -28,7 +28,7 @@ def prefetch(make: Callable[[T], R], items: Iterable[T]) -> Generator[R, None, N
 
 
 def drain_one_late(started: Iterable[T]) -> Iterator[T]:
-    """Yield each item after the one behind it was drawn: what that one started runs while this one is finished."""
+    """Yield each item after the next one was drawn, so that the next one runs while this one is finished."""
     waiting: list[T] = []
     for item in started:
         waiting.append(item)

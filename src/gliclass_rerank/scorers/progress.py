@@ -1,4 +1,4 @@
-"""ProgressScorer: any scorer, with a bar on stderr once scoring takes a while."""
+"""ProgressScorer: show a progress bar on stderr once scoring takes a while."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from gliclass_rerank.scoring import labels_share_pass
 from gliclass_rerank.types import Example, FloatArray, ModelInfo, Scorer, ScoreRequest
 
 PATIENCE = 2.0  # seconds before a bar appears
-# A step of the bar: a second or two on a laptop, and enough at a time to sort by length.
+# A step of the bar: a second or two on a laptop, and enough requests to sort by length.
 STEP_REQUESTS = 256
 STEP_CHARACTERS = 60_000
 
 
 class ProgressScorer:
-    """A `Scorer` that hands requests on in steps and shows how far it is.
+    """A `Scorer` that scores in steps and shows its progress.
 
     Args:
-        scorer: what scores.
-        console: where the bar appears; on one that is no terminal, a line says that work has begun.
-        task: what the bar is called.
+        scorer: the inner scorer.
+        console: output of the bar. If it is no terminal, a line announces the work instead.
+        task: title of the bar.
     """
 
     def __init__(self, scorer: Scorer, console: Console, task: str = "scoring") -> None:
@@ -35,15 +35,15 @@ class ProgressScorer:
 
     @property
     def info(self) -> ModelInfo:
-        """What the scorer inside says of itself."""
+        """Information of the inner scorer."""
         return self._scorer.info
 
     def labels_share_pass(self, labels: Sequence[str], examples: Sequence[Example] = ()) -> bool:
-        """See `scored.labels_share_pass`."""
+        """See `scoring.labels_share_pass`."""
         return labels_share_pass(self._scorer, labels, examples)
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[FloatArray]:
-        """Score as the scorer inside does; see `Scorer.score`."""
+        """Score with the inner scorer, see `Scorer.score`."""
         scored: list[FloatArray] = []
         start = time.perf_counter()
         with _Bar(self._console, self._task, len(requests)) as bar:
@@ -54,7 +54,7 @@ class ProgressScorer:
 
 
 class _Bar:
-    """A progress bar that stays away from short work."""
+    """A progress bar that is shown only for long work."""
 
     def __init__(self, console: Console, task: str, total: int) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -1,4 +1,4 @@
-"""TorchScorer: every GLiClass architecture, on a CPU or a GPU."""
+"""TorchScorer: run every GLiClass architecture on a CPU or a GPU."""
 
 from __future__ import annotations
 
@@ -39,23 +39,23 @@ from gliclass_rerank.types import FloatArray, ModelInfo
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CACHED_LABELS = 16384  # label embeddings kept by a bi-encoder
-# What is said of a full device by libraries that take memory beside torch's allocator, for handles and kernels.
+# Messages about a full device from libraries that allocate memory outside torch's allocator, for handles and kernels.
 FULL = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 
 
 class TorchScorer(LocalScorer):
-    """Runs a checkpoint with upstream's modules, our encoding and batching around them.
+    """Run a checkpoint with upstream's modules and this package's encoding and batching.
 
     Args:
         checkpoint, info: as read and resolved by `load_scorer`.
         max_batch_tokens: budget of one forward pass, padding included.
-        model: the checkpoint's model if it is in memory already, in training or with an adapter; it stays as it is
-            if it is where ``info`` says.
-        packed: run batches without padding, see `gliclass_rerank.scorers.packed.model`; by default on CUDA in half
-            precision, where the architecture can. A batch then costs its own tokens.
+        model: the checkpoint's model if it is already in memory, in training or with an adapter. It is moved in place
+            to the device and dtype of ``info``.
+        packed: run batches without padding, see `gliclass_rerank.scorers.packed.model`. Default: on CUDA in half
+            precision, if the architecture supports it. A batch then costs its own tokens.
 
     Raises:
-        UnsupportedModelError: ``packed`` is asked for, and the model cannot be.
+        UnsupportedModelError: ``packed=True`` for a model that cannot be packed.
     """
 
     _out_of_memory = (torch.cuda.OutOfMemoryError,)
@@ -73,7 +73,7 @@ class TorchScorer(LocalScorer):
         model = model or load_model(checkpoint)
         device, dtype = torch.device(info.device), DTYPES[info.dtype]
         self._pads = not packs(model, device, dtype, packed)
-        # Before the weights are rounded: the head of a packed model is fp32.
+        # Copy the head before the weights are rounded: the head of a packed model is fp32.
         head = None if self._pads else PackedHead(model).to(device)
         model = cast_weights(model.to(device), dtype).eval()
         self._runner = ModelRunner(checkpoint, model)
@@ -90,7 +90,7 @@ class TorchScorer(LocalScorer):
         return self._packed is not None
 
     def warm_up(self) -> None:
-        """Compile and capture what service will run, so that no request waits for it. Does nothing on a CPU."""
+        """Compile and capture ahead of requests. No effect without packed batches or on a CPU."""
         if self._packed is not None:
             with torch.inference_mode():
                 self._packed.warm_up()
@@ -105,7 +105,7 @@ class TorchScorer(LocalScorer):
         except RuntimeError as error:
             if isinstance(error, torch.cuda.OutOfMemoryError) or not any(sign in str(error) for sign in FULL):
                 raise
-            torch.cuda.empty_cache()  # torch's allocator does so before it gives up; these cannot
+            torch.cuda.empty_cache()  # torch's allocator does so itself; these libraries cannot
             raise torch.cuda.OutOfMemoryError(str(error)) from None
 
     def _enqueue(self, batch: Sequence[EncodedSequence]) -> Waiting:
@@ -120,7 +120,7 @@ class TorchScorer(LocalScorer):
 
         def wait() -> FloatArray:
             copied.synchronize()
-            return host.numpy().copy()  # so that pinned memory is free again
+            return host.numpy().copy()  # frees the pinned memory
 
         return wait
 
@@ -129,7 +129,7 @@ class TorchScorer(LocalScorer):
         return logits
 
     def _embed_labels(self, labels: Sequence[str]) -> Tensor:
-        """Embed labels, shape (labels, D), each once for as long as it stays in the cache."""
+        """Embed labels, shape (labels, D), each only once while it stays in the cache."""
         with self._label_lock.get():
             missing = [label for label in dict.fromkeys(labels) if label not in self._label_embeddings]
             known = {label: self._label_embeddings[label] for label in labels if label not in missing}
@@ -145,10 +145,10 @@ class TorchScorer(LocalScorer):
 
 
 def _enter(loaded_by: int, info: ModelInfo) -> None:
-    """Make torch safe to use in this process, where it may be a fork of the one that loaded the model.
+    """Make torch safe to use in this process if it is a fork of the one that loaded the model.
 
     Raises:
-        ModelError: it is, and the model is on a GPU.
+        ModelError: the process is a fork, and the model is on a GPU.
     """
     if os.getpid() == loaded_by:
         return
@@ -157,14 +157,14 @@ def _enter(loaded_by: int, info: ModelInfo) -> None:
             f"{info.name}: {info.device!r} cannot be used in a forked process; start processes by 'spawn', or load the "
             "model in each"
         )
-    torch.set_num_threads(1)  # OpenMP waits for ever for threads that only the parent has
+    torch.set_num_threads(1)  # OpenMP would wait forever for threads of the parent
 
 
 class ModelRunner(nn.Module):
-    """A model that reads sequences: what inference and training have in common.
+    """A model with its input arrays, for inference and training.
 
     Args:
-        checkpoint: where the model came from.
+        checkpoint: the checkpoint of the model.
         model: upstream's model, on its device and in its dtype.
     """
 
@@ -180,11 +180,12 @@ class ModelRunner(nn.Module):
     def forward(
         self, batch: Sequence[EncodedSequence], embed_labels: Callable[[Sequence[str]], Tensor] | None = None
     ) -> Tensor:
-        """Return logits, shape (sequences, labels). Where sequences differ in labels, the surplus columns mean nothing.
+        """Return logits, shape (sequences, labels). Columns beyond the labels of a sequence are meaningless.
 
         Args:
-            batch: at least one pass; of a bi-encoder or decoder, all with as many labels.
-            embed_labels: label texts to embeddings, shape (labels, D), for a bi-encoder; embeds them anew by default.
+            batch: at least one sequence. For a bi-encoder or decoder, all with the same number of labels.
+            embed_labels: label texts to embeddings, shape (labels, D), for a bi-encoder. Without it, labels are
+                embedded anew.
         """
         tensors = {name: torch.from_numpy(array).to(self._device) for name, array in self._arrays(batch).items()}
         if isinstance(self.module, BiEncoderForward):
@@ -206,10 +207,10 @@ class ModelRunner(nn.Module):
         return arrays
 
     def embed_label(self, label: str) -> Tensor:
-        """Embed one label by a bi-encoder's label encoder, shape (D,).
+        """Embed one label with a bi-encoder's label encoder, shape (D,).
 
         Raises:
-            LabelTooLongError: more tokens than it reads.
+            LabelTooLongError: the label has more tokens than the encoder's limit.
         """
         assert isinstance(self.module, BiEncoderForward)
         assert self.label_tokenizer is not None
@@ -226,7 +227,7 @@ class ModelRunner(nn.Module):
 
 
 def forward_of(model: GLiClassModel) -> nn.Module:
-    """The forward pass of a model's architecture."""
+    """The forward module for a model's architecture."""
     architecture = model.config.architecture_type
     if architecture == "uni-encoder":
         return UniEncoderForward(model)
@@ -236,10 +237,10 @@ def forward_of(model: GLiClassModel) -> nn.Module:
 
 
 def cast_weights(model: GLiClassModel, dtype: torch.dtype) -> GLiClassModel:
-    """Round a model's weights to a dtype, in place, and leave what it computes once, as it is.
+    """Round a model's parameters to a dtype, in place. Buffers keep their dtype.
 
-    `Module.to` would round the frequencies of rotary embeddings as well, and a position of some hundreds times the
-    error of a bf16 frequency points anywhere.
+    `Module.to` would also round the frequencies of rotary embeddings. At a position of some hundreds the error of a
+    bf16 frequency makes the angle arbitrary.
     """
     for parameter in model.parameters():
         if parameter.is_floating_point() and parameter.dtype != dtype:
@@ -248,10 +249,10 @@ def cast_weights(model: GLiClassModel, dtype: torch.dtype) -> GLiClassModel:
 
 
 def load_model(checkpoint: Checkpoint) -> GLiClassModel:
-    """Build upstream's model in fp32 from safetensors, whole or int8, and nothing else.
+    """Build upstream's model in fp32 from safetensors, with float or int8 weights.
 
     Raises:
-        CheckpointError: no safetensors, or weights missing in them or of another shape.
+        CheckpointError: no safetensors, or weights missing or of another shape.
         NonFiniteError: NaN or infinite weights.
         UnsupportedModelError: the installed gliclass, transformers and torch cannot build it.
     """
@@ -259,11 +260,11 @@ def load_model(checkpoint: Checkpoint) -> GLiClassModel:
     for name, tensor in state.items():
         if not torch.isfinite(tensor).all():
             raise NonFiniteError(f"{checkpoint.folder}: weight {name} is NaN or infinite; the checkpoint is broken")
-    with refuse_breaks(checkpoint, "torch"), _quiet_transformers():  # its reports are raised below
-        if checkpoint.backbone not in CONFIG_MAPPING:  # upstream would ask the hub for it, and run code from there
+    with refuse_breaks(checkpoint, "torch"), _quiet_transformers():  # its loading report is checked below
+        if checkpoint.backbone not in CONFIG_MAPPING:  # upstream would download and run its code from the hub
             raise LookupError(f"transformers has no {checkpoint.backbone!r}")
         config = GLiClassModelConfig.from_dict(dict(checkpoint.config))
-        # Upstream looks for an adapter beside its encoder, under a name relative to wherever the process runs.
+        # Upstream looks for an adapter beside its encoder, by a name relative to the working directory.
         config.encoder_model_name = str(checkpoint.folder / "no-encoder-beside")
         model, report = GLiClassModel.from_pretrained(
             None,
@@ -280,7 +281,7 @@ def load_model(checkpoint: Checkpoint) -> GLiClassModel:
 
 @contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    """Show neither progress bars nor warnings of transformers."""
+    """Suppress progress bars and warnings of transformers."""
     progress, verbosity = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
@@ -293,7 +294,7 @@ def _quiet_transformers() -> Iterator[None]:
 
 
 def _refuse_other_weights(checkpoint: Checkpoint, report: Mapping[str, Any]) -> None:
-    """Raise `CheckpointError` where transformers' loading report says that weights and configuration differ."""
+    """Raise `CheckpointError` if transformers' loading report shows that weights and configuration differ."""
     for name, found, expected in sorted(report["mismatched_keys"]):
         raise CheckpointError(
             f"{checkpoint.folder}: weight {name} has shape {tuple(found)}, expected {tuple(expected)}; "
@@ -326,7 +327,7 @@ def read_stored(folder: Path) -> dict[str, Tensor]:
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """Read a folder's safetensors as fp32 tensors; int8 matrices are multiplied out. Raises as `read_stored`."""
+    """Read a folder's safetensors as fp32 tensors, with int8 matrices dequantized. Errors as in `read_stored`."""
     return {
         name: tensor.float() if tensor.is_floating_point() else tensor
         for name, tensor in _multiplied_out(read_stored(folder)).items()
@@ -346,7 +347,7 @@ def _multiplied_out(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _with_tied_embeddings(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Repeat a T5's or BART's embeddings under all their names; saved once, transformers 5 draws the others anew."""
+    """Repeat a T5's or BART's embeddings under all their names. transformers 5 initialises unsaved ones randomly."""
     for name in list(state):
         stem, found, _ = name.partition("shared.weight")
         if found:
@@ -357,11 +358,10 @@ def _with_tied_embeddings(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def label_tokenizer_file(checkpoint: Checkpoint) -> Path:
-    """The tokenizer of a bi-encoder's label encoder, which upstream does not save with the model.
+    """Find the tokenizer of a bi-encoder's label encoder, which upstream does not save with the model.
 
-    It is looked for in the folder (``label_tokenizer/tokenizer.json``), then where the configuration says the
-    label encoder came from, if that is a folder; a label encoder of the same origin as the text encoder shares
-    its tokenizer.
+    It is searched in the folder (``label_tokenizer/tokenizer.json``), then in the folder named as the label encoder's
+    origin in the configuration. A label encoder with the same origin as the text encoder shares its tokenizer.
 
     Raises:
         CheckpointError: it is in none of these places.

@@ -1,1 +1,1 @@
-"""Tasks: each turns a question into score requests, and their logits into an answer."""
+"""Tasks: rerank, classify, route and check facts. Each builds score requests and turns their logits into results."""

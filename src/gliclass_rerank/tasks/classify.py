@@ -1,4 +1,4 @@
-"""Classifier: texts and labels in, the labels that hold out."""
+"""Classifier: choose the labels that apply to a text."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class LabelScore:
     """One label of a classification.
 
     Attributes:
-        label: its name; the levels of a nested label are joined, "sentiment.positive".
+        label: its name. The levels of a nested label are joined, "sentiment.positive".
         score: in [0, 1].
         index: its position in the caller's labels, nested ones counted from the top down.
-        window: code points of the window that speaks most for it, in a text read in several, else None.
+        window: code points of the window with its largest logit, in a text read in several windows, else None.
     """
 
     label: str
@@ -45,15 +45,16 @@ class LabelScore:
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """What holds for one text.
+    """The labels that apply to one text.
 
     Attributes:
         labels: best first, equal ones in the order given. Multi-label: those that reach their threshold, perhaps none.
             Single-label: the best one, or the best ``top_k``.
         scores: of all labels, in [0, 1], in the order given; duplicates keep their places.
         truncated: the end of the text was not read (``long_text="truncate"`` or ``aggregate="first"``).
-        tree: all scores in the nesting of the labels, where it was asked for (``hierarchical=True``), else None.
-        readable: the model's vocabulary knows words of the text and of every label; else scores say nothing.
+        tree: all scores in the nesting of the labels (with ``hierarchical=True``), else None.
+        readable: the model's vocabulary covers words of the text and of every label; otherwise the scores are
+            meaningless.
     """
 
     labels: tuple[LabelScore, ...]
@@ -65,7 +66,7 @@ class Classification:
 
 @dataclass(frozen=True, slots=True)
 class ClassifyOptions:
-    """The options of `Classifier.classify`, which says what each means.
+    """Options of `Classifier.classify`, where they are described.
 
     Raises:
         OptionError: an option with an impossible value.
@@ -97,11 +98,16 @@ class ClassifyOptions:
 
     @property
     def reading(self) -> LongText:
-        """What the scorer does with a long text: all but its first window need not be read if only that counts."""
+        """How the scorer reads a long text. Only the first window is read if no other one counts."""
         return "truncate" if self.aggregate == "first" and self.long_text == "window" else self.long_text
 
     def check_labels(self, sets: Sequence[LabelSet]) -> None:
-        """Raise `InputError` unless the labels of all texts, together, are such as the options speak of."""
+        """Check the options against the labels of all texts.
+
+        Raises:
+            OptionError: ``hierarchical`` with flat labels, or a threshold of an unknown label.
+            InputError: ``hierarchical`` with a label that occurs twice at one place.
+        """
         distinct = {id(labels): labels for labels in sets}.values()  # mostly all texts share one set
         for labels in distinct if self.hierarchical else ():
             if not labels.nested:
@@ -124,14 +130,14 @@ class ClassifyOptions:
 
 
 class Classifier:
-    """Tells which labels hold for a text.
+    """Choose the labels that apply to a text.
 
-    Multi-label, a score is the sigmoid of the log-odds that the model's calibrator for the task "labels" makes of the
-    logit, or of the logit itself where it has none. Single-label, scores are the softmax of the raw logits.
+    A multi-label score is the sigmoid of the calibrated log-odds (the model's calibrator for the task "labels"), or of
+    the raw logit if the model has none. Single-label scores are the softmax of the raw logits.
 
     Args:
-        scorer: a `Scorer`, or what `load_scorer` takes ("mini", a folder, a hub id).
-        separator: stands between the levels of a nested label in what the model reads: "sentiment.positive".
+        scorer: a `Scorer`, or an argument of `load_scorer` ("mini", a folder, a hub id).
+        separator: joins the levels of a nested label in the model's input: "sentiment.positive".
     """
 
     def __init__(self, scorer: Scorer | str | Path = "mini", *, separator: str = ".") -> None:
@@ -190,37 +196,37 @@ class Classifier:
         long_text: LongText = "window",
         unreadable: Unreadable = "flag",
     ) -> Classification | list[Classification]:
-        """Score all labels against each text, and say which hold.
+        """Score all labels against each text and select those that apply.
 
         Args:
             text_or_texts: one text, or several, which are scored as one batch and do not influence each other.
-            labels: for all texts a sequence, or nested: ``{"sentiment": ["positive", "negative"]}``, of any depth; or
-                a sequence of such, one a text.
-            multi_label: any number of labels may hold; if False, exactly one does.
-            threshold: what a score must reach to hold, in [0, 1]; or one a label by its name, for nested ones
-                ``{"sentiment.positive": 0.7}``, 0.5 for those left out. Only multi-label.
-            prompt: a task description put in front of the text, or one a text (None or "" for a text without).
-            examples: solved examples that the model is shown beside each text: `Example`, or a mapping with "text" and
-                "labels" (or "true_labels"); or a sequence of such, or None, a text.
-            rac: examples retrieved for each text, a sequence a text; for one text, the examples themselves will do.
-                They are shown after ``examples`` and in the same form; upstream's "all_labels" are taken and not shown.
-            top_k: how many labels to return at most; all that hold by default, single-label the best one.
-            hierarchical: also put all scores into the nesting of the labels, `Classification.tree`.
-            aggregate: how the windows of a long text become one logit a label: "max" (somewhere in the text), "mean"
-                (throughout), "first" (the beginning; the rest is not read, and the result says so).
+            labels: a sequence for all texts, or nested to any depth: ``{"sentiment": ["positive", "negative"]}``. Or a
+                sequence of either form, one per text.
+            multi_label: any number of labels may apply; if False, exactly one does.
+            threshold: lowest score of a label that applies, in [0, 1]. Or a mapping from label to threshold,
+                ``{"sentiment.positive": 0.7}`` for nested ones; 0.5 for labels left out. Only multi-label.
+            prompt: a task description placed before the text, or one per text (None or "" for a text without).
+            examples: solved examples given to the model with each text: `Example`, or a mapping with "text" and
+                "labels" (or "true_labels"). Or one sequence of them, or None, per text.
+            rac: examples retrieved for each text, one sequence per text (for a single text, the examples themselves).
+                They follow ``examples`` in the same form. Upstream's "all_labels" are accepted and ignored.
+            top_k: largest number of labels returned. Default: all that apply; the best one if single-label.
+            hierarchical: also return all scores in the nesting of the labels, `Classification.tree`.
+            aggregate: how the windows of a long text become one logit per label: "max" (somewhere in the text), "mean"
+                (throughout), "first" (the beginning; the rest is not read, and ``truncated`` is set).
             long_text: "window" reads a text that does not fit in overlapping windows, "truncate" reads its beginning,
                 "error" raises.
-            unreadable: what to do about a text or label of which the model's vocabulary knows (almost) nothing: "flag"
-                says so in the result, `Classification.readable`, "error" raises `UnreadableTextError`.
+            unreadable: treatment of a text or label of which the model's vocabulary covers (almost) nothing: "flag"
+                sets `Classification.readable` to False, "error" raises `UnreadableTextError`.
 
         Returns:
             One `Classification` for one text, a list for a sequence, in its order.
 
         Raises:
             InputError: no text or label, an empty one, characters that no tokenizer reads, a text or label that does
-                not fit, prompts, examples or labels for another number of texts; the message names which.
-            OptionError: an option with an impossible value, or that does not go with the labels.
-            NonFiniteError: the model gives NaN.
+                not fit, prompts, examples or labels for another number of texts. The message names the input.
+            OptionError: an option with an impossible value, or one that does not match the labels.
+            NonFiniteError: the model returns NaN.
         """
         options = ClassifyOptions(multi_label, threshold, top_k, hierarchical, aggregate, long_text, unreadable)
         plan = self.plan(text_or_texts, labels, options, prompt=prompt, examples=examples, rac=rac)
@@ -237,7 +243,7 @@ class Classifier:
         examples: Examples | None = None,
         rac: Examples | None = None,
     ) -> Plan[list[Classification]]:
-        """`classify` as a plan, for callers that score its requests themselves; the result is always a list.
+        """`classify` as a plan, for callers that score its requests themselves. The result is always a list.
 
         Arguments and errors are those of `classify`.
         """
@@ -277,7 +283,7 @@ def _prompts(prompt: object, count: int) -> list[str]:
 
 
 def _examples(examples: object, count: int, what: str) -> list[tuple[Example, ...]]:
-    """The examples of each text, from those for all texts or a sequence a text."""
+    """The examples of each text, from one sequence for all texts or one sequence per text."""
     if examples is None:
         return [()] * count
     if not is_list(examples):
@@ -317,7 +323,7 @@ def _classification(
 ) -> Classification:
     values, windows = _aggregated(logits, options.aggregate)
     scores = _probabilities(values, options, calibrator)
-    # Stable; where probabilities have run out of digits, or a calibration is flat, logits still tell labels apart.
+    # Stable sort. Logits order labels whose probabilities are equal by rounding or by a flat calibration.
     order = np.lexsort((-values, -scores)).tolist()
     if options.multi_label:
         kept = [i for i in order if scores[i] >= options.threshold_of(labels.names[i])][: options.top_k]
@@ -334,7 +340,7 @@ def _classification(
 
 
 def _aggregated(logits: FloatArray, aggregate: Aggregate) -> tuple[NDArray[np.float64], Sequence[Span | None]]:
-    """One logit a label, shape (labels,), and the window that speaks most for each, if there are several."""
+    """One logit per label, shape (labels,), and the window with each label's largest logit, if there are several."""
     if not isinstance(logits, Logits) or len(logits.spans) < 2:
         return np.asarray(logits, np.float64), [None] * len(logits)
     rows = logits.per_window.astype(np.float64)

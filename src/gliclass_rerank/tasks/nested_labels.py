@@ -1,4 +1,4 @@
-"""Nested labels: flattened for the model as upstream does it, and their scores put back into the same nesting."""
+"""Nested labels: flatten them for the model as upstream does, and put their scores back into the same nesting."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from gliclass_rerank.validation import check_text
 NestedLabels: TypeAlias = Mapping[str, Collection[str]]
 """Mappings of any depth, with a sequence of labels, or one label alone, at each end.
 
-So loose since a mapping of strings is a collection of strings too: a dict of mixed depth is inferred as this.
+The type is loose because a mapping of strings is a collection of strings too. Mixed depths are inferred as this.
 """
 Labels: TypeAlias = Sequence[str] | NestedLabels
 ScoreTree: TypeAlias = "dict[str, float | ScoreTree]"
 
-DEEPEST = 32  # levels; whoever has more has a mapping that contains itself
+DEEPEST = 32  # levels; a deeper mapping probably contains itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +25,9 @@ class LabelSet:
     """The labels of one text, checked.
 
     Attributes:
-        where: what errors call them.
+        where: their name in errors.
         paths: the keys above each label and the label itself, in the order given; at least one, duplicates in place.
-        names: what the model reads: each path, joined by the separator.
+        names: labels in the model's input: each path, joined by the separator.
     """
 
     where: str
@@ -39,7 +39,7 @@ class LabelSet:
         return len(self.paths[0]) > 1
 
     def check_unique(self) -> None:
-        """Raise `InputError` if a label occurs twice at one place, where a tree has room for one score."""
+        """Raise `InputError` if a label occurs twice at one place: a tree has room for one score there."""
         seen = set[tuple[str, ...]]()
         for path in self.paths:
             if path in seen:
@@ -50,7 +50,7 @@ class LabelSet:
             seen.add(path)
 
     def tree(self, scores: Sequence[float]) -> ScoreTree:
-        """Put scores, one a label, into the nesting in which the labels were given."""
+        """Arrange scores, one per label, in the nesting of the labels."""
         tree: ScoreTree = {}
         for path, score in zip(self.paths, scores, strict=True):
             branch: Any = tree
@@ -61,15 +61,15 @@ class LabelSet:
 
 
 def label_sets(labels: Labels | Sequence[Labels], count: int, separator: str = ".") -> list[LabelSet]:
-    """Check the labels of ``count`` texts, flatten nested ones, and give each text its own.
+    """Check the labels of ``count`` texts, flatten nested ones, and assign each text its own.
 
     Args:
-        labels: a sequence of strings or a nested mapping for all texts, or a sequence of such, one a text.
-        count: how many texts there are.
-        separator: stands between the levels of a nested label in its name.
+        labels: a sequence of strings or a nested mapping for all texts, or a sequence of these, one per text.
+        count: number of texts.
+        separator: joins the levels of a nested label in its name.
 
     Raises:
-        InputError: no labels, an empty one, something that is neither, or not one set a text.
+        InputError: no labels, an empty one, another type, or another number of sets than texts.
     """
     if is_list(labels) and labels and all(isinstance(item, Mapping) or is_list(item) for item in labels):
         check_count(labels, count, "labels")
@@ -78,7 +78,7 @@ def label_sets(labels: Labels | Sequence[Labels], count: int, separator: str = "
 
 
 def is_list(value: object) -> TypeGuard[Sequence[Any]]:
-    """Whether ``value`` is a sequence, and not of characters or bytes."""
+    """Whether ``value`` is a sequence other than a string or bytes."""
     return isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray)
 
 
@@ -90,7 +90,7 @@ def check_count(values: Sequence[object], count: int, what: str) -> None:
 
 
 def _label_set(labels: object, where: str, separator: str) -> LabelSet:
-    if isinstance(labels, str):  # its characters would be the labels
+    if isinstance(labels, str):  # each character would become a label
         raise InputError(f"{where}: expected a sequence of strings or a mapping of such, got str; put it in a list")
     paths = tuple(_paths(labels, where, ()))
     return LabelSet(where, paths, tuple(separator.join(path) for path in paths))

@@ -1,4 +1,4 @@
-"""Reranker: a query and passages in, a ranking out."""
+"""Reranker: rank passages by how well they answer a query."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from gliclass_rerank.validation import check_choice, check_number, check_text, c
 
 Fuse = Literal["max", "mean", "min"]
 AnyDirection = Literal["auto"] | Direction
-CHUNK = 8192  # requests of one call of the scorer, many times what it needs to sort by length
-DEFAULT_WEIGHT = 1.0  # for models whose folder has none fitted
+CHUNK = 8192  # requests of one call of the scorer, enough to sort by length
+DEFAULT_WEIGHT = 1.0  # for models without a fitted weight in their folder
 
 
 @dataclass(frozen=True, slots=True)
 class RankOptions:
-    """The options of `Reranker.rank`, which says what each means.
+    """Options of `Reranker.rank`, where they are described.
 
     Raises:
         OptionError: an option with an impossible value.
@@ -64,7 +64,7 @@ class RankOptions:
 
 @dataclass(frozen=True, slots=True)
 class _Options:
-    """Options as they hold for one model."""
+    """Options resolved for one model."""
 
     top_n: int | None
     threshold: float | None
@@ -77,13 +77,13 @@ class _Options:
 
 
 class Reranker:
-    """Orders passages by how well they answer a query.
+    """Rank passages by how well they answer a query.
 
-    Where the model has a calibrator for the task "relevance", scores are sigmoids of the log-odds that it makes of the
-    (fused) logits, else sigmoids of the logits themselves. Alone, it reorders nothing.
+    Scores are sigmoids of the (fused) logits, calibrated first if the model has a calibrator for the task "relevance".
+    Calibration alone does not change the order.
 
     Args:
-        scorer: a `Scorer`, or what `load_scorer` takes ("mini", a folder, a hub id).
+        scorer: a `Scorer`, or an argument of `load_scorer` ("mini", a folder, a hub id).
     """
 
     def __init__(self, scorer: Scorer | str | Path = "mini") -> None:
@@ -104,40 +104,40 @@ class Reranker:
         direction: AnyDirection = "auto",
         unreadable: Unreadable = "flag",
     ) -> list[Ranked]:
-        """Rank passages, best first; equal scores are ordered by logit, and equal logits keep the caller's order.
+        """Rank passages, best first. Equal scores are ordered by logit, and equal logits keep the caller's order.
 
         Args:
             query: one query, or several (rewordings, sub-questions) that are judged in the same pass.
-            passages: what to order; none gives an empty ranking.
-            top_n: how many to return; all by default.
+            passages: texts to rank; none gives an empty ranking.
+            top_n: number of passages returned; all by default.
             threshold: leave out passages that score below it, in [0, 1].
             fuse: how the logits of several queries become one: "max" (answers any), "min" (answers all), "mean".
-            criteria: further labels judged in the same pass, with a weight each: positive where passages that
-                fit it should rise, negative where they should sink. With p the relevance and p_c the probability
+            criteria: further labels judged in the same pass, each with a weight. A positive weight ranks passages that
+                fit the criterion higher, a negative one lower. With p the relevance and p_c the probability
                 (uncalibrated) of criterion c, both in [0, 1], passages are ordered by p + sum of w_c * p_c, and the
                 score is that as a weighted mean in [0, 1]:
                 (p + sum over w_c > 0 of w_c * p_c + sum over w_c < 0 of |w_c| * (1 - p_c)) / (1 + sum of |w_c|).
             first_stage_scores: the retriever's own scores, one per passage, higher is better, on any scale. They are
                 standardised over the passages, multiplied by ``first_stage_weight`` and added to the log-odds of
                 relevance (the logits, if the model has no calibration).
-            first_stage_weight: log-odds that one standard deviation of ``first_stage_scores`` is worth; by default
-                the model's own, fitted on development data, else 1.
+            first_stage_weight: log-odds that one standard deviation of ``first_stage_scores`` is worth. Default: the
+                model's own weight, fitted on development data, else 1.
             long_text: "window" reads a passage that does not fit in overlapping windows and takes the best,
                 "truncate" reads its beginning, "error" raises.
-            direction: which of query and passage is read as the text; "auto" is what the model was trained for.
-                With "passage-as-label" several passages share a pass and may influence each other's scores.
-            unreadable: what to do about a query, criterion or passage of which the model's vocabulary knows (almost)
-                nothing: "flag" says so in the result, `Ranked.readable`, "error" raises `UnreadableTextError`.
+            direction: which of query and passage is read as the text; "auto" is the direction the model was trained
+                with. With "passage-as-label" several passages share a pass and may influence each other's scores.
+            unreadable: treatment of a query, criterion or passage of which the model's vocabulary covers (almost)
+                nothing: "flag" sets `Ranked.readable` to False, "error" raises `UnreadableTextError`.
 
         Returns:
             `Ranked`, whose ``index`` points into ``passages``.
 
         Raises:
             InputError: an empty query or passage, characters that no tokenizer reads, a passage or query that
-                does not fit; the message names which.
+                does not fit. The message names the input.
             OptionError: an option with an impossible value.
-            NonFiniteError: the model gives NaN.
-            ModelError: a scorer of your own gives other logits than it was asked for: another number, another shape.
+            NonFiniteError: the model returns NaN.
+            ModelError: a custom scorer returns logits of another number or shape than requested.
         """
         options = RankOptions(top_n, threshold, fuse, criteria, first_stage_weight, long_text, direction, unreadable)
         return run(self.plan([(query, passages)], options, first_stage_scores=[first_stage_scores]), self.scorer)[0]
@@ -156,11 +156,11 @@ class Reranker:
         direction: AnyDirection = "auto",
         unreadable: Unreadable = "flag",
     ) -> list[list[Ranked]]:
-        """Rank the passages of many queries in common batches; the rankings equal those of `rank` on each.
+        """Rank the passages of many queries in common batches. The rankings equal those of `rank` on each.
 
         Args:
             pairs: (query, passages), as `rank` takes them.
-            first_stage_scores: those of each pair, or None for a pair without.
+            first_stage_scores: one array per pair, or None for a pair without.
 
         Other arguments, results and errors are those of `rank`.
         """
@@ -174,7 +174,7 @@ class Reranker:
         *,
         first_stage_scores: Sequence[ArrayLike | None] | None = None,
     ) -> Plan[list[list[Ranked]]]:
-        """`rank_many` as a plan, for callers that score its requests themselves; nothing is scored here.
+        """`rank_many` as a plan, for callers that score its requests themselves.
 
         Args:
             pairs, first_stage_scores: as for `rank_many`, whose errors are raised here too.
@@ -192,7 +192,7 @@ class Reranker:
         ]
         requests = chain.from_iterable(zip(repeat(one), count(), one.requests()) for one in rankings)
         with naming(lambda: _places(rankings, resolved)):
-            # Chunks of requests are built in turn, and gone with their logits before the next one.
+            # One chunk of requests at a time. It is freed with its logits before the next one is built.
             while chunk := list(islice(requests, CHUNK)):
                 asked = [request for _, _, request in chunk]
                 rows = yield asked
@@ -244,7 +244,7 @@ def _places(rankings: Sequence[_Ranking], options: _Options) -> Places:
 
 
 def _standardised(given: ArrayLike | None, count: int) -> NDArray[np.float64]:
-    """First-stage scores with mean 0 and standard deviation 1; zeros where they do not differ."""
+    """First-stage scores with mean 0 and standard deviation 1, or zeros if they are all equal."""
     if given is None:
         return np.zeros(count)
     try:
@@ -255,21 +255,21 @@ def _standardised(given: ArrayLike | None, count: int) -> NDArray[np.float64]:
         raise InputError(f"first_stage_scores: expected {count} finite scores, one a passage, got shape {scores.shape}")
     for i in np.flatnonzero(~np.isfinite(scores)):
         raise InputError(f"first_stage_scores: expected {count} finite scores, got {scores[i]} at index {i}")
-    if not count or scores.min() == scores.max():  # whose deviation need not be exactly 0
+    if not count or scores.min() == scores.max():  # the computed deviation of equal scores may differ from 0
         return np.zeros(count)
-    # To about 1, by a power of two, which rounds nothing: squares of 1e-170 or 1e200 leave the range of floats.
+    # Scale to about 1 by a power of two, which is exact: squares of 1e-170 or 1e200 leave the range of floats.
     scores = np.ldexp(scores, -np.frexp(np.abs(scores).max())[1])
     standardised: NDArray[np.float64] = (scores - scores.mean()) / scores.std()
     return standardised
 
 
 class _Ranking:
-    """One query's passages while they are scored. It keeps numbers: 100,000 arrays take more memory than one.
+    """One query's passages while they are scored. Keeps numbers, since 100,000 arrays take more memory than one.
 
     Args:
         queries, passages: checked texts.
         first_stage: standardised first-stage scores, float64, shape (passages,).
-        options: as they hold for the model.
+        options: resolved for the model.
     """
 
     def __init__(
@@ -288,10 +288,10 @@ class _Ranking:
         self._unread: set[int] = set()
 
     def requests(self) -> Iterator[ScoreRequest]:
-        """One a passage with the queries and criteria as labels; or one a query with the passages as labels."""
+        """One request per passage, queries and criteria as labels. Or one per query, with the passages as labels."""
         if not self.passages:
             return
-        if self._options.as_label:  # the scorer divides what does not fit in one pass
+        if self._options.as_label:  # the scorer divides labels that do not fit in one pass
             passages = tuple(self.passages)
             yield from (ScoreRequest.of_checked(query, passages, long_text="error") for query in self.queries)
             return
@@ -300,7 +300,7 @@ class _Ranking:
             yield ScoreRequest.of_checked(passage, labels, long_text=self._options.long_text)
 
     def add(self, i: int, row: FloatArray) -> None:
-        """Take the logits of request i."""
+        """Store the logits of request i."""
         self._logits[i] = row
         if not isinstance(row, Logits):
             return
@@ -314,7 +314,7 @@ class _Ranking:
             self._windows[i] = _best_window(row, len(self.queries), self._options.fuse)
 
     def ranked(self) -> list[Ranked]:
-        """The ranking, once all logits are there."""
+        """The ranking, after all logits were added."""
         if not self.passages:
             return []
         options, queries = self._options, len(self.queries)
@@ -323,8 +323,8 @@ class _Ranking:
         criteria = sigmoid(by_passage[:, queries:])
         fused = calibrated(relevance, options.calibrator) + options.first_stage_weight * self._first_stage
         scores = _weighted(sigmoid(fused), criteria, options.criteria)
-        # Stable; where probabilities have run out of digits (log-odds beyond 36), or a calibration is flat, log-odds
-        # and logits still tell passages apart.
+        # Stable sort. Log-odds and logits order passages whose probabilities are equal by rounding (log-odds beyond 36)
+        # or by a flat calibration.
         order = np.lexsort((-relevance, -fused, -scores))[: options.top_n]
         return [
             Ranked(
@@ -344,7 +344,7 @@ class _Ranking:
 def _weighted(
     relevance: NDArray[np.float64], probabilities: NDArray[np.float64], criteria: Mapping[str, float]
 ) -> NDArray[np.float64]:
-    """Weighted mean of relevance and how well each criterion is met, in [0, 1]; see `Reranker.rank`."""
+    """Weighted mean of relevance and how well each criterion is met, in [0, 1]. See `Reranker.rank`."""
     weights = np.array(list(criteria.values()), np.float64)
     met = np.where(weights >= 0, probabilities, 1 - probabilities)
     scores: NDArray[np.float64] = (relevance + met @ np.abs(weights)) / (1 + np.abs(weights).sum())

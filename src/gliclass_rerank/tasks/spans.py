@@ -1,4 +1,4 @@
-"""The sentences of texts that answer a query, each scored as a passage of its own."""
+"""Sentences of texts that answer a query, each scored as a passage of its own."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ScoredSpan:
 
 
 def sentence_spans(text: str, within: Span | None = None) -> list[Span]:
-    """Spans of the sentences of a text that are not blank, in code points; only those inside ``within`` if given."""
+    """Spans of the sentences of a text that are not blank, in code points. With ``within``, only those inside it."""
     start, end = within or (0, len(text))
     spans = [(one.start, one.end) for one in split_sentences(text) if start <= one.start and one.end <= end]
     return [span for span in spans if not is_blank(text[slice(*span)])]
@@ -35,13 +35,13 @@ def score_spans(
     spans: Sequence[Sequence[Span]],
     options: RankOptions | None = None,
 ) -> Plan[list[list[ScoredSpan]]]:
-    """Score the spans of each text, all in one batch; of each text best first.
+    """Score the spans of each text, all in one batch. The spans of a text are returned best first.
 
     Args:
         reranker, query: as for `Reranker.rank`, whose errors are raised here too.
         texts: the texts.
         spans: of each text, in code points.
-        options: ``top_n`` and ``threshold`` of the spans of a text.
+        options: ``top_n`` and ``threshold`` apply to the spans of one text.
     """
     pieces = [[text[slice(*span)] for span in own] for text, own in zip(texts, spans, strict=True)]
     rankings = yield from reranker.plan([(query, own) for own in pieces], options)

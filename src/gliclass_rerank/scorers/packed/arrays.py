@@ -1,7 +1,7 @@
-"""A batch of sequences as packed arrays: one sequence after another, nothing padded, all of it in one buffer.
+"""A batch of sequences as packed arrays: concatenated without padding, in one buffer.
 
-One int32 buffer holds everything that the device needs, so that a batch costs one copy from pinned memory. What the
-encoder reads comes first: a CUDA graph takes exactly that part.
+One int32 buffer holds all inputs of the device, so that a batch costs one copy from pinned memory. The encoder's part
+comes first, since a CUDA graph takes exactly that part.
 
 Shapes: T tokens, S sequences (the dummy tail included), N sequences of the batch, C labels, K tokens within the labels'
 spans.
@@ -26,12 +26,12 @@ Int32s = NDArray[np.int32]
 
 @dataclass(frozen=True, slots=True)
 class PackedShape:
-    """What a packed batch is filled up to.
+    """Size that a packed batch is filled up to.
 
     Attributes:
         tokens: length of the token axis, T.
-        sequences: entries of the cumulative lengths less one, S; dummy and empty sequences fill it up.
-        longest: tokens that no sequence exceeds, known to the host.
+        sequences: entries of the cumulative lengths less one, S, including dummy and empty sequences.
+        longest: upper bound of a sequence's tokens, known on the host.
     """
 
     tokens: int
@@ -41,13 +41,13 @@ class PackedShape:
 
 @dataclass(frozen=True, slots=True)
 class PackedTokens:
-    """What an encoder reads.
+    """Inputs of the encoder.
 
     Attributes:
-        ids, positions, sequence: int32, shape (T,): token ids, places within their sequence, and its number.
+        ids, positions, sequence: int32, shape (T,): token ids, positions within their sequence, and its number.
         segments: int32, shape (T,), if the checkpoint has segment embeddings.
-        cu_lengths: int32, shape (S + 1,): where each sequence starts, and where the last one ends.
-        longest: no sequence has more tokens; an integer of the host, so that nobody waits for the device.
+        cu_lengths: int32, shape (S + 1,): the start of each sequence, and the end of the last one.
+        longest: upper bound of a sequence's tokens, an integer on the host, so that no code synchronises for it.
     """
 
     ids: Tensor
@@ -60,11 +60,11 @@ class PackedTokens:
 
 @dataclass(frozen=True, slots=True)
 class PackedSpans:
-    """What the head reads.
+    """Inputs of the head.
 
     Attributes:
-        text_bounds: int32, shape (2N + 1,): start of each pass and of its text in turn, and the end of the last.
-        label_bounds: int32, shape (NC + 1,): where each label's tokens start in ``label_tokens``.
+        text_bounds: int32, shape (2N + 1,): start of each sequence and of its text in turn, and the end of the last.
+        label_bounds: int32, shape (NC + 1,): start of each label's tokens in ``label_tokens``, and the end of the last.
         label_tokens: int32, shape (K,): the tokens that labels are averaged over, as indices into the token axis.
         labels: C.
     """
@@ -77,10 +77,10 @@ class PackedSpans:
 
 @dataclass(frozen=True, slots=True)
 class PackedArrays:
-    """A packed batch on the host: one buffer and how to read it.
+    """A packed batch on the host: one buffer and its structure.
 
     Attributes:
-        buffer: int32, one axis; in pinned memory where it goes to a GPU.
+        buffer: int32, one axis; in pinned memory for a GPU.
         shape: of its token axis.
         rows, labels: N and C.
         segmented: whether it has segment ids.
@@ -94,7 +94,7 @@ class PackedArrays:
 
     @property
     def encoder_size(self) -> int:
-        """Length of the buffer's first part, which the encoder reads."""
+        """Length of the buffer's first part, the encoder's inputs."""
         return encoder_size(self.shape, self.segmented)
 
     def tokens(self, buffer: Tensor) -> PackedTokens:
@@ -111,12 +111,12 @@ class PackedArrays:
 
 
 def encoder_size(shape: PackedShape, segmented: bool) -> int:
-    """Length of what the encoder reads of a buffer."""
+    """Length of the encoder's part of a buffer."""
     return (4 if segmented else 3) * shape.tokens + shape.sequences + 1
 
 
 def token_views(buffer: Tensor, shape: PackedShape, segmented: bool) -> PackedTokens:
-    """Read the encoder's part of a buffer, int32 of shape (encoder_size,), without copying it."""
+    """Views of the encoder's part of a buffer, int32 of shape (encoder_size,), without copying."""
     parts = torch.split(buffer, [*(shape.tokens for _ in range(4 if segmented else 3)), shape.sequences + 1])
     return PackedTokens(parts[0], parts[1], parts[2], parts[3] if segmented else None, parts[-1], shape.longest)
 
@@ -129,14 +129,14 @@ def pack(
     shape: PackedShape | None = None,
     pinned: bool = False,
 ) -> PackedArrays:
-    """Lay sequences one after another.
+    """Concatenate sequences.
 
     Args:
-        batch: at least one pass.
+        batch: at least one sequence.
         pad_id: the token of dummy sequences.
         segments: whether segment ids are needed.
-        shape: what to fill the batch up to; by default it is as long as its sequences.
-        pinned: put the buffer into pinned memory, from which a GPU copies while the host goes on.
+        shape: size to fill the batch up to. Default: exactly its sequences.
+        pinned: put the buffer into pinned memory, for asynchronous copies to a GPU.
 
     Raises:
         ValueError: the sequences do not fit ``shape``.
@@ -181,7 +181,7 @@ def _ids(batch: Sequence[EncodedSequence], tokens: int, pad_id: int) -> Int32s:
 
 
 def _segments(batch: Sequence[EncodedSequence], lengths: Int32s) -> Int32s:
-    """Segment ids as `uni_encoder_inputs` has them: 0 labels, 1 text, 2 everywhere where there are examples."""
+    """Segment ids as in `uni_encoder_inputs`: 0 labels, 1 text, or 2 everywhere in a sequence with examples."""
     out = [
         np.full(len(item.ids), 2) if item.has_examples else np.arange(len(item.ids)) >= item.separator for item in batch
     ]
@@ -195,7 +195,7 @@ def _text_bounds(batch: Sequence[EncodedSequence], bounds: Int32s) -> Int32s:
 
 
 def _label_tokens(batch: Sequence[EncodedSequence], bounds: Int32s) -> tuple[int, Int32s, Int32s]:
-    """C, and the flat tokens of all labels with their bounds; see `PackedSpans`."""
+    """C, and the flat tokens of all labels with their bounds. See `PackedSpans`."""
     spans = label_spans(batch)
     starts = (spans[..., 0] + bounds[: len(batch), None]).reshape(-1)
     counts = (spans[..., 1] - spans[..., 0]).reshape(-1)

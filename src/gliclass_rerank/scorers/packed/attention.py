@@ -1,7 +1,7 @@
 """Attention over packed sequences: fused kernels in half precision on CUDA, an exact dense equivalent elsewhere.
 
-Both ways read the same packed tensors, (T, heads, head size), and neither waits for the device. The dense way pads
-and masks, so it is for a CPU, for fp32, and as what the kernels are compared with.
+Both read the same packed tensors, (T, heads, head size), without device synchronisation. The dense version pads and
+masks. It is for a CPU, for fp32, and as the reference of the kernels.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
 
 HALF = (torch.float16, torch.bfloat16)
-BLOCK = 128  # tokens of FlexAttention's blocks, and what packed batches on CUDA are filled up to a multiple of
+BLOCK = 128  # tokens of FlexAttention's blocks; packed batches on CUDA are filled up to a multiple of it
 
 
 @dataclass(frozen=True, slots=True)
 class RelativeScores:
-    """What DeBERTa adds to the scaled attention scores of a query i and a key j.
+    """Terms that DeBERTa adds to the scaled attention scores of a query i and a key j.
 
         content[h, i, index[i - j + L - 1]] + position[h, j, index[i - j + L - 1]]
 
     Attributes:
         content: query times position, shape (heads, T, R).
         position: key times position, shape (heads, T, R).
-        index: int32, shape (2L - 1,), values 0 to R - 1: from a distance to its bucket; L exceeds every distance.
+        index: int32, shape (2L - 1,), values 0 to R - 1: bucket of each distance. L exceeds every distance.
     """
 
     content: Tensor
@@ -45,12 +45,12 @@ class RelativeScores:
 
 
 def has_kernels(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether attention runs on fused kernels there, and not as its dense equivalent."""
+    """Whether attention runs on fused kernels for this device and dtype, instead of its dense equivalent."""
     return device.type == "cuda" and dtype in HALF
 
 
 def kernels_missing(device: torch.device, dtype: torch.dtype, *, relative: bool, head_size: int) -> str | None:
-    """Why packed attention cannot run on its kernels there, or None if it can."""
+    """The reason why packed attention has no kernel for this device, dtype and head, or None."""
     if not has_kernels(device, dtype):
         return f"packed attention has kernels for bf16 and fp16 on CUDA, not for {dtype} on {device}"
     if torch.cuda.get_device_capability(device) < (8, 0):
@@ -65,7 +65,7 @@ def kernels_missing(device: torch.device, dtype: torch.dtype, *, relative: bool,
 
 
 def can_compile() -> bool:
-    """Whether torch.compile has what it needs on CUDA: Triton, which itself needs a C compiler."""
+    """Whether torch.compile works on CUDA, which needs Triton and a C compiler."""
     return importlib.util.find_spec("triton") is not None and any(map(shutil.which, ("cc", "gcc", "clang")))
 
 
@@ -83,7 +83,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, tokens: PackedTokens, *, w
 
     Args:
         query, key, value: shape (T, heads, head size), last axis contiguous.
-        window: greatest distance between two tokens that see each other; None: all of a sequence do.
+        window: largest distance of two tokens that attend to each other. None: all tokens of a sequence.
 
     Returns:
         Shape (T, heads, head size).
@@ -111,7 +111,7 @@ def attend_relative(
     """`attend`, with DeBERTa's relative scores added to the scaled ones.
 
     Args:
-        blocks: `document_blocks` of the same tokens, where FlexAttention is to be used; None: the dense way.
+        blocks: `document_blocks` of the same tokens, to use FlexAttention. None: the dense version.
     """
     if blocks is not None:
         return flex(_compiled_flex(), query, key, value, relative, blocks)
@@ -133,15 +133,15 @@ def flex(
     relative: RelativeScores,
     blocks: BlockMask,
 ) -> Tensor:
-    """`attend_relative` by FlexAttention, compiled or as it is.
+    """`attend_relative` with FlexAttention, compiled or eager.
 
-    The scale is left to it: a number that is passed in would become a variable of the compiled kernel.
+    The scale is its default, since a number passed in would become a variable of the compiled kernel.
     """
     content, position, index = relative.content, relative.position, relative.index
     middle = index.shape[0] // 2
 
     def score(score: Tensor, _: Tensor, head: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        # Tokens of other sequences are masked afterwards, but looked up: their distance has to stay in the table.
+        # Tokens of other sequences are masked later, but their distance must stay in the table.
         bucket = index[torch.clamp(i - j + middle, 0, 2 * middle)]
         return score + content[head, i, bucket] + position[head, j, bucket]
 
@@ -158,10 +158,10 @@ def _compiled_flex() -> Callable[..., Tensor]:
 
 
 def document_blocks(tokens: PackedTokens) -> BlockMask:
-    """Which blocks of queries see which blocks of keys: those from the first sequence in them to the last.
+    """Mask of the blocks of keys that each block of queries attends to: from its first sequence to its last.
 
-    Sequences lie one after another, so the keys of a block of queries are one run of blocks, and the mask is written
-    down directly, on the device. T has to be a multiple of `BLOCK`.
+    Sequences are contiguous, so the keys of a block of queries are one run of blocks, and the mask is built directly on
+    the device. T must be a multiple of `BLOCK`.
     """
     from torch.nn.attention.flex_attention import BlockMask
 
@@ -189,7 +189,7 @@ def _dense(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, tokens: Pack
 
 
 def _padded(part: Tensor, tokens: PackedTokens) -> Tensor:
-    """Packed (T, heads, size) to padded (S, heads, longest, size), zeros where there is nothing."""
+    """Packed (T, heads, size) to padded (S, heads, longest, size), filled up with zeros."""
     shape = (tokens.cu_lengths.shape[0] - 1, tokens.longest, *part.shape[1:])
     out = torch.zeros(shape, dtype=part.dtype, device=part.device)
     out[tokens.sequence.long(), tokens.positions.long()] = part
@@ -202,7 +202,7 @@ def _unpadded(part: Tensor, tokens: PackedTokens) -> Tensor:
 
 
 def _dense_mask(tokens: PackedTokens, window: int | None) -> Tensor:
-    """Whom a query sees, shape (S, 1, longest or 1, longest)."""
+    """Keys that a query attends to, shape (S, 1, longest or 1, longest)."""
     keys = torch.arange(tokens.longest, device=tokens.cu_lengths.device)
     mask = (keys < tokens.cu_lengths.diff()[:, None])[:, None, None]
     return mask if window is None else mask & ((keys[:, None] - keys).abs() <= window)

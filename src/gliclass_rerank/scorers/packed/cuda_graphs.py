@@ -1,8 +1,8 @@
-"""Small packed batches as CUDA graphs: a few bucketed shapes, captured at load, replayed in service.
+"""Small packed batches as CUDA graphs: a few bucketed shapes, captured at load, replayed for requests.
 
-Below a few thousand tokens a GPU computes faster than Python can tell it what to compute. Such a batch is filled up to
-the next bucket and its encoder replayed in one call; a larger one runs as it is, and hides what its launches take.
-On a CPU a "graph" is the encoder itself on the same buffers, so that all but the capture is the same code.
+Below a few thousand tokens a GPU computes faster than Python launches kernels. Such a batch is filled up to the next
+bucket and its encoder replayed in one call. A larger batch runs without a graph, since its computation hides the
+launches. On a CPU a "graph" is the encoder itself on the same buffers, so that only the capture differs.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from torch import Tensor
 from gliclass_rerank.scorers.packed.arrays import PackedArrays, PackedShape, PackedTokens
 from gliclass_rerank.scorers.packed.attention import BLOCK
 
-GRAPHED_TOKENS = 4096  # of a bucket at most: beyond, computing takes longer than launching
-LEAST = 2 * BLOCK  # tokens; an axis of a single block would be compiled once more, since ones are taken for constants
-TOKENS_PER_SEQUENCE = 8  # a bucket has room for sequences that are as short as this on average
+GRAPHED_TOKENS = 4096  # largest bucket; beyond it, computing takes longer than launching
+LEAST = 2 * BLOCK  # tokens; a single block would be compiled separately, since sizes of 1 are constants
+TOKENS_PER_SEQUENCE = 8  # shortest average sequence that fits a bucket
 Encode = Callable[[PackedTokens], Tensor]
 
 
 def bucket(lengths: Sequence[int], max_length: int) -> PackedShape | None:
-    """The smallest bucket that sequences fit into, or None where there is none.
+    """The smallest bucket that sequences fit into, or None.
 
     Args:
-        lengths: tokens of each pass.
+        lengths: tokens of each sequence.
         max_length: tokens of the longest sequence that the model reads.
     """
     total = sum(lengths)
@@ -41,7 +41,7 @@ def bucket(lengths: Sequence[int], max_length: int) -> PackedShape | None:
 
 
 def buckets(max_length: int) -> Iterator[PackedShape]:
-    """Every shape that `bucket` may give, the largest first: memory that it takes then serves the smaller ones."""
+    """Every shape that `bucket` may return, the largest first, so that smaller ones reuse its memory."""
     tokens = GRAPHED_TOKENS
     while tokens >= LEAST:
         longest = BLOCK
@@ -53,7 +53,7 @@ def buckets(max_length: int) -> Iterator[PackedShape]:
 
 
 def aligned(lengths: Sequence[int]) -> PackedShape:
-    """The sequences themselves and a tail that ends with a block, which kernels like."""
+    """Shape of the sequences plus a tail to a whole number of blocks, which suits the kernels."""
     total, longest = sum(lengths), max(lengths)
     tail = max(-total % BLOCK, LEAST - total)
     return PackedShape(total + tail, len(lengths) - (-tail // longest), longest)
@@ -78,11 +78,11 @@ class Recorded:
 
 
 class EncoderGraphs:
-    """Recorded encoders by their shape. Safe to use from many threads: one replays at a time.
+    """Recorded encoders by their shape. Thread-safe: one replays at a time.
 
     Args:
-        encode: what is recorded. It must not wait for the device.
-        device: where.
+        encode: the recorded function. It must not synchronise with the device.
+        device: device of the graphs.
     """
 
     def __init__(self, encode: Encode, device: torch.device) -> None:
@@ -99,7 +99,7 @@ class EncoderGraphs:
         """Record the encoder for the shape of a sample."""
         inputs = sample.buffer[: sample.encoder_size].to(self._device, copy=True)
         tokens = sample.tokens(inputs)
-        hidden = self._encode(tokens)  # also sets up what must not be set up while capturing
+        hidden = self._encode(tokens)  # also initialises libraries, which is not allowed during capture
         if self._pool is None:
             replay: Callable[[], object] = lambda: hidden.copy_(self._encode(tokens))  # noqa: E731
         else:
@@ -108,7 +108,7 @@ class EncoderGraphs:
 
     def _capture(self, tokens: PackedTokens) -> tuple[Tensor, Callable[[], object]]:
         graph = torch.cuda.CUDAGraph()
-        # Other threads may use the device meanwhile; all graphs share the memory of what lies between.
+        # Other threads may use the device meanwhile. All graphs share the memory of intermediate results.
         with (
             torch.cuda.device(self._device),
             torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"),
@@ -120,7 +120,7 @@ class EncoderGraphs:
         """Encode a batch of a recorded shape.
 
         Args:
-            arrays: what ``buffer`` is a copy of.
+            arrays: the original of ``buffer``.
             buffer: int32, on the device.
 
         Returns:
@@ -130,4 +130,4 @@ class EncoderGraphs:
         with self._lock:
             recorded.inputs.copy_(buffer[: arrays.encoder_size])
             recorded.replay()
-            return recorded.hidden.clone()  # the next replay, of whichever graph, writes over it
+            return recorded.hidden.clone()  # the next replay of any graph overwrites it

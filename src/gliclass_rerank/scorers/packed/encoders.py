@@ -1,8 +1,8 @@
-"""Encoders over packed sequences: BERT, ModernBERT and DeBERTa-v2/v3, on the modules that transformers has loaded.
+"""Encoders over packed sequences: BERT, ModernBERT and DeBERTa-v2/v3, with the modules loaded by transformers.
 
 A layer has three parts: before attention, attention (`gliclass_rerank.scorers.packed.attention`), and after it. The
 outer two are plain functions of a layer and its input, the same for all layers of a model, so `torch.compile` compiles
-each once, whatever the number of layers and tokens.
+each once, for any number of layers and tokens.
 
 Shapes: T tokens, D encoder size, R buckets of relative distance.
 """
@@ -36,7 +36,7 @@ from gliclass_rerank.scorers.packed.attention import (
 
 Part = TypeVar("Part", bound=Callable[..., object])
 Child = TypeVar("Child", bound=nn.Module)
-VARIANTS = 64  # of one function: layers differ little, but a process may hold several models
+VARIANTS = 64  # compiled variants of one function; a process may hold several models
 
 
 class PackedBert(nn.Module):
@@ -44,8 +44,8 @@ class PackedBert(nn.Module):
 
     Args:
         encoder: in its dtype and on its device.
-        layers: how many of its layers to run.
-        compiled: whether to fuse what lies between the attentions by `torch.compile`.
+        layers: number of its layers to run.
+        compiled: fuse the operations between the attentions with `torch.compile`.
     """
 
     def __init__(self, encoder: BertModel, *, layers: int, compiled: bool) -> None:
@@ -68,7 +68,7 @@ class PackedBert(nn.Module):
 
 
 class PackedModernBert(nn.Module):
-    """`ModernBertModel` on packed sequences. Arguments as of `PackedBert`, and the longest sequence it will read."""
+    """`ModernBertModel` on packed sequences. Arguments as of `PackedBert`, and the length of the longest sequence."""
 
     def __init__(self, encoder: ModernBertModel, *, layers: int, compiled: bool, max_length: int) -> None:
         super().__init__()
@@ -86,8 +86,8 @@ class PackedModernBert(nn.Module):
         turns = {kind: self.get_buffer(kind)[tokens.positions] for kind in self.kinds}
         for layer in self.layers:
             local = layer.attention_type == "sliding_attention"
-            # The greatest distance that counts, as in the mask of transformers' sdpa path. (Its flash path is given
-            # one more, and takes it off again.)
+            # Largest attended distance, as in the mask of transformers' sdpa path. (Its flash path gets one more and
+            # subtracts it again.)
             window = self.encoder.config.sliding_window if local else None
             query, key, value = self.start(layer, hidden, turns[layer.attention_type])
             hidden = self.finish(layer, hidden, attend(query, key, value, tokens, window=window))
@@ -100,7 +100,7 @@ class PackedModernBert(nn.Module):
 class PackedDeberta(nn.Module):
     """`DebertaV2Model` on packed sequences. Arguments as of `PackedModernBert`.
 
-    Keys and queries of the relative positions are products of weights alone, so they are computed here, once.
+    Keys and queries of the relative positions depend only on weights, so they are computed here, once.
     """
 
     def __init__(self, encoder: DebertaV2Model, *, layers: int, compiled: bool, max_length: int) -> None:
@@ -138,14 +138,14 @@ class PackedDeberta(nn.Module):
         return hidden
 
     def _reach(self, longest: int) -> tuple[int, int]:
-        """The buckets that distances below ``longest`` fall into, a half-open range, rounded for the sake of GEMMs."""
+        """Half-open range of the buckets of distances below ``longest``, rounded to suit matrix products."""
         middle = len(self.buckets) // 2
         low, high = int(self.buckets[middle - longest + 1]), int(self.buckets[middle + longest - 1]) + 1
         return low // 16 * 16, min(-(-high // 16) * 16, int(self.buckets.max()) + 1)
 
 
 def embed(encoder: BertModel | ModernBertModel | DebertaV2Model, embeds: Tensor, tokens: PackedTokens) -> Tensor:
-    """Add what the encoder's own embeddings add to token embeddings, shape (T, D), and normalise."""
+    """Apply the encoder's embedding layer (positions, types, norm) to token embeddings, shape (T, D)."""
     positions = {} if isinstance(encoder, ModernBertModel) else {"position_ids": tokens.positions.long()[None]}
     embedded: Tensor = encoder.embeddings(inputs_embeds=embeds[None], **positions)[0]
     return embedded
@@ -156,7 +156,7 @@ class QueryKeyValue(nn.Module):
 
     Args:
         query, key, value: of one input size.
-        head_size: a number of the module and not an argument, so that a compiled caller takes it for a constant.
+        head_size: stored on the module, so that a compiled caller treats it as a constant.
     """
 
     def __init__(self, query: nn.Linear, key: nn.Linear, value: nn.Linear, *, head_size: int) -> None:
@@ -167,31 +167,31 @@ class QueryKeyValue(nn.Module):
         self.head_size = head_size
 
     def forward(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return queries, keys and values of states, shape (T, D): shape (T, heads, head size) each."""
+        """Queries, keys and values of states, shape (T, D): shape (T, heads, head size) each."""
         return split(nn.functional.linear(hidden, self.weight, self.bias), self.head_size)
 
 
 def split(products: Tensor, head_size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values, shape (T, heads, head size) each, from their products side by side."""
+    """Queries, keys and values, shape (T, heads, head size) each, from their concatenated products."""
     query, key, value = products.view(len(products), 3, -1, head_size).unbind(1)
     return query, key, value
 
 
 def finish_bert(layer: BertLayer | DebertaV2Layer, hidden: Tensor, context: Tensor) -> Tensor:
-    """What follows the attention in a layer of BERT or DeBERTa; ``context`` of shape (T, heads, head size)."""
+    """The part of a layer of BERT or DeBERTa after attention. ``context`` has shape (T, heads, head size)."""
     attended = layer.attention.output(context.flatten(1), hidden)
     out: Tensor = layer.output(layer.intermediate(attended), attended)
     return out
 
 
 def start_modernbert(layer: ModernBertEncoderLayer, hidden: Tensor, turns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries and keys, turned by their positions, and values; ``turns`` are `rotations` of each token."""
+    """Queries and keys, rotated by their positions, and values. ``turns`` are `rotations` of each token."""
     query, key, value = split(layer.attn.Wqkv(layer.attn_norm(hidden)), layer.attn.head_dim)
     return rotate(query, turns), rotate(key, turns), value
 
 
 def finish_modernbert(layer: ModernBertEncoderLayer, hidden: Tensor, context: Tensor) -> Tensor:
-    """What follows the attention in a layer of ModernBERT; ``context`` of shape (T, heads, head size)."""
+    """The part of a layer of ModernBERT after attention. ``context`` has shape (T, heads, head size)."""
     hidden = hidden + layer.attn.Wo(context.flatten(1))
     out: Tensor = hidden + layer.mlp(layer.mlp_norm(hidden))
     return out
@@ -202,8 +202,8 @@ def start_deberta(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Queries, keys, values, and products of queries and keys with those of positions, shape (heads, T, R).
 
-    Three terms (content to content, to position, and position to content) share the variance, so a score is divided
-    by the root of three times the head size; attention itself divides by that of the head size.
+    Three terms (content to content, to position, and position to content) share the variance, so a score is divided by
+    the root of three times the head size. Attention itself divides by that of the head size.
     """
     query, key, value = projection(hidden)
     query = query * 3**-0.5
@@ -215,8 +215,8 @@ def start_deberta(
 def rotations(encoder: ModernBertModel, kind: str, max_length: int) -> Tensor:
     """Cosines and sines of each position in fp32, shape (max_length, 2, head size), for one kind of layer.
 
-    From the configuration: the module's own frequencies were rounded with the weights, and a position of some
-    hundreds times the error of a bf16 frequency points anywhere.
+    Computed from the configuration in fp32: with frequencies rounded to bf16, the angle at a position of some hundreds
+    would be arbitrary.
     """
     frequencies, _ = encoder.rotary_emb.compute_default_rope_parameters(encoder.config, layer_type=kind)
     angles = torch.arange(max_length)[:, None] * torch.cat([frequencies, frequencies]).float()
@@ -224,14 +224,14 @@ def rotations(encoder: ModernBertModel, kind: str, max_length: int) -> Tensor:
 
 
 def rotate(states: Tensor, turns: Tensor) -> Tensor:
-    """Turn pairs of features: ``states`` (T, heads, head size) by ``turns`` (T, 2, head size), computed in fp32."""
+    """Rotate pairs of features: ``states`` (T, heads, head size) by ``turns`` (T, 2, head size), computed in fp32."""
     wide = states.float()
     first, second = wide.chunk(2, dim=-1)
     return (wide * turns[:, :1] + torch.cat([-second, first], dim=-1) * turns[:, 1:]).to(states.dtype)
 
 
 def bucket_table(part: DisentangledSelfAttention, max_length: int) -> Tensor:
-    """From a distance i - j to its bucket, int32 of shape (2 max_length - 1,): what upstream looks up for c2p and p2c.
+    """Buckets of distances i - j, int32 of shape (2 max_length - 1,), as in upstream's lookups for c2p and p2c.
 
     Both are the same, since buckets are symmetric: the bucket of -d is minus that of d.
     """
@@ -244,7 +244,7 @@ def bucket_table(part: DisentangledSelfAttention, max_length: int) -> Tensor:
 def relative_products(encoder: DebertaV2Model, part: DisentangledSelfAttention) -> tuple[Tensor, Tensor]:
     """Keys and queries of the relative positions in one layer, shape (heads, R, head size) each.
 
-    Scaled as `start_deberta` needs them: a key meets a query that is scaled already, a query meets a plain key.
+    Scaled for `start_deberta`: a key meets a query that is already scaled, a query meets an unscaled key.
     """
     every: Tensor = encoder.encoder.get_rel_embedding()  # type: ignore[no-untyped-call]
     embeddings = every[: 2 * part.pos_ebd_size].detach()
@@ -260,7 +260,7 @@ def relative_products(encoder: DebertaV2Model, part: DisentangledSelfAttention) 
 
 
 def convolve(part: ConvLayer, embedded: Tensor, hidden: Tensor, sequence: Tensor) -> Tensor:
-    """DeBERTa-v2's convolution over the embeddings, which sees zeros beyond the ends of its sequence."""
+    """DeBERTa-v2's convolution over the embeddings, with zeros beyond the ends of each sequence."""
     weight, places = part.conv.weight, torch.arange(len(sequence), device=sequence.device)
     assert part.conv.bias is not None
     out = part.conv.bias.expand_as(embedded)
@@ -279,7 +279,7 @@ def children(module: nn.Module, kind: type[Child]) -> list[Child]:
 
 
 def _compiled(part: Part) -> Part:
-    """One graph for every number of tokens. A layer that is not like the others costs another one, at load."""
+    """Compile a function once for every number of tokens. A differing layer compiles again, at load."""
     torch._dynamo.config.recompile_limit = max(VARIANTS, torch._dynamo.config.recompile_limit)
     compiled: Any = torch.compile(part, dynamic=True)
     return cast(Part, compiled)

@@ -1,7 +1,7 @@
-"""A uni-encoder on packed batches: encoder, pooling and head, without a padded token and without waiting.
+"""A uni-encoder on packed batches: encoder, pooling and head without padded tokens or device synchronisation.
 
 The encoder runs in the model's dtype. Pooling and head run in fp32: a bf16 sum over hundreds of tokens, or a dot
-product of two embeddings, loses more than all layers before it, and both cost next to nothing.
+product of two embeddings, loses more precision than all layers before it, and both are cheap.
 
 Shapes: T tokens, N sequences, C labels, D encoder size.
 """
@@ -30,10 +30,10 @@ class PackedUniEncoder(nn.Module):
     """Logits of packed batches.
 
     Args:
-        model: upstream's model, on its device and in its dtype; `why_not_packed` has nothing to say of it.
+        model: upstream's model, on its device and in its dtype, for which `why_not_packed` is None.
         packed_head: its head in fp32, on the same device.
         max_length: tokens of the longest sequence.
-        compiled: whether to fuse what lies between the attentions by `torch.compile`; by default on CUDA where it can.
+        compiled: fuse the operations between the attentions with `torch.compile`. Default: on CUDA, if available.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class PackedUniEncoder(nn.Module):
         self.graphs = EncoderGraphs(self.encode, self.device)
 
     def pack(self, batch: Sequence[EncodedSequence], shape: PackedShape | None = None) -> PackedArrays:
-        """Lay sequences one after another and fill them up to ``shape``; by default to what suits the device."""
+        """Concatenate sequences and fill them up to ``shape``, by default one that suits the device."""
         if shape is None and self._cuda:
             lengths = [len(item.ids) for item in batch]
             shape = bucket(lengths, self.max_length)
@@ -62,7 +62,7 @@ class PackedUniEncoder(nn.Module):
         return pack(batch, pad_id, segments=segments, shape=shape, pinned=self._cuda)
 
     def forward(self, arrays: PackedArrays) -> Tensor:
-        """Return logits, fp32 of shape (N, C). Where sequences differ in labels, the surplus columns mean nothing."""
+        """Return logits, fp32 of shape (N, C). Columns beyond the labels of a sequence are meaningless."""
         buffer = arrays.buffer.to(self.device, non_blocking=True)
         if arrays.shape in self.graphs:
             hidden = self.graphs.replay(arrays, buffer)
@@ -76,7 +76,7 @@ class PackedUniEncoder(nn.Module):
         return logits
 
     def encode(self, tokens: PackedTokens) -> Tensor:
-        """The encoder's states, shape (T, D)."""
+        """Encoder states, shape (T, D)."""
         core = self.model.model
         embeds = core.encoder_model.get_input_embeddings()(tokens.ids)
         if tokens.segments is not None:
@@ -85,10 +85,10 @@ class PackedUniEncoder(nn.Module):
         return hidden
 
     def warm_up(self) -> None:
-        """Compile, and capture every bucket. Does nothing on a CPU, and no graphs without attention kernels."""
+        """Compile, and capture every bucket. No effect on a CPU, and no graphs without attention kernels."""
         if not self._cuda:
             return
-        # Sizes that happen to be equal are taken for the same one, so several of everything that varies.
+        # torch.compile treats equal sizes as one variable, so every variable size differs here.
         for length in (40, 150, self.max_length):
             batch = [_dummy(min(length, self.max_length))] * 7
             self(self.pack(batch, aligned([len(item.ids) for item in batch])))
@@ -101,11 +101,11 @@ class PackedUniEncoder(nn.Module):
             for shape in buckets(self.max_length):
                 self.graphs.record(self.pack([_dummy(8)], shape))
         except torch.cuda.OutOfMemoryError:
-            pass  # a bucket that was not captured runs as larger batches do
+            pass  # a bucket that was not captured runs like larger batches
 
 
 class PackedHead(nn.Module):
-    """Upstream's projectors, scorer and calibrator in fp32, where `head` looks for them. The model keeps its own."""
+    """Upstream's projectors, scorer and calibrator copied to fp32, under the names that `head` uses."""
 
     def __init__(self, model: GLiClassModel) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ class PackedHead(nn.Module):
 
 
 def text_bounds(spans: PackedSpans, config: object) -> Tensor:
-    """`PackedSpans.text_bounds`, with the text starting at the pass's start where all of it counts as text."""
+    """`PackedSpans.text_bounds`. Without text extraction, the text starts at the start of the sequence."""
     bounds = spans.text_bounds
     if getattr(config, "extract_text_features", False):
         return bounds
@@ -135,11 +135,11 @@ def label_means(hidden: Tensor, spans: PackedSpans) -> Tensor:
 
 
 def pool_packed(hidden: Tensor, bounds: Tensor, strategy: str, *, zero_tail: bool) -> Tensor:
-    """What `gliclass_rerank.scorers.padded.forward.pool` does, on packed states: (T, D) to fp32 of shape (N, D).
+    """`gliclass_rerank.scorers.padded.forward.pool` on packed states: (T, D) to fp32 of shape (N, D).
 
     Args:
         bounds: int32, shape (2N + 1,), as in `PackedSpans`.
-        zero_tail: as there.
+        zero_tail: as in `pool`.
     """
     starts, texts, ends = bounds[:-1:2], bounds[1::2], bounds[2::2]
     if strategy == "first":
@@ -153,7 +153,7 @@ def pool_packed(hidden: Tensor, bounds: Tensor, strategy: str, *, zero_tail: boo
         return top.clamp(min=0) if zero_tail else top
     if strategy == "abs_max":
         return _reduce(wide.abs(), bounds, "max")[1::2]
-    # Means divide by the length of the whole pass; where the whole pass is the text, that is the text's.
+    # Means divide by the length of the whole sequence, which is the text's length without text extraction.
     count = (ends - starts)[:, None]
     if strategy == "rms":
         return (_reduce(wide.square(), bounds, "sum")[1::2] / count).sqrt()
@@ -162,15 +162,15 @@ def pool_packed(hidden: Tensor, bounds: Tensor, strategy: str, *, zero_tail: boo
 
 
 def _reduce(values: Tensor, bounds: Tensor, how: str) -> Tensor:
-    """Reduce runs of rows, always in the same order. Unsafe: the check of the bounds would wait for the device."""
+    """Reduce runs of rows, always in the same order. ``unsafe`` skips a check that would synchronise."""
     return torch.segment_reduce(values, how, offsets=bounds, axis=0, unsafe=True)
 
 
 def packs(model: GLiClassModel, device: torch.device, dtype: torch.dtype, wanted: bool | None) -> bool:
-    """Whether to run a model packed: where it was not said, on CUDA if there are kernels for it.
+    """Whether to run a model packed. By default on CUDA if there are kernels for it.
 
     Raises:
-        UnsupportedModelError: it was asked for, and cannot be.
+        UnsupportedModelError: requested for a model that cannot be packed.
     """
     kernels = has_kernels(device, dtype)
     if wanted is False or (wanted is None and not kernels):
@@ -186,7 +186,7 @@ def packs(model: GLiClassModel, device: torch.device, dtype: torch.dtype, wanted
 
 
 def why_not_packed(model: GLiClassModel) -> str | None:
-    """What of a model cannot be packed, by its name, or None."""
+    """The reason why a model cannot be packed, or None."""
     config = model.config
     if config.architecture_type != "uni-encoder":
         return f"only a uni-encoder can be packed, and this is a {config.architecture_type}"
@@ -223,7 +223,7 @@ def _unpackable_encoder(encoder: BertModel | ModernBertModel | DebertaV2Model) -
 
 
 def _layers(model: GLiClassModel) -> int:
-    """Layers to run: hidden state 0 is the embeddings, the last one is the last layer's."""
+    """Number of layers to run. Hidden state 0 is the embeddings, the last one is the output of the last layer."""
     count, layer = int(model.config.encoder_config.num_hidden_layers), int(model.config.encoder_layer_id)
     return layer if layer >= 0 else count + 1 + layer
 

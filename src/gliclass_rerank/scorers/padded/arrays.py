@@ -1,4 +1,4 @@
-"""A batch of sequences as the padded arrays that a model reads."""
+"""A batch of sequences as the padded arrays of a model's inputs."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ def pad(sequences: Sequence[NDArray[np.int32]], value: int) -> Padded:
 
 
 def pad_mask(sequences: Sequence[NDArray[np.int32]]) -> Padded:
-    """Attention mask of `pad`: 1 for what is there, 0 for what was filled up."""
+    """Attention mask of `pad`: 1 for real tokens, 0 for padding."""
     lengths = np.array([len(sequence) for sequence in sequences])
     return (np.arange(lengths.max()) < lengths[:, None]).astype(np.int64)
 
 
 def text_inputs(batch: Sequence[EncodedSequence], pad_id: int) -> dict[str, Padded]:
-    """Ids and mask of the sequences that hold the texts: ``input_ids`` and ``attention_mask``, shape (B, S)."""
+    """Ids and mask of the sequences with the texts: ``input_ids`` and ``attention_mask``, shape (B, S)."""
     ids = [item.ids for item in batch]
     return {"input_ids": pad(ids, pad_id), "attention_mask": pad_mask(ids)}
 
 
 def label_spans(batch: Sequence[EncodedSequence]) -> Padded:
-    """Where labels are pooled from, shape (B, C, 2); a pass with fewer labels is filled up with the first token."""
+    """Spans that labels are pooled from, shape (B, C, 2). Missing labels get the span of the first token."""
     spans = np.zeros((len(batch), max([len(item.label_spans) for item in batch]), 2), np.int64)
     spans[..., 1] = 1
     for row, item in zip(spans, batch, strict=True):
@@ -42,7 +42,7 @@ def label_spans(batch: Sequence[EncodedSequence]) -> Padded:
 
 
 def uni_encoder_inputs(batch: Sequence[EncodedSequence], pad_id: int, *, segments: bool) -> dict[str, Padded]:
-    """All inputs of a uni-encoder, by the names that its ONNX graph has as well.
+    """All inputs of a uni-encoder, under the names of its ONNX graph.
 
     Args:
         segments: whether the checkpoint has segment embeddings.
@@ -53,8 +53,8 @@ def uni_encoder_inputs(batch: Sequence[EncodedSequence], pad_id: int, *, segment
     if segments:
         positions = np.arange(inputs["input_ids"].shape[1])
         ids = (positions >= separators[:, None]).astype(np.int64)
-        # With examples upstream marks everything as example (argmin where argmax was meant), in training too,
-        # so this is what such a checkpoint has learned to read.
+        # With examples upstream marks every token as example (argmin instead of argmax), also in training, so
+        # checkpoints expect it.
         ids[[item.has_examples for item in batch]] = 2
         inputs["segment_ids"] = ids
     return inputs

@@ -1,8 +1,8 @@
 """Forward passes over upstream's modules, for padded batches: one class per family of architectures.
 
-Upstream's own forward pools without the attention mask, so its scores depend on the padding of the batch. Here
-every pooling is masked such that a padded batch gives what upstream gives for the single unpadded example. The
-uni-encoder's class is also what is exported to ONNX; label positions come in as data, never as token searches.
+Upstream's own forward pools without the attention mask, so its scores depend on the padding of the batch. Here every
+pooling is masked, so a padded batch gives the same scores as upstream for each unpadded example. The uni-encoder's
+class is also exported to ONNX. Label positions are inputs, never token searches.
 
 Shapes: B sequences, S positions, C labels, D encoder size.
 """
@@ -21,8 +21,8 @@ class UniEncoderForward(nn.Module):
         super().__init__()
         self.model = model
         self.config = model.config
-        # Where upstream gathers the text before pooling it, zeros fill the tail up to the sequence's length,
-        # and poolings that divide or compare see them. An LSTM packs the text first, so there it has no tail.
+        # Upstream zero-pads the gathered text to the full sequence length before pooling, so mean and max pooling
+        # include those zeros. An LSTM packs the text first, so it has no tail.
         self.zero_tail = bool(self.config.extract_text_features) and not self.config.use_lstm
 
     def forward(
@@ -66,7 +66,7 @@ class UniEncoderForward(nn.Module):
         return embeds + core.segment_embeddings(segment_ids) if self.config.use_segment_embeddings else embeds
 
     def _through_lstm(self, hidden: Tensor, mask: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
-        """Move each text to the front, run upstream's packed LSTM over it; the result holds texts only."""
+        """Move each text to the front and run upstream's packed LSTM over it. The result holds only texts."""
         positions = torch.arange(hidden.shape[1], device=hidden.device)
         source = (positions + starts[:, None]).clamp(max=hidden.shape[1] - 1)
         text = hidden.gather(1, source[..., None].expand_as(hidden))
@@ -76,7 +76,7 @@ class UniEncoderForward(nn.Module):
 
 
 class EncoderDecoderForward(nn.Module):
-    """Text and labels in the two halves of an encoder-decoder; ``-cls`` puts the labels into the encoder."""
+    """Text and labels in the two halves of an encoder-decoder. ``-cls`` puts the labels into the encoder."""
 
     def __init__(self, model: GLiClassModel) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class EncoderDecoderForward(nn.Module):
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, side_ids: Tensor, side_mask: Tensor, label_spans: Tensor
     ) -> Tensor:
-        """Return logits, shape (B, C); ``side_ids`` and ``side_mask``, int64 of shape (B, L), are the labels'."""
+        """Return logits, shape (B, C). ``side_ids`` and ``side_mask``, int64 of shape (B, L), are the labels'."""
         backbone = self.model.model.encoder_decoder_model
         if self.labels_first:
             output = backbone(
@@ -113,14 +113,14 @@ class EncoderDecoderForward(nn.Module):
         return head(self.model, text, labels, attention_mask > 0)
 
     def _both_ways(self, mask: Tensor) -> Tensor:
-        """Additive mask, shape (B, 1, L, L), that lets the decoder look ahead: upstream's labels read each other."""
+        """Additive mask, shape (B, 1, L, L), for a bidirectional decoder: upstream's labels attend to each other."""
         dtype = next(self.model.parameters()).dtype
         bias = (1 - mask.to(dtype))[:, None, None, :] * torch.finfo(dtype).min
         return bias.expand(-1, 1, mask.shape[1], -1)
 
 
 class BiEncoderForward(nn.Module):
-    """Texts and labels in encoders of their own; ``-fused`` writes the labels' embeddings into the text's input."""
+    """Texts and labels in separate encoders. ``-fused`` writes the labels' embeddings into the text's input."""
 
     def __init__(self, model: GLiClassModel) -> None:
         super().__init__()
@@ -155,14 +155,14 @@ class BiEncoderForward(nn.Module):
         text = core.text_projector(pool(hidden, mask, mask.sum(1), self.config.pooling_strategy, zero_tail=False))
         if self.config.normalize_features:
             text = nn.functional.normalize(text, p=2, dim=-1, eps=core.epsilon)
-        return calibrated(self.model, text, labels, core.scorer(text, labels) * core.logit_scale)
+        return apply_checkpoint_calibrator(self.model, text, labels, core.scorer(text, labels) * core.logit_scale)
 
 
 class DecoderForward(nn.Module):
-    """Decoder with the labels behind the text; a scorer of its own reads the states of the labels.
+    """Decoder with the labels after the text, and a separate scorer over the labels' states.
 
-    These are the steps of upstream's forward without a key-value cache: where gliclass 0.1.21 returns its cache,
-    transformers 5.24 and newer refuse its output.
+    The steps of upstream's forward without a key-value cache: gliclass 0.1.21 returns its cache, and transformers 5.24
+    and newer reject that output.
     """
 
     def __init__(self, model: GLiClassModel) -> None:
@@ -170,7 +170,7 @@ class DecoderForward(nn.Module):
         self.model = model
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Return logits, shape (B, C); all sequences have C labels."""
+        """Return logits, shape (B, C). All sequences have C labels."""
         core = self.model.model
         cache = {} if core.bidirectional else {"use_cache": False}
         output = core.decoder_model(input_ids=input_ids, attention_mask=attention_mask, return_dict=True, **cache)
@@ -188,7 +188,7 @@ class DecoderForward(nn.Module):
             text_attention_mask=text_mask,
             return_representations=True,
         )
-        return calibrated(self.model, text, labels, logits[-1])
+        return apply_checkpoint_calibrator(self.model, text, labels, logits[-1])
 
 
 def head(model: GLiClassModel, text: Tensor, labels: Tensor, text_mask: Tensor) -> Tensor:
@@ -199,13 +199,13 @@ def head(model: GLiClassModel, text: Tensor, labels: Tensor, text_mask: Tensor) 
         text = text / (text.norm(p=2, dim=-1, keepdim=True) + core.epsilon)
         labels = labels / (labels.norm(p=2, dim=-1, keepdim=True) + core.epsilon)
     logits: Tensor = core.scorer(text, labels, text_mask=text_mask)
-    return calibrated(model, text, labels, logits * core.logit_scale if normalize else logits)
+    return apply_checkpoint_calibrator(model, text, labels, logits * core.logit_scale if normalize else logits)
 
 
 def span_means(hidden: Tensor, spans: Tensor) -> Tensor:
     """Average positions: ``hidden`` (B, S, D) over half-open ``spans`` (B, C, 2) gives (B, C, D).
 
-    As a product with a 0/1 matrix: one position long, a span selects exactly.
+    Computed as a product with a 0/1 matrix, which is exact for spans of one position.
     """
     positions = torch.arange(hidden.shape[1], device=hidden.device)
     inside = ((positions >= spans[..., :1]) & (positions < spans[..., 1:])).to(hidden.dtype)
@@ -213,12 +213,12 @@ def span_means(hidden: Tensor, spans: Tensor) -> Tensor:
 
 
 def pool(hidden: Tensor, mask: Tensor, lengths: Tensor, strategy: str, *, zero_tail: bool) -> Tensor:
-    """Pool ``hidden`` (B, S, D) over the true positions of ``mask`` (B, S) to (B, D); "pass" returns it as it is.
+    """Pool ``hidden`` (B, S, D) over the true positions of ``mask`` (B, S) to (B, D). "pass" returns it unchanged.
 
     Args:
-        lengths: shape (B,), what means divide by.
-        zero_tail: the text counts as moved to the front of its sequence and followed by zeros (see
-            `UniEncoderForward`), which "max" and "last" then see.
+        lengths: shape (B,), the divisor of means.
+        zero_tail: treat the text as moved to the front of its sequence and followed by zeros (see `UniEncoderForward`),
+            which "max" and "last" include.
     """
     weights = mask[..., None].to(hidden.dtype)
     count = lengths[:, None].to(hidden.dtype)
@@ -240,8 +240,8 @@ def pool(hidden: Tensor, mask: Tensor, lengths: Tensor, strategy: str, *, zero_t
     return total if strategy == "sum" else total / count
 
 
-def calibrated(model: GLiClassModel, text: Tensor, labels: Tensor, logits: Tensor) -> Tensor:
-    """Apply upstream's own calibrator, for checkpoints that carry one."""
+def apply_checkpoint_calibrator(model: GLiClassModel, text: Tensor, labels: Tensor, logits: Tensor) -> Tensor:
+    """Apply upstream's own calibrator, if the checkpoint has one."""
     if model.calibrator is None:
         return logits
     beta, bias = model.calibrator(text, labels, logits, torch.ones_like(logits, dtype=torch.long))

@@ -1,4 +1,4 @@
-"""What all scorers over HTTP share: an address, a key, patience with a busy server, and its refusals in words."""
+"""HTTP client of all remote scorers: address, key, retries, and error messages."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ if TYPE_CHECKING:
     import httpx
 
 MAX_ATTEMPTS = 8
-FIRST_WAIT, LONGEST_WAIT = 0.1, 5.0  # seconds between attempts, where the server names none
-CONNECT_SECONDS = 5.0  # for a connection to be made; a server far away takes a fraction of a second
+FIRST_WAIT, LONGEST_WAIT = 0.1, 5.0  # seconds between attempts without a Retry-After
+CONNECT_SECONDS = 5.0  # limit of connecting, which takes a fraction of a second to a distant server
 RETRIED = (429, 503)
 REFUSED_INPUT = (400, 413, 422)
 REFUSED_KEY = (401, 403)
 
 
 class Connection:
-    """Connections to one server. Safe to use from many threads and in forked processes.
+    """Connections to one server. Thread-safe, and usable in forked processes.
 
-    A question is sent again when the server is overloaded (429), not ready (503) or does not answer: at most 8 times,
-    with growing and jittered pauses, never shorter than its ``Retry-After``. A server that has never answered and takes
-    no connection is an error at once. The environment's proxies are used as httpx does.
+    A request is sent again when the server is overloaded (429), not ready (503) or does not answer: at most 8 attempts,
+    with growing and jittered pauses, never shorter than its ``Retry-After``. A server that has never answered and
+    accepts no connection is an error at once. httpx uses the proxies of the environment.
 
     Args:
-        url: "http://host:port" or "https://host:port"; a path is kept, as a prefix.
-        expected: what has to answer there, for messages ("a gliclass-rerank service at this URL").
-        key_variable: the environment's variable that holds the key by default.
+        url: "http://host:port" or "https://host:port". A path is kept as a prefix.
+        expected: the expected server, for messages ("a gliclass-rerank service at this URL").
+        key_variable: the environment variable with the default key.
         api_key: sent as a bearer token; empty for none.
-        timeout: seconds in which a question has to be answered, pauses and further attempts included, > 0.
-        in_flight: how many questions are under way at a time, if the caller bounds them.
-        transport: how requests travel, by default over the network.
-        clock, sleep: the time in seconds, and how to wait for some.
+        timeout: seconds in which a request must be answered, pauses and retries included, > 0.
+        in_flight: number of concurrent requests, if the caller limits them.
+        transport: httpx transport, by default over the network.
+        clock, sleep: functions for the time in seconds and for waiting.
 
     Raises:
         MissingExtraError: httpx is not installed.
-        OptionError: a URL that names no server, a key that cannot be sent, or an impossible timeout.
+        OptionError: an invalid URL, a key that cannot be sent, or an impossible timeout.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Connection:
         self._timeout = check_number(timeout, "timeout", low=0.001)
         if importlib.util.find_spec("httpx") is None:
             raise MissingExtraError("http", f"the service {self.url} as a scorer")
-        import httpx  # here, because only those who use a server have it
+        import httpx  # imported here, because it is an optional dependency
 
         key = os.environ.get(key_variable) if api_key is None else api_key
         headers = {"content-type": "application/json"}
@@ -80,13 +80,13 @@ class Connection:
         make = partial(httpx.Client, base_url=_address(self.url), headers=headers, limits=limits, transport=transport)
         self._client = PerProcess(make)
         self._clock, self._sleep = clock, sleep
-        self._met = False  # it has answered once
+        self._met = False  # whether the server has answered once
 
     def send(self, method: str, path: str, body: bytes = b"") -> httpx.Response:
-        """Send until there is an answer other than "later"; the last such answer counts when patience is over.
+        """Send a request until its status is neither 429 nor 503. After the last attempt, return its response.
 
         Raises:
-            ServiceError: nobody answers in time, or the answer cannot be read.
+            ServiceError: no answer in time, or the answer cannot be read.
         """
         import httpx
 
@@ -115,7 +115,7 @@ class Connection:
         ) from failure
 
     def _ask(self, method: str, path: str, body: bytes, deadline: float) -> httpx.Response:
-        """Send once and read the whole answer before the deadline. httpx's own timeouts are for one read each."""
+        """Send once and read the whole answer before the deadline. httpx's own timeouts apply to single reads."""
         import httpx
 
         left = max(0.001, deadline - self._clock())
@@ -123,7 +123,7 @@ class Connection:
         parts: list[bytes] = []
         with self._client.get().stream(method, path, content=body, timeout=timeout) as answer:
             self._met = True
-            # Read by the transport when the body begins.
+            # The transport reads this when the body begins.
             answer.request.extensions["timeout"]["read"] = max(0.001, deadline - self._clock())
             for part in answer.iter_raw():
                 if self._clock() > deadline:
@@ -132,7 +132,7 @@ class Connection:
         return httpx.Response(answer.status_code, headers=answer.headers, content=b"".join(parts))
 
     def refusal(self, answer: httpx.Response, where: str = "") -> InputError | ServiceError:
-        """The error that an answer other than 200 is; ``where`` says what was refused."""
+        """The error for an answer other than 200. ``where`` describes the refused input."""
         status, told = answer.status_code, message_of(answer)
         if status in REFUSED_INPUT:
             kind = LabelTooLongError if b'"LabelTooLong"' in answer.content else InputError
@@ -155,7 +155,7 @@ class Connection:
 
 
 def message_of(answer: httpx.Response) -> str:
-    """What a server says of an error, in a line: ours in "message", OpenAI's in "error", FastAPI's in "detail"."""
+    """A server's error message in one line: field "message" in this service, "error" in OpenAI, "detail" in FastAPI."""
     with suppress(ValueError):
         body = json.loads(answer.content)
         for key in ("message", "error", "detail"):
@@ -167,15 +167,15 @@ def message_of(answer: httpx.Response) -> str:
 
 
 def _checked_url(url: str) -> str:
-    """The URL without a trailing slash, if it names a server and says nothing else."""
+    """The URL without a trailing slash, if it has a scheme, a host and at most a port and a path."""
     try:
         parts = urlsplit(url)
-        parts.port  # noqa: B018  # raises where it is no number
+        parts.port  # noqa: B018  # raises if it is no number
         valid = parts.scheme.lower() in ("http", "https") and parts.hostname and not parts.query + parts.fragment
     except ValueError:
         valid = False
     if not valid or "@" in parts.netloc or any(c.isspace() for c in url):
-        raise OptionError(  # not shown: there may be a password in it
+        raise OptionError(  # without the URL, which may contain a password
             "url: expected http://host:port or https://host:port, perhaps with a path, and no user, password, query or "
             "fragment; a key goes to api_key="
         )
@@ -183,12 +183,12 @@ def _checked_url(url: str) -> str:
 
 
 def _address(url: str) -> httpx.URL:
-    """The URL as httpx reads it, which is stricter about the names of hosts."""
+    """The URL as parsed by httpx, which is stricter about host names."""
     import httpx
 
     try:
         address = httpx.URL(url)
-        address.host  # noqa: B018  # raises where it is no name in its alphabet
+        address.host  # noqa: B018  # raises if it is no valid name
     except (httpx.InvalidURL, ValueError) as error:
         raise OptionError(
             f"url: expected http://host:port or https://host:port, got one that is no URL: {error}"
@@ -207,13 +207,13 @@ def _checked_key(key: str, variable: str) -> str:
 
 
 def _backoff(attempt: int) -> float:
-    """Seconds before the next attempt, at random, so that clients who failed together do not come back together."""
+    """Random seconds before the next attempt, so that clients that failed together do not return together."""
     longest = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** (attempt - 1))
     return random.uniform(longest / 2, longest)
 
 
 def _retry_after(answer: httpx.Response | None) -> float:
-    """Seconds that the service asks to wait, by a number or a date; 0 if it does not."""
+    """Seconds of the Retry-After header, given as a number or a date; 0 without one."""
     value = "" if answer is None else answer.headers.get("retry-after", "")
     if value.strip().isdecimal():
         return float(value)

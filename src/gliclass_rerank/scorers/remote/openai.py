@@ -1,4 +1,4 @@
-"""OpenAIScorer: a generative model behind any OpenAI-compatible server as a scorer. Needs the extra "http"."""
+"""OpenAIScorer: use a generative model on any OpenAI-compatible server as a scorer. Needs the extra "http"."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from gliclass_rerank.types import Example, Logits, ModelInfo, ScoreRequest
 from gliclass_rerank.validation import check_text
 
 KEY_VARIABLE = "OPENAI_API_KEY"
-IN_FLIGHT = 16  # questions under way at a time; servers batch what they get together
-REQUESTS_PER_CHUNK = 4096  # questions that wait for a thread at a time
+IN_FLIGHT = 16  # concurrent questions, which servers batch
+REQUESTS_PER_CHUNK = 4096  # questions submitted to the threads at a time
 WANTED = "log-probabilities of the likeliest tokens"
 CHECK = Question("The cat sleeps on the sofa.", "animals")
 
@@ -38,27 +38,27 @@ CHECK = Question("The cat sleeps on the sofa.", "animals")
 class OpenAIScorer(Reloadable):
     """A `Scorer` over the chat completions of vLLM, llama.cpp, SGLang, OpenAI and others.
 
-    Of each text and each label the server is asked whether the label holds. It answers with one token; the logit is the
-    log-probability of "yes" less that of "no" in that place, in [-100, 100]. Labels are judged one by one: no logit
-    depends on other labels or texts. Equal questions of a call are asked once. As with `HttpScorer`, a question is sent
-    again when the server is overloaded (429), not ready (503) or does not answer. Safe to call from many threads and
-    in forked processes. A pickle never holds the key, see `HttpScorer`.
+    One request is sent for each text and label, with the question whether the label holds. The answer is one token. The
+    logit is the log-probability of "yes" less that of "no" in that position, in [-100, 100]. Labels are judged one by
+    one: no logit depends on other labels or texts. Equal questions of a call are sent once. As with `HttpScorer`, a
+    question is sent again when the server is overloaded (429), not ready (503) or does not answer. Thread-safe, and
+    usable in forked processes. A pickle never holds the key, see `HttpScorer`.
 
     A text is read as a whole, whatever its ``long_text``: without the model's tokenizer there are no windows and no
-    truncation, and one that the server finds too long is an error.
+    truncation, and a text too long for the server is an error.
 
     Args:
-        url: where the API is, "http://host:8001/v1"; "http://host:8001/v1#name" names the model as well.
-        model: its name on that server; may be left out where the server has one model.
-        api_key: by default the environment's ``OPENAI_API_KEY``, if it is set.
-        timeout: seconds in which a question has to be answered, pauses and further attempts included, > 0.
-        in_flight: questions under way at a time, over all threads that call.
+        url: URL of the API, "http://host:8001/v1". "http://host:8001/v1#name" includes the model's name.
+        model: its name on that server. Optional if the server has one model.
+        api_key: default: ``OPENAI_API_KEY`` of the environment, if set.
+        timeout: seconds in which a question must be answered, pauses and retries included, > 0.
+        in_flight: concurrent questions, over all calling threads.
 
     Raises:
         MissingExtraError: httpx is not installed.
-        OptionError: a URL that names no server, no model named where there are several, or an impossible value.
-        ServiceError: nobody answers, the key is refused, or what answers is no such server.
-        UnsupportedModelError: log-probabilities are refused or left out, or the model does not answer with yes or no.
+        OptionError: an invalid URL, no model given for a server with several, or an impossible value.
+        ServiceError: no answer, the key is refused, or the server is not OpenAI-compatible.
+        UnsupportedModelError: log-probabilities are refused or missing, or the model does not answer with yes or no.
     """
 
     def __init__(
@@ -96,14 +96,14 @@ class OpenAIScorer(Reloadable):
 
     @property
     def info(self) -> ModelInfo:
-        """The model's name on the server, whose URL is the device; ``max_length`` is 0 where the server tells none."""
+        """The model's name on the server, with the server's URL as the device. ``max_length`` is 0 if unknown."""
         return self._info
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Logits]:
         """Return the raw logits of each request, float32 of shape (labels,), in the order of its labels.
 
         Raises:
-            TextTooLongError: a text is longer than what the server's model reads.
+            TextTooLongError: a text is longer than the limit of the server's model.
             InputError: the server refused a question, with its message.
             ServiceError: it did not answer in time, refused the key, or failed.
         """
@@ -122,11 +122,11 @@ class OpenAIScorer(Reloadable):
         ]
 
     def labels_share_pass(self, labels: Sequence[str], examples: Sequence[Example] = ()) -> bool:
-        """True: each label is a question of its own, so no other label moves it."""
+        """Always True: each label is a separate question, so no other label affects it."""
         return True
 
     def close(self) -> None:
-        """Close the connections; nothing can be scored after that."""
+        """Close the connections. The scorer cannot be used after that."""
         self._pool.get().shutdown(cancel_futures=True)
         self._connection.close()
 
@@ -139,10 +139,10 @@ class OpenAIScorer(Reloadable):
         self.close()
 
     def _describe(self, model: str | None) -> ModelInfo:
-        """What is known of the model, or of the only one that the server has."""
+        """Information about the given model, or about the only one of the server."""
         url = self._connection.url
         answer = self._connection.send("GET", "/models")
-        if answer.status_code == 404 and model is not None:  # some servers have no such list
+        if answer.status_code == 404 and model is not None:  # some servers have no list of models
             lengths: dict[str, int] = {}
         elif answer.status_code != 200:
             raise self._connection.refusal(answer)
@@ -165,7 +165,7 @@ class OpenAIScorer(Reloadable):
         )
 
     def _check(self) -> None:
-        """Ask one question, so that what cannot be a scorer is found when it is loaded."""
+        """Send one question, so that an unsuitable model is detected when it is loaded."""
         where = f"{self._connection.url}, model {self._info.name!r}"
         try:
             listed = self._first_answer()
@@ -185,7 +185,10 @@ class OpenAIScorer(Reloadable):
             )
 
     def _first_answer(self) -> Listed:
-        """Newer models of OpenAI know only the newer of the two names for the limit of an answer, others the older."""
+        """Send the first question, and again with the other name of the answer's limit if the server requires that.
+
+        Newer models of OpenAI accept only ``max_completion_tokens``, other servers only ``max_tokens``.
+        """
         try:
             return self._ask(CHECK)
         except InputError as error:

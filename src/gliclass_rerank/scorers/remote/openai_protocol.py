@@ -1,4 +1,4 @@
-"""What an OpenAI-compatible server is asked about a text and a label, and the logit that its answer holds. Pure."""
+"""Prompts for an OpenAI-compatible server about a text and a label, and the logit of its answer."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import numpy as np
 from gliclass_rerank.scorers.remote.protocol import parse_response
 from gliclass_rerank.types import Example
 
-TOP = 20  # likeliest tokens that are listed: the most that OpenAI, and vLLM unless told otherwise, give
+TOP = 20  # number of most likely tokens requested, the limit of OpenAI and the default limit of vLLM
 FLOOR = -100.0
-"""The smallest log-probability that is believed. Servers write -9999, the smallest float or null for what is next to
-impossible; none of them is a number to calculate with."""
+"""Lower bound of log-probabilities. Servers write -9999, the smallest float or null for nearly impossible tokens, which
+are unusable in calculations."""
 
 RULES = (
     "Judge whether a label holds for a text. A label is a topic, a category, a question or a statement. It holds if "
@@ -27,7 +27,7 @@ RULES = (
 )
 ASKED = "Does the label hold for the text? Answer with one word, Yes or No."
 
-# Servers read such marks of their chat templates in the texts of users, too: "<|im_end|>", "</s>", "[INST]".
+# Servers interpret marks of their chat templates in the texts of users, too: "<|im_end|>", "</s>", "[INST]".
 MARK = re.compile(r"<(?=[\w/|｜])|\[(?=/?[A-Za-z_]+\])")
 AROUND_WORDS = " \t\r\n\"'*.▁Ġ"
 TOO_LONG = re.compile(
@@ -37,12 +37,12 @@ TOO_LONG = re.compile(
 
 Limit = Literal["max_tokens", "max_completion_tokens"]
 Listed = Sequence[tuple[str, float]]
-"""The likeliest first tokens of an answer, each with its natural log-probability."""
+"""The most likely first tokens of an answer, each with its natural log-probability."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Whether a label holds for a text; one call of the server."""
+    """Whether a label holds for a text, one request to the server."""
 
     text: str
     label: str
@@ -50,7 +50,7 @@ class Question:
     examples: tuple[Example, ...] = ()
 
     def __str__(self) -> str:
-        """What the server is told. The label comes last, so that questions about one text begin alike."""
+        """The prompt. The label comes last, so that questions about one text share a prefix."""
         parts = [RULES]
         if self.prompt:
             parts.append(f"Task: {quoted(self.prompt)}")
@@ -60,15 +60,15 @@ class Question:
 
 
 def quoted(value: str | Sequence[str]) -> str:
-    """As JSON, in which no text can end its own quotes, nor write a mark of a chat template. Nothing is lost."""
+    """A text as JSON, without unescaped quotes or marks of a chat template. The encoding is lossless."""
     return MARK.sub(lambda mark: f"\\u{ord(mark[0]):04x}", json.dumps(value, ensure_ascii=False))
 
 
 def question_body(question: Question, model: str, limit: Limit) -> bytes:
-    """The body of ``POST /chat/completions``: one token, and the likeliest ones in its place.
+    """The body of ``POST /chat/completions``: one token, and the most likely ones in its position.
 
-    Everything in one message of the user, as some chat templates know no other; temperature 0, so that the token that
-    is drawn is the likeliest one, which is among those listed.
+    All in one user message, since some chat templates know no other role. Temperature 0, so that the sampled token is
+    the most likely one, which is among those listed.
     """
     asked = {
         "model": model,
@@ -82,7 +82,7 @@ def question_body(question: Question, model: str, limit: Limit) -> bytes:
 
 
 def read_listed(body: bytes, url: str) -> Listed:
-    """Read the likeliest first tokens of an answer; none, if it has no log-probabilities.
+    """Read the most likely first tokens of an answer. Empty if it has no log-probabilities.
 
     Raises:
         ServiceError: it is no chat completion.
@@ -91,7 +91,7 @@ def read_listed(body: bytes, url: str) -> Listed:
 
 
 def read_models(body: bytes, url: str) -> dict[str, int]:
-    """Read the answer of ``GET /models``: names, and the tokens that each reads, 0 if that is not told.
+    """Read the response of ``GET /models``: names, and the context length of each in tokens, 0 if unknown.
 
     Raises:
         ServiceError: it is no list of models.
@@ -102,22 +102,22 @@ def read_models(body: bytes, url: str) -> dict[str, int]:
 
 
 def logit_of(listed: Listed) -> float:
-    """Return log P(yes) - log P(no) of an answer's first token, over all listed ways to write these words.
+    """Return log P(yes) - log P(no) of an answer's first token, over all listed spellings of these words.
 
-    A word that is not listed is at most as probable as the least probable token that is: with that probability it
-    counts, so the logit is too near to zero rather than too far, and zero if neither is listed.
+    A word that is not listed is at most as probable as the least probable listed token, so it gets that probability.
+    This moves the logit towards zero, and to zero if neither word is listed.
     """
     least = min(probability for _, probability in listed)
     return _log_probability("yes", listed, least) - _log_probability("no", listed, least)
 
 
 def answers(listed: Listed) -> bool:
-    """Whether yes or no is listed at all."""
+    """Whether yes or no is listed."""
     return any(_word(token) in ("yes", "no") for token, _ in listed)
 
 
 def asked_by(model: str) -> str:
-    """A revision: it changes with the model's name and with the wording of the questions, which both move scores."""
+    """A revision that depends on the model's name and the wording of the prompt, which both affect scores."""
     return hashlib.sha256("\n".join([model, RULES, ASKED]).encode()).hexdigest()[:12]
 
 
@@ -144,6 +144,6 @@ def _word(token: str) -> str:
 
 
 def _length(model: Mapping[str, Any]) -> int:
-    """Tokens that it reads: as vLLM and SGLang tell it, or as llama.cpp does in its "meta"."""
+    """Context length in tokens, from the field of vLLM and SGLang, or from llama.cpp's "meta"."""
     meta = model.get("meta") or {}
     return int(model.get("max_model_len") or meta.get("n_ctx") or meta.get("n_ctx_train") or 0)

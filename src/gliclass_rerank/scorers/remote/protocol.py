@@ -1,4 +1,4 @@
-"""Messages between a service and its `HttpScorer`: ``GET /info``, ``POST /logits`` and ``POST /labels``. Pure."""
+"""Messages between a service and its `HttpScorer`: ``GET /info``, ``POST /logits`` and ``POST /labels``."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class ServiceInfo:
-    """What a service says of itself.
+    """Information about a service.
 
     Attributes:
         model: its model, with backend "http" and the service's URL as the device.
-        max_requests: how many requests it takes at a time.
+        max_requests: largest number of requests per call.
     """
 
     model: ModelInfo
@@ -35,19 +35,19 @@ def request_body(requests: Sequence[ScoreRequest]) -> bytes:
 
 
 def read_info(body: bytes, url: str) -> ServiceInfo:
-    """Read the answer of ``GET /info``.
+    """Read the response of ``GET /info``.
 
     Raises:
-        ServiceError: it is not what our service answers.
+        ServiceError: it is no response of a gliclass-rerank service.
     """
     return parse_response(lambda: _info(json.loads(body), url), f"{url}/info", "what gliclass-rerank says of its model")
 
 
 def read_logits(body: bytes, requests: Sequence[ScoreRequest], model: ModelInfo) -> list[Logits]:
-    """Read the answer of ``POST /logits`` to these requests, float32 bits and windows as they were there.
+    """Read the response of ``POST /logits`` to these requests, with the original float32 bits and windows.
 
     Raises:
-        ServiceError: it is no answer to these requests, or one of another model than ``model``.
+        ServiceError: it does not match these requests, or is of another model than ``model``.
     """
     where = f"{model.device}/logits"
     answer = parse_response(lambda: dict(json.loads(body)), where, "an object")
@@ -71,16 +71,16 @@ def labels_body(labels: Sequence[str], examples: Sequence[Example]) -> bytes:
 
 
 def read_share_pass(body: bytes, where: str) -> bool:
-    """Read the answer of ``POST /labels``.
+    """Read the response of ``POST /labels``.
 
     Raises:
-        ServiceError: it is not what our service answers.
+        ServiceError: it is no response of a gliclass-rerank service.
     """
     return parse_response(lambda: bool(json.loads(body)["share_pass"]), where, "whether labels share a pass")
 
 
 def parse_response(read: Callable[[], T], where: str, what: str) -> T:
-    """What ``read`` makes of an answer; `ServiceError` if it can make nothing of it."""
+    """Return the result of ``read``, or raise `ServiceError` if it cannot parse the response."""
     try:
         return read()
     except (ValueError, TypeError, LookupError, AttributeError, CheckpointError) as error:
@@ -120,7 +120,7 @@ def _info(answer: Any, url: str) -> ServiceInfo:
 
 
 def _logits(row: Any, request: ScoreRequest) -> Logits:
-    """One result; what a scorer gave without windows stays without."""
+    """One result. Logits without windows stay without."""
     values = _array(row["logits"], (len(request.labels),))
     spans = tuple((int(start), int(end)) for start, end in row["spans"])
     if not spans:
@@ -143,7 +143,7 @@ def _places(given: Any, count: int) -> tuple[int, ...]:
 
 
 def _array(values: Any, shape: tuple[int, ...]) -> FloatArray:
-    with np.errstate(over="ignore"):  # becomes infinite, and is refused
+    with np.errstate(over="ignore"):  # an overflow becomes infinite and is refused below
         array = np.array(values, np.float64).astype(np.float32)
     if array.shape != shape or not np.isfinite(array).all():
         raise ValueError(f"shape {array.shape} instead of {shape}, or numbers that are not finite")

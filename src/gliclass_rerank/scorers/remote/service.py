@@ -1,4 +1,4 @@
-"""HttpScorer: a running service is just another scorer. Needs the extra "http"."""
+"""HttpScorer: a scorer over a running service. Needs the extra "http"."""
 
 from __future__ import annotations
 
@@ -24,31 +24,30 @@ from gliclass_rerank.scorers.remote.protocol import (
 from gliclass_rerank.types import Example, Logits, ModelInfo, ScoreRequest
 
 KEY_VARIABLE = "GLICLASS_RERANK_API_KEY"
-IN_FLIGHT = 4  # chunks of one call; the next ones travel while the service computes
+IN_FLIGHT = 4  # concurrent chunks of one call, so that the next ones are sent while the service computes
 CHUNK_CHARACTERS = 250_000  # a megabyte of JSON at most, unless one text alone is larger
 
 
 class HttpScorer(Reloadable):
-    """A `Scorer` over the HTTP API of a running gliclass-rerank service. Safe to call from many threads and in
-    forked processes.
+    """A `Scorer` over the HTTP API of a running gliclass-rerank service. Thread-safe, and usable in forked processes.
 
-    A call is divided into chunks that the service takes, of which a few are under way at a time. A chunk is sent again
-    when the service is overloaded (429), not ready (503) or does not answer: at most 8 times, with growing and jittered
-    pauses, never shorter than its ``Retry-After``. The environment's proxies are used as httpx does.
+    A call is divided into chunks within the service's limits, of which a few are sent concurrently. A chunk is sent
+    again when the service is overloaded (429), not ready (503) or does not answer: at most 8 attempts, with growing and
+    jittered pauses, never shorter than its ``Retry-After``. httpx uses the proxies of the environment.
 
-    A pickle holds the URL and the timeout and never the key: unpickling connects again, with the key that the
-    environment has there.
+    A pickle holds the URL and the timeout and never the key. Unpickling connects again, with the key of the
+    environment.
 
     Args:
-        url: where the service is, "http://host:8000"; a path is kept, as a prefix.
-        api_key: the service's key; by default the environment's ``GLICLASS_RERANK_API_KEY``, if it is set.
-        timeout: seconds in which a chunk has to be answered, pauses and further attempts included, > 0.
+        url: URL of the service, "http://host:8000". A path is kept as a prefix.
+        api_key: the service's key. Default: ``GLICLASS_RERANK_API_KEY`` of the environment, if set.
+        timeout: seconds in which a chunk must be answered, pauses and retries included, > 0.
 
     Raises:
         MissingExtraError: httpx is not installed.
-        OptionError: a URL that names no service, or an impossible timeout.
-        ServiceError: nobody answers (raised at once where no connection can be made), the key is refused, or what
-            answers is no such service.
+        OptionError: an invalid URL, or an impossible timeout.
+        ServiceError: no answer (raised at once if no connection can be made), the key is refused, or the server is no
+            such service.
     """
 
     def __init__(self, url: str, *, api_key: str | None = None, timeout: float = 60.0) -> None:
@@ -61,7 +60,7 @@ class HttpScorer(Reloadable):
         )
         self.origin = Origin(HttpScorer, url, {"timeout": timeout})
         self._pool = PerProcess(partial(ThreadPoolExecutor, IN_FLIGHT, thread_name_prefix="gliclass-http"))
-        self._share_pass = lru_cache(maxsize=64)(self._ask_share_pass)  # a router asks about the same labels every time
+        self._share_pass = lru_cache(maxsize=64)(self._ask_share_pass)  # a router repeats the same labels
         try:
             self._service = self._read_info()
         except BaseException:
@@ -70,15 +69,15 @@ class HttpScorer(Reloadable):
 
     @property
     def info(self) -> ModelInfo:
-        """What the service said of its model when this was made; backend "http", and its URL as the device."""
+        """The service's model information at the time of connection, with backend "http" and its URL as the device."""
         return self._service.model
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Logits]:
-        """Return the raw logits of each request, as the service's own scorer gives them, bit by bit.
+        """Return the raw logits of each request, bit-identical to those of the service's own scorer.
 
         Raises:
             InputError: the service refused a request, with its message.
-            ServiceError: it did not answer in time, refused the key, failed, or has another model by now.
+            ServiceError: it did not answer in time, refused the key, failed, or has changed its model.
         """
         chunks = list(
             chunked(requests, chunk_sizes(requests), max_items=self._service.max_requests, max_size=CHUNK_CHARACTERS)
@@ -90,12 +89,12 @@ class HttpScorer(Reloadable):
         answers = [pool.submit(self._score, chunk, start) for chunk, start in zip(chunks, starts, strict=False)]
         try:
             return [row for answer in answers for row in answer.result()]
-        finally:  # after an error the others are of no use
+        finally:  # after an error the other chunks are useless
             for answer in answers:
                 answer.cancel()
 
     def labels_share_pass(self, labels: Sequence[str], examples: Sequence[Example] = ()) -> bool:
-        """Whether the service's model reads these labels in one pass; see `gliclass_rerank.scoring.labels_share_pass`.
+        """Whether the service's model reads these labels in one pass. See `gliclass_rerank.scoring.labels_share_pass`.
 
         Raises:
             InputError, ServiceError: as `score`.
@@ -103,7 +102,7 @@ class HttpScorer(Reloadable):
         return self._share_pass(tuple(labels), tuple(examples))
 
     def close(self) -> None:
-        """Close the connections; nothing can be scored after that."""
+        """Close the connections. The scorer cannot be used after that."""
         self._pool.get().shutdown(cancel_futures=True)
         self._connection.close()
 
@@ -128,7 +127,7 @@ class HttpScorer(Reloadable):
         return read_share_pass(answer.content, f"{self._connection.url}/labels")
 
     def _score(self, chunk: Sequence[ScoreRequest], start: int) -> list[Logits]:
-        """Score a chunk that begins at request ``start`` of its call; in halves, if it is too large for the service."""
+        """Score a chunk that begins at request ``start`` of its call, in halves if it is too large for the service."""
         answer = self._connection.send("POST", "/logits", request_body(chunk))
         if answer.status_code == 200:
             return read_logits(answer.content, chunk, self.info)

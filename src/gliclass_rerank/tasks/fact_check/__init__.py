@@ -1,1 +1,1 @@
-"""Fact-checking: an answer and evidence in, a verdict per claim out."""
+"""Fact-checking: judge each claim of an answer by evidence."""

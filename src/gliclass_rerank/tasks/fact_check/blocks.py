@@ -1,4 +1,4 @@
-"""Blocks of a text that no sentence is divided by: fenced code, JSON, and the rows of a table."""
+"""Blocks of a text that are never divided into sentences: fenced code, JSON, and table rows."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ JSON = json.JSONDecoder()
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A unit of its own.
+    """A block, one sentence of its own.
 
     Attributes:
         start, end: half-open range of code points, without white space around it.
-        kind: "code" with its fences, or JSON; "row" of a table.
-        header: of a row, range of the table's header and rule.
+        kind: "code" (fenced code with its fences, or JSON) or "row" (of a table).
+        header: range of the table's header and rule, for a row.
     """
 
     start: int
@@ -33,14 +33,14 @@ class Block:
 
 
 def find_blocks(text: str) -> list[Block]:
-    """Find the blocks of a text whose lines end with a line feed, in their order."""
+    """Find the blocks of a text in their order. Lines must end with a line feed."""
     lines = text.splitlines(keepends=True)
     starts = [*accumulate(map(len, lines), initial=0)]
     found: list[Block] = []
     at = tried = 0
     while at < len(lines):
         blocks = [*_code(lines, starts, at), *_table(lines, starts, at)]
-        if starts[at] >= tried:  # every character is read as JSON once, however many brackets are left open
+        if starts[at] >= tried:  # parse every character as JSON only once, even with many unclosed brackets
             json_blocks, tried = _json(text, lines[at], starts[at])
             blocks += json_blocks
         found += blocks
@@ -52,7 +52,7 @@ def find_blocks(text: str) -> list[Block]:
 
 
 def plain_block(text: str, block: Block) -> str:
-    """What is read of a block: code without its fences, a row's cells with the header's before them."""
+    """Text of a block for the model: code without its fences, or a row's cells, each after its header cell."""
     lines = text[block.start : block.end].splitlines()
     if block.kind == "code":
         opening = FENCE.match(lines[0])
@@ -65,7 +65,7 @@ def plain_block(text: str, block: Block) -> str:
 
 
 def _code(lines: Sequence[str], starts: Sequence[int], first: int) -> Iterator[Block]:
-    """The fenced code that a line opens; without a closing fence it takes all that follows."""
+    """The fenced code that begins in a line. Without a closing fence it runs to the end of the text."""
     opening = FENCE.match(lines[first].rstrip())
     if not opening:
         return
@@ -85,7 +85,7 @@ def _closes(line: str, fence: str) -> bool:
 
 
 def _json(text: str, line: str, start: int) -> tuple[list[Block], int]:
-    """The array or object in JSON, with a string in it, that fills its lines, and how far the text was read for it."""
+    """A JSON array or object that contains a string and fills its lines, and the position where parsing ended."""
     if not line.startswith(("[", "{")):
         return [], start
     try:

@@ -183,7 +183,7 @@ class FactChecker:
         code is removed as a whole, as is a pair of tags or of emphasis without text left in it. The rest is unchanged:
         an answer whose claims are all kept is returned as it is, and one of which nothing is kept as "". Filtering the
         result again changes nothing, unless sentences that have become neighbours read as one, or the model judges a
-        claim differently beside fewer others.
+        claim differently with fewer others.
 
         Args:
             answer, evidence: as for `check`, whose errors are raised here too.

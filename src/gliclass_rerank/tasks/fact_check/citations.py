@@ -31,7 +31,7 @@ CITATION = rf"""[ \t\u00a0]{{0,3}}(?:
     |\({WORK}(?:;\ {WORK})*\)                            # (Smith, 2020), (Smith et al., 2020; Jones 2019)
     |[¹²³⁴-⁹][⁰¹²³⁴-⁹]*(?:[,⁻][⁰¹²³⁴-⁹]+)*
 )"""
-"""A verbose pattern. `is_citation` decides on what it finds."""
+"""A verbose pattern. `is_citation` checks its matches."""
 
 ATTACHABLE = re.compile(r"(?:[^\W\d_]{3}|\d\d|[^\x00-\x7f]|[.,;:!?\])\"'”’»%>*_`])\Z")
 AFTER_A_WORD = re.compile(r"(?:[^\W\d_]{3}|[.,;:!?)\"'”’»])\Z")
@@ -42,10 +42,10 @@ NAME_AND_YEAR = re.compile(rf"\((?!.*(?:et al| and | & |,)).*\b{YEAR}\)")
 
 
 def is_citation(text: str, found: re.Match[str]) -> bool:
-    """Whether a match of `CITATION` cites, unlike "x[1]", "5<sup>2</sup>", "¹⁴C" or "(Cannes 2019)".
+    """Whether a match of `CITATION` is a citation, unlike "x[1]", "5<sup>2</sup>", "¹⁴C" or "(Cannes 2019)".
 
-    A mark without white space before it follows a word of three letters or more, a number of two digits or more,
-    punctuation, or another script. Superscript follows no number, which it would be an exponent of.
+    A mark without white space before it must follow a word of three letters or more, a number of two digits or more,
+    punctuation, or another script. Superscript after a number is an exponent.
     """
     mark = found[0].lstrip()
     if NAME_AND_YEAR.fullmatch(mark):

@@ -1,4 +1,4 @@
-"""What a claim is: how one is put to the model, and which sentences make none."""
+"""Claims: the labels that judge one, the verdict, and the sentences that make no claim."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 Verdict = Literal["supported", "refuted", "not_enough_info"]
 
 DENIAL = "It is false that {claim}"
-"""How a claim is denied; the models are trained with these very words."""
+"""Denial of a claim. The models are trained with this wording."""
 
 
 def claim_labels(claim: str) -> tuple[str, str]:
@@ -17,7 +17,7 @@ def claim_labels(claim: str) -> tuple[str, str]:
 
 
 def verdict_of(support: float, refute: float, threshold: float = 0.5, refute_threshold: float = 0.5) -> Verdict:
-    """The likelier of supported and refuted where its probability reaches its threshold; all numbers in [0, 1]."""
+    """The more probable of supported and refuted if it reaches its threshold. All numbers in [0, 1]."""
     if support >= threshold and support >= refute:
         return "supported"
     if refute >= refute_threshold and refute > support:
@@ -31,7 +31,7 @@ PART_ENDS = [re.compile(border) for border in (r"\n", r"[,;:.!?)}\]]\s|[，、�
 
 
 def has_claim(text: str) -> bool:
-    """Whether a text is long enough to claim something: two letters, or one beyond ASCII. A bare number is not."""
+    """Whether a text is long enough for a claim: two letters, or one beyond ASCII. A bare number is too short."""
     letters = LETTERS.findall(text)
     return len(letters) > 1 or any(not letter.isascii() for letter in letters)
 
@@ -50,7 +50,7 @@ def divide_claim(text: str, size: int) -> list[str]:
     return [part for part in [*parts, text.strip()] if any(map(str.isalnum, part))]
 
 
-# In doubt a sentence claims something: to check one too many costs little, to miss one is an error.
+# In doubt a sentence is a claim: checking one too many costs little, missing one is an error.
 CLOSING = " \"'”’»)]*_"
 QUESTION = ("?", "？", "؟")
 ASKS = re.compile(
@@ -69,7 +69,7 @@ COURTESY = re.compile(
     r"|i hope (this|that|it) (helps|is helpful|answers your question)|(i'm |i am )?(happy|glad) to help",
     re.IGNORECASE,
 )
-# A request says nothing else: no number, no second part, no verb of a statement but after "if".
+# The rest of a request has no number, no second part, and no verb of a statement except after "if".
 REST = r"(?!.*\b(?:that|is|are|was|were|has|had)\b)[^0-9,;:—]*"
 REQUEST = re.compile(
     r"(please,? )?(let (me|us) know( (if|whether|what|which|how|when|should)\b[^0-9,;:—]*)?"
@@ -87,19 +87,19 @@ FEW_WORDS = 3
 
 
 def claims_something(sentence: str, *, is_heading: bool = False) -> bool:
-    """Whether a sentence says what evidence could support or refute. English rules; whatever they do not name, does.
+    """Whether a sentence states something that evidence could support or refute, by rules for English.
 
-    No claims are
+    Every sentence is a claim except
 
     - questions: a question word or verb first, or at most three words; "It is big, isn't it?" and "Did you know that
-      it is big?" claim,
+      it is big?" are claims,
     - greetings and courtesies that are the whole sentence: "Hello!", "Great question!", "I hope this helps.",
     - requests that are the whole sentence: "Please read on.", "Let me know if you need more.", "Feel free to ask.",
     - announcements: "Here is", "The following", "In summary" and the like at the beginning, a colon at the end, no
       number and no verb between,
     - headings: at most three words and a colon, "Key facts:", or marked as such (``is_heading``), and no statement.
 
-    A bare "Yes." or "No." claims something: it answers a question that is not known here.
+    A bare "Yes." or "No." is a claim: it answers a question that is not known here.
     """
     plain = sentence.strip(CLOSING).replace("’", "'")
     words = len(plain.split())

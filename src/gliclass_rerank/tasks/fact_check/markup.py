@@ -1,4 +1,4 @@
-"""Inline markup of a text: emphasis, code spans, links, HTML tags, citation marks; and the text that a reader sees."""
+"""Find inline markup (emphasis, code spans, links, HTML tags, citation marks) and read a text without it."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ CELL = ("td", "th")
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Characters that a reader of the rendered text does not see.
+    """Characters that are invisible in the rendered text.
 
     Attributes:
         start, end: half-open range of code points.
-        side: "opening" marks belong to the text after them, "closing" marks to the text before them, and "content"
-            stands in the text itself: an entity, or the backslash of an escape.
+        side: "opening" marks belong to the text after them, "closing" marks to the text before them. "content" is part
+            of the text itself: an entity, or the backslash of an escape.
         partner: start of the other mark of a pair, None for a mark that stands alone.
-        reads: text that is read in its place.
+        reads: text that replaces the mark.
         is_code: whether the text between the pair is code, in which nothing else is markup.
     """
 
@@ -64,24 +64,24 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A part of a text without its marks; ``ends[i]`` is the end, in the whole text, of ``text[i]``."""
+    """A part of a text without its marks. ``ends[i]`` is the end of ``text[i]`` in the whole text."""
 
     text: str
     ends: Sequence[int]
 
 
 def plain_text(text: str) -> str:
-    """The text as a reader of the rendered Markdown or HTML sees it, without citation marks and white space around it.
+    """The text as rendered from Markdown or HTML, without citation marks and surrounding white space.
 
-    Emphasis, headings, bullets, links, images, HTML tags and citation marks are left out. What only looks like markup
-    stays: "a * b", "snake_case", "x[1]", "5 < 6 > 3".
+    Emphasis, headings, bullets, links, images, HTML tags and citation marks are left out. Text that only resembles
+    markup stays: "a * b", "snake_case", "x[1]", "5 < 6 > 3".
     """
     bullets = BULLETS.match(text)
     return plain_part(text, bullets.end() if bullets else 0, len(text), find_marks(text))
 
 
 def plain_part(text: str, start: int, end: int, marks: Sequence[Mark]) -> str:
-    """The same for ``text[start:end]``, by the marks that `find_marks` found in the whole text.
+    """`plain_text` of ``text[start:end]``, given the marks that `find_marks` found in the whole text.
 
     An emphasised list number at its beginning, "**1. Paris** is big.", is left out, too.
     """
@@ -92,7 +92,7 @@ def plain_part(text: str, start: int, end: int, marks: Sequence[Mark]) -> str:
 
 
 def read(text: str, start: int, end: int, marks: Sequence[Mark]) -> Reading:
-    """Read ``text[start:end]`` without the marks that begin in it, which `find_marks` found in the whole text."""
+    """Read ``text[start:end]`` without the marks that begin in it. ``marks`` are those of the whole text."""
     parts: list[str] = []
     ends: list[int] = []
     position = start
@@ -106,7 +106,7 @@ def read(text: str, start: int, end: int, marks: Sequence[Mark]) -> Reading:
 
 
 def find_marks(text: str, skipped: Collection[Span] = ()) -> list[Mark]:
-    """Find the marks of a text in their order, outside the ranges that are ``skipped``."""
+    """Find the marks of a text in their order, outside the ranges ``skipped``."""
     finder = _Finder(text)
     position = 0
     for start, end in [*sorted(skipped), (len(text), len(text))]:
@@ -126,7 +126,7 @@ def _start(mark: Mark) -> int:
 
 
 class _Finder:
-    """Pairs the tokens of a text, which it is given in their order."""
+    """Pairs the tokens of a text, which must be given in their order."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -159,7 +159,7 @@ class _Finder:
                 self.leave_paragraph()
 
     def leave_paragraph(self) -> None:
-        """Forget what is open; only tags may be closed in another paragraph."""
+        """Discard open emphasis and links. Only tags may be closed in another paragraph."""
         self._open.clear()
 
     def marks(self) -> list[Mark]:
@@ -174,7 +174,7 @@ class _Finder:
             self._open.push(kind, span)
 
     def _close(self, kind: str, span: Span) -> bool:
-        """Pair a span with the last open one of its kind, and forget those opened since; whether there is one."""
+        """Pair a span with the last open one of its kind and discard those opened since. False if none is open."""
         opening = self._open.pop(kind)
         if opening is not None:
             self._pair(opening[0], span)
@@ -204,7 +204,7 @@ class _Finder:
 
 
 class _Stack:
-    """What is open, by kind. A search ends at once where nothing of its kind is open, so that all are linear."""
+    """Open marks by kind. A search returns at once if none of its kind is open, so that parsing takes linear time."""
 
     def __init__(self) -> None:
         self._items: list[tuple[str, Span]] = []
@@ -215,7 +215,7 @@ class _Stack:
         self._counts[kind] += 1
 
     def pop(self, kind: str) -> tuple[Span, list[tuple[str, Span]]] | None:
-        """Take the last of a kind, and all that was opened since: they can no longer be closed."""
+        """Remove the last mark of a kind, and all that were opened since: they can no longer be closed."""
         if not self._counts[kind]:
             return None
         since: list[tuple[str, Span]] = []
@@ -227,16 +227,16 @@ class _Stack:
             since.append((found, span))
 
     def clear(self) -> list[tuple[str, Span]]:
-        """Take all."""
+        """Remove and return all marks."""
         items, self._items, self._counts = self._items, [], Counter()
         return items
 
 
 def _unclosed(tags: Sequence[tuple[str, Span]]) -> list[Mark]:
-    """Tags that HTML lets stand without an end; others are text, "a <b" for instance."""
+    """Marks of tags that HTML allows without an end tag. Others are text, "a <b" for instance."""
     return [Mark(*span, "opening", reads="\n\n") for name, span in tags if name in BLOCK]
 
 
 def _joins(neighbour: str, kind: str) -> bool:
-    """Whether a character beside emphasis makes it a part of a word; scripts without spaces may have ``**`` there."""
+    """Whether a character beside emphasis makes it part of a word. Scripts without spaces allow ``**`` there."""
     return neighbour.isalnum() and (neighbour < "\u2e80" or "_" in kind)

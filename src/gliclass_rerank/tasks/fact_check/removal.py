@@ -1,4 +1,4 @@
-"""A text without some of its sentences, with its markup whole."""
+"""Remove sentences from a text and keep its markup valid."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from gliclass_rerank.types import Span
 
 
 def remove_sentences(split: SplitText, removed: Collection[Sentence]) -> str:
-    """Leave sentences out of a text, and touch nothing else.
+    """Remove sentences from a text and leave the rest unchanged.
 
-    With a sentence goes the white space after it; or that before it, where the one after separates more because it
-    ends a paragraph or the text, say. Of several in a row, one white space stays likewise. A list marker goes when
-    all sentences of its item do, a table's header with all rows, and a pair of marks ("**", tags) with all text in it.
+    The white space after a sentence is removed too, or that before it if the one after separates more (at the end of a
+    paragraph or the text, for example). Of several sentences in a row, one white space stays likewise. A list marker is
+    removed with all sentences of its item, a table's header with all rows, and a pair of marks ("**", tags) with all
+    text in it.
     """
     gone = set(removed)
     staying = {one.marker for one in split.sentences if one.marker and one not in gone}
@@ -32,7 +33,7 @@ def remove_sentences(split: SplitText, removed: Collection[Sentence]) -> str:
 
 
 def _pairs(split: SplitText, gone: Collection[Sentence]) -> tuple[list[Mark], list[Span]]:
-    """The marks, in order, of pairs with text left inside, and the ranges of those that have lost all of theirs."""
+    """The marks, in order, of pairs with text left inside, and the ranges of pairs that have lost all their text."""
     left = [one for one in split.sentences if one not in gone and split.plain(one)] if gone else []
     lost = sorted(gone, key=_end)
     by_start = {mark.start: mark for mark in split.marks}
@@ -58,7 +59,7 @@ def _end(one: Sentence | Mark) -> int:
 
 
 def _without(spans: Sequence[Span], marks: Sequence[Mark]) -> Iterator[Span]:
-    """The union of spans, in order, without marks, in order."""
+    """The union of spans minus the marks. Spans and marks must be in order."""
     position = place = 0
     for start, end in spans:
         position = max(position, start)
@@ -75,7 +76,7 @@ def _without(spans: Sequence[Span], marks: Sequence[Mark]) -> Iterator[Span]:
 
 
 def _runs(text: str, spans: Sequence[Span]) -> list[list[Span]]:
-    """Put spans, in order, between which there is only white space together."""
+    """Group spans with only white space between them. The spans must be in order."""
     runs: list[list[Span]] = []
     for start, end in spans:
         inside = text[start:end]
@@ -108,9 +109,9 @@ def _gap_that_stays(text: str, gaps: Sequence[Span], starting: Collection[int], 
     if at_end or (gaps[-1][1] in ending and gaps[0][0] not in starting):
         return last
     if gaps[0][0] in starting:
-        return first  # what follows begins its item or its pair of marks, as the removed did
+        return first  # the following text begins its item or its pair of marks, as the removed text did
     most = first if at_start else text[slice(*max(gaps, key=lambda gap: (text.count("\n", *gap), gap[0] < gap[1])))]
     if "\n" not in last:
         return most
-    # What follows keeps its own indentation, which says in which list it stands.
+    # The following text keeps its own indentation, which determines its list.
     return most[: most.rfind("\n") + 1] + last[last.rfind("\n") + 1 :]

@@ -1,4 +1,4 @@
-"""Where sentences end: sentencex's rules, mended where they take an abbreviation for an end, or miss one."""
+"""Ends of sentences: sentencex's rules with corrections for abbreviations and missed ends."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ MISSED = re.compile(r"(?<=[.!?]) (?=\([A-Z][^()]*[.!?]\)(?: [A-Z]|$))|(?<=[.!?]\
 
 
 def sentence_ends(text: str) -> list[int]:
-    """Where the sentences of a text end, white space after them included; the last is the text's own end.
+    """Ends of the sentences of a text, with the white space after them. The last is the end of the text.
 
-    Abbreviations before a number or a name end nothing ("approx. 5 kg", "Eq. 4", "9 a.m. Monday"), nor do ordinals
-    in German ("am 3. Mai") or names with a full stop in them ("ASP.NET"). Sentencex's English rules know the full
-    stops of other scripts.
+    Abbreviations before a number or a name end no sentence ("approx. 5 kg", "Eq. 4", "9 a.m. Monday"). Ordinals in
+    German ("am 3. Mai") and names with a full stop in them ("ASP.NET") end none either. Sentencex's English rules cover
+    the full stops of other scripts.
     """
     ends = {*accumulate(len(piece) for piece in sentencex.segment("en", text)), *map(_end, MISSED.finditer(text))}
     start, found = 0, []
@@ -51,7 +51,7 @@ def _end(found: re.Match[str]) -> int:
 
 
 def _goes_on(before: str, after: str) -> bool:
-    """Whether a sentence goes on where sentencex ended it."""
+    """Whether a sentence continues after an end found by sentencex."""
     is_apart = before[-1].isspace() or after[:1].isspace()
     before, after = before.rstrip()[-60:], after.lstrip()
     if not is_apart:

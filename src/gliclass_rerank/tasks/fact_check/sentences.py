@@ -1,4 +1,4 @@
-"""A text to its sentences, which slice back exactly."""
+"""Split a text into sentences, as ranges of the text."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ REFERENCE = re.compile(r"\[\^?([0-9]{1,3})\]:? +(?=[^\s.,;:)])")
 BORDER = re.compile(
     r"(?P<tags>\n\s*\n)|(?:^|(?<=[:;.!?,])\s|\n)\s*(?:and |or )?(?P<number>\(?(?P<value>[0-9]{1,3})[.)])\s+(?=\S)"
 )
-LONG = 1000  # characters of a sentence whose line ends are read as ends of sentences, too
+LONG = 1000  # characters; a longer sentence is also split at its line ends
 
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """A sentence, or what stands like one, in a text; without white space around it.
+    """A sentence or a block of a text, without white space around it.
 
     Attributes:
         start, end: half-open range of code points.
-        marker: range of what announces it: bullets, "1.", "#", ">", or a table's header. All sentences of an item, and
-            all rows of a table, share it.
-        block: the block that it is, if it is fenced code, JSON or a row of a table.
+        marker: range of the marker before it: bullets, "1.", "#", ">", or a table's header. All sentences of an item,
+            and all rows of a table, share it.
+        block: the block, if it is fenced code, JSON or a table row.
     """
 
     start: int
@@ -48,32 +48,32 @@ class SplitText:
     marks: Sequence[Mark]
 
     def plain(self, sentence: Sentence) -> str:
-        """What a reader sees of a sentence: no markup, no citation marks."""
+        """The rendered text of a sentence, without markup and citation marks."""
         if sentence.block:
             block = plain_block(self.text, sentence.block)
             return block if sentence.block.kind == "code" else plain_part(block, 0, len(block), find_marks(block))
         return plain_part(self.text, sentence.start, sentence.end, self.marks)
 
     def is_heading(self, sentence: Sentence) -> bool:
-        """Whether a sentence is a heading of Markdown."""
+        """Whether a sentence is a Markdown heading."""
         return sentence.marker is not None and self.text[slice(*sentence.marker)].endswith("#")
 
 
 def split_sentences(text: str) -> list[Sentence]:
-    """Split a text at its paragraphs, list items, headings and sentences; whatever is no white space is in one of them.
+    """Split a text at its paragraphs, list items, headings and sentences. All but white space is in one of them.
 
-    Fenced code, JSON and each row of a table are one. A single line end does not end a sentence, unless a list item or
-    a heading begins, a colon or a line without letters and digits stands before it, or the sentence is very long.
+    Fenced code, JSON and each table row are one sentence. A single line end does not end a sentence, unless a list item
+    or a heading begins, a colon or a line without letters and digits stands before it, or the sentence is very long.
     Numbers begin an item only if they count: "1." does, "42." does after "41.", also within a line: "Two: 1. One.
-    2. Two.". HTML tags of blocks end a sentence. Marks that close, and citations, belong to the sentence before them.
+    2. Two.". HTML tags of blocks end a sentence. Closing marks and citations belong to the sentence before them.
     """
     return list(split(text).sentences)
 
 
 def split(text: str) -> SplitText:
-    """The sentences of a text, as `split_sentences` has them, with its marks."""
+    """The sentences of a text, as by `split_sentences`, with its marks."""
     # sentencex 1.0.32 panics at an initial after white space beyond ASCII ("\u00a0A."), and reads "\r\n" as two ends.
-    # One code point stands for one, so that offsets stay.
+    # Each code point is replaced by one, so that offsets stay valid.
     plain = OTHER_SPACE.sub(" ", LINE_END.sub("\n", text))
     blocks = find_blocks(plain)
     marks = find_marks(plain, [(block.start, block.end) for block in blocks])
@@ -98,7 +98,7 @@ def _prose_sentences(plain: str, span: Span, counted: set[int], marks: Sequence[
 
 
 def _parts(plain: str, span: Span, counted: set[int]) -> Iterator[Sentence]:
-    """Parts of a range that no sentence goes beyond, some of them blank."""
+    """Divide a range into parts that no sentence crosses, some of them blank."""
     position = start = span[0]
     marker: Span | None = None
     closed = False
@@ -115,7 +115,7 @@ def _parts(plain: str, span: Span, counted: set[int]) -> Iterator[Sentence]:
 
 
 def _marker(line: str, counted: set[int]) -> Span | None:
-    """Where the marker of a line is, if it has one; its number joins those that were ``counted``."""
+    """Range of a line's marker, if it has one. Its number is added to ``counted``."""
     bullets = BULLETS.match(line)
     end = bullets.end() if bullets else 0
     if number := NUMBER.match(line, end) or REFERENCE.match(line, end):
@@ -143,7 +143,7 @@ def _stripped(plain: str, sentence: Sentence) -> Iterator[Sentence]:
 
 
 class _Part:
-    """A part of a text that no sentence goes beyond. Ends of sentences are looked for in what a reader sees of it."""
+    """A part of a text that no sentence crosses. Sentence ends are searched in its text without marks."""
 
     def __init__(self, plain: str, part: Sentence, marks: Sequence[Mark]) -> None:
         self._text, self._part = plain, part
@@ -171,7 +171,7 @@ class _Part:
         yield Sentence(position, self._part.end, marker)
 
     def _borders(self) -> Iterator[tuple[int, int, Span | None]]:
-        """Ends and new beginnings in what is read: at the tags of blocks, and at list numbers, which are markers."""
+        """Ends and new beginnings in the text without marks: at tags of blocks, and at list numbers."""
         found = [*BORDER.finditer(self._reading.text)]
         values = {int(one["value"]) for one in found if one["value"]}
         expected = self._next_number()
@@ -190,7 +190,7 @@ class _Part:
         return int(number[1]) + 1 if number else 1
 
     def _number(self, found: re.Match[str]) -> tuple[Span | None, bool]:
-        """Where a list number is, and whether it is emphasised: with its text it is no marker."""
+        """Range of a list number, and whether it is emphasised. Emphasised with its text, it is no marker."""
         start, end = self._reading.ends[found.start("number")] - 1, self._reading.ends[found.end("number") - 1]
         opening = self._opening.get(start)
         if opening is None:
@@ -200,7 +200,7 @@ class _Part:
         return None, True
 
     def _place(self, end: int) -> int:
-        """The place in the text of an end in what is read, after the marks that belong to the sentence before it."""
+        """Text position of an end in the text without marks, after the marks that belong to the sentence before it."""
         seen = len(self._reading.text[:end].rstrip())
         place = self._reading.ends[seen - 1] if seen else self._part.start
         while (mark := self._marks.get(place)) and mark.side == "closing":

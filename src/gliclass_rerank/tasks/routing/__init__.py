@@ -1,1 +1,1 @@
-"""Routing: a query and described routes in, the route to take out."""
+"""Routing: choose among described routes for a query."""

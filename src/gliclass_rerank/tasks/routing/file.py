@@ -1,4 +1,4 @@
-"""A Router's file: readable JSON with its routes, its options, and what it has learned for which model."""
+"""File of a router: readable JSON with its routes, options and fitted calibration."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CORRECT = "correct it, or save the router anew"
 
 
 def write_file(saved: Mapping[str, object], path: str | Path) -> None:
-    """Write a router's fields.
+    """Write the fields of a router.
 
     Raises:
         InputError: the file cannot be written.
@@ -32,13 +32,13 @@ def write_file(saved: Mapping[str, object], path: str | Path) -> None:
 
 
 def read_file(path: str | Path) -> dict[str, Any]:
-    """Read a router's fields: "version" is ours, "routes" are objects with fields of a `Route`, no field is unknown.
+    """Read the fields of a router and check the version, the fields of each route, and that no field is unknown.
 
     An object of strings alone, {"name": "description", ...}, is read as routes.
 
     Raises:
-        InputError: there is no such file.
-        CheckpointError: it is no router's, or of another version.
+        InputError: the file does not exist.
+        CheckpointError: the file holds no router, or one of another version.
     """
     try:
         saved = json.loads(Path(path).read_text("utf-8"))
@@ -50,7 +50,7 @@ def read_file(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: expected an object, got {saved!r:.60}; {CORRECT}")
     if not saved:
         raise CheckpointError(f'{path}: expected at least one route, {{"name": "description", ...}}, got none')
-    if all(isinstance(value, str) for value in saved.values()):  # by hand: name and description
+    if all(isinstance(value, str) for value in saved.values()):  # written by hand: name and description
         saved = {
             "version": FILE_VERSION,
             "routes": [{"name": name, "description": description} for name, description in saved.items()],
@@ -69,7 +69,7 @@ def read_file(path: str | Path) -> dict[str, Any]:
 
 
 def fitted_as_dict(fitted: Fitted, names: Sequence[str]) -> dict[str, object]:
-    """What was learned, as it stands in the file; the model stands beside it."""
+    """Fitted calibration and thresholds as in the file. The model has a field of its own there."""
     return {
         "calibrator": fitted.calibrator and fitted.calibrator.as_dict(),
         "thresholds": dict(zip(names, fitted.thresholds, strict=True)),
@@ -80,16 +80,16 @@ def fitted_as_dict(fitted: Fitted, names: Sequence[str]) -> dict[str, object]:
 def read_fitted(
     saved: Mapping[str, object], names: Sequence[str], model: tuple[str, str], path: str | Path
 ) -> Fitted | None:
-    """What was learned, from a file's fields; None if nothing was.
+    """Fitted calibration and thresholds from the fields of a file, or None if the router was not fitted.
 
     Args:
-        saved: as `read_file` gave it.
+        saved: as returned by `read_file`.
         names: of the routes.
         model: name and revision of the model that is to be used.
         path: for errors.
 
     Raises:
-        CheckpointError: it was learned on another model, or is not what `fitted_as_dict` gave for these routes.
+        CheckpointError: fitted on another model, or not the output of `fitted_as_dict` for these routes.
     """
     value = saved.get("fitted")
     if value is None:
@@ -107,7 +107,7 @@ def read_fitted(
 
 
 def _check_fields(value: object, needed: Sequence[str], known: Sequence[str], where: str) -> dict[str, Any]:
-    """Return ``value`` if it is an object with all needed fields and none but known ones."""
+    """Return ``value`` if it is an object with all needed fields and no unknown ones."""
     if not isinstance(value, dict):
         raise CheckpointError(f"{where}: expected an object, got {value!r:.60}; {CORRECT}")
     if missing := [name for name in needed if name not in value]:

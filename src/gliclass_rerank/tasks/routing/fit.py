@@ -1,6 +1,6 @@
-"""What a Router learns from queries whose routes are known: a calibration, thresholds, and how well they do. Pure.
+"""Fit a router's calibration and thresholds on queries with known routes, and measure its accuracy.
 
-Arrays here have a row for each query and a column for each route; the right route of a query is its column, or
+Arrays here have a row for each query and a column for each route. The gold route of a query is its column, or
 `NO_ROUTE`.
 """
 
@@ -22,8 +22,8 @@ from gliclass_rerank.calibration.calibrators import (
 from gliclass_rerank.metrics.decisions import ClassScores, auroc, classification_report
 
 NO_ROUTE = -1
-MULTI_THRESHOLD = 0.5  # where several routes may hold and nothing was learned
-FEW = 10  # queries of a route, up to which its threshold is that of a route without any
+MULTI_THRESHOLD = 0.5  # of an unfitted router if several routes may apply
+FEW = 10  # queries of a route, up to which its threshold is the general one
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
@@ -32,15 +32,15 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class RouterReport:
-    """How well queries were routed, one route each. Rates are in [0, 1].
+    """Accuracy of routing, one route per query. Rates are in [0, 1].
 
     Attributes:
-        accuracy: share of the queries that got their route, or for which abstaining was right.
+        accuracy: share of the queries that got their gold route, abstention included.
         macro_f1: mean of the routes' F1.
         routes: precision, recall, F1 and support of each route, in the order of the routes.
-        ece: expected calibration error over all decisions about a query and a route; many routes have many easy ones.
+        ece: expected calibration error over all pairs of a query and a route. With many routes most pairs are easy.
         best_ece: the same over the best route of each query alone.
-        abstention_auroc: probability that a query with a route scores higher than one with none (its best route's
+        abstention_auroc: probability that a query with a route scores higher than one without (its best route's
             probability), ties count half; None unless there are both.
     """
 
@@ -54,13 +54,13 @@ class RouterReport:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """What was learned, for which model.
+    """Calibration and thresholds fitted for one model.
 
     Attributes:
-        model: name and revision of the model whose logits these are.
-        calibrator: from a route's logit to calibrated log-odds; None: the logits are the log-odds.
-        thresholds: probability that the best route must reach, in [0, 1], one a route.
-        multi_thresholds: the same where several routes may hold.
+        model: name and revision of the model that gave the logits.
+        calibrator: from a route's logit to calibrated log-odds. None: the logits are the log-odds.
+        thresholds: probability that the best route must reach, in [0, 1], one per route.
+        multi_thresholds: the same if several routes may apply.
     """
 
     model: tuple[str, str]
@@ -74,24 +74,25 @@ def route_probabilities(logits: Floats, calibrator: Calibrator | None) -> Floats
     return sigmoid(calibrated(logits, calibrator))
 
 
-# Learning
+# Fitting
 
 
 def learn(logits: Floats, gold: Ints, calibrator: Calibrator | None, model: tuple[str, str]) -> Fitted:
-    """Learn Platt's calibrator over all decisions about a query and a route, then thresholds on its probabilities.
+    """Fit Platt's calibrator over all pairs of a query and a route, then thresholds on its probabilities.
 
-    The general threshold makes the most queries gold, those without a route included. A route's own moves from there
-    to the best F1 of the queries that the route is best for, with how many of its own are among them (`own_threshold`).
-    Where several routes may hold, a route's threshold moves from one half to the best F1 over all queries.
+    The general threshold gives the most correct decisions, abstentions included. A route's own threshold moves from
+    there towards the best F1 over the queries that the route is best for. How far depends on how many of its own
+    queries are among them (`own_threshold`). If several routes may apply, a route's threshold moves from one half
+    towards the best F1 over all queries.
 
     Args:
         logits: raw, finite, shape (queries, routes).
         gold: shape (queries,).
-        calibrator: what to keep where all decisions have the same outcome, which leaves nothing to calibrate on.
+        calibrator: kept if all pairs have the same outcome, which leaves nothing to calibrate on.
         model: its name and revision.
 
     Raises:
-        InputError: logits that are all alike, or not larger for the right routes.
+        InputError: logits that are all equal, or not larger for the gold routes.
         MissingExtraError: scikit-learn is not installed.
     """
     routes = logits.shape[1]
@@ -110,11 +111,11 @@ def learn(logits: Floats, gold: Ints, calibrator: Calibrator | None, model: tupl
 
 
 def best_accuracy(scores: Floats, hits: Bools, nowhere: Bools) -> float:
-    """The lowest threshold with the most queries gold, in [0, 1].
+    """The lowest threshold with the most correct decisions, in [0, 1].
 
     Args:
         scores: probability of the best route, shape (queries,).
-        hits: the best route is the right one, shape (queries,).
+        hits: the best route is gold, shape (queries,).
         nowhere: abstaining is gold, shape (queries,).
     """
     thresholds = candidates(scores)
@@ -126,12 +127,12 @@ def best_accuracy(scores: Floats, hits: Bools, nowhere: Bools) -> float:
 def own_threshold(scores: Floats, hits: Bools, support: int, general: float) -> float:
     """A route's threshold: between the general one and that of the best F1, in [0, 1].
 
-    With n hits it goes the share max(0, 1 - FEW / n) of the way. A handful of queries says little about how low a
-    probability may be: the best F1 of a single hit has the threshold 0.
+    With n hits it moves the share max(0, 1 - FEW / n) of the way. A handful of queries is too little evidence for a low
+    threshold: the best F1 of a single hit has the threshold 0.
 
     Args:
         scores, hits, support: as for `best_f1`.
-        general: the threshold of a route of which nothing was seen, in [0, 1].
+        general: the threshold of a route without queries, in [0, 1].
     """
     seen = int(hits.sum())
     best = best_f1(scores, hits, support, near=general)
@@ -141,12 +142,12 @@ def own_threshold(scores: Floats, hits: Bools, support: int, general: float) -> 
 
 
 def best_f1(scores: Floats, hits: Bools, support: int, *, near: float = 0.0) -> float | None:
-    """The threshold with the best F1, in [0, 1], of equals the nearest to ``near``; None where there are no hits.
+    """The threshold with the best F1, in [0, 1], or None without hits. Of equals, the nearest to ``near``.
 
     Args:
         scores: probabilities, shape (decisions,).
-        hits: the route is the right one, shape (decisions,).
-        support: queries whose right route it is, also those that are not among the decisions.
+        hits: the route is gold, shape (decisions,).
+        support: number of queries with this gold route, including any outside ``scores``.
         near: a threshold in [0, 1]; 0 for the lowest.
     """
     if not hits.any():
@@ -159,24 +160,24 @@ def best_f1(scores: Floats, hits: Bools, support: int, *, near: float = 0.0) -> 
 
 
 def candidates(scores: Floats) -> Floats:
-    """Thresholds that tell ``scores`` apart: 0, the midpoints between neighbours, and one between the last and 1."""
+    """Thresholds that separate ``scores``: 0, the midpoints between neighbours, and one between the last and 1."""
     values = np.unique(scores)
     return np.concatenate([[0.0], (values + np.append(values[1:], 1.0)) / 2])
 
 
 def _from(scores: Floats, marked: Bools, thresholds: Floats) -> tuple[Ints, Ints]:
-    """For each threshold, how many marked scores reach it, and how many scores at all."""
+    """For each threshold, the number of marked scores that reach it, and of all scores that do."""
     order = np.argsort(scores)
     below = np.searchsorted(scores[order], thresholds, side="left")
     passed = np.concatenate([[0], np.cumsum(marked[order])])
     return passed[-1] - passed[below], len(scores) - below
 
 
-# Judging
+# Evaluation
 
 
 def judge(names: Sequence[str], logits: Floats, probabilities: Floats, thresholds: Floats, gold: Ints) -> RouterReport:
-    """Compare the routes that queries get, one each, with their right ones.
+    """Compare the predicted routes of queries, one each, with their gold routes.
 
     Args:
         names: of the routes, each once.

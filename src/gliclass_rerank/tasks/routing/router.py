@@ -1,4 +1,4 @@
-"""Router: a query and routes in words in, the route to take out, or none."""
+"""Router: choose among routes described in words for a query, or none."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ ExampleUse = Literal["nearest", "prompt", "off"]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where a query may go.
+    """A destination of queries.
 
     Args:
-        name: what decisions call it.
-        description: in words what belongs there; may be empty.
+        name: its name in decisions.
+        description: which queries belong there, in words; may be empty.
         examples: queries that belong there.
 
     Raises:
@@ -59,12 +59,12 @@ class Route:
 
     @property
     def label(self) -> str:
-        """What the model reads: "name: description", or the name where there is no description."""
+        """Label in the model's input: "name: description", or the name if there is no description."""
         return f"{self.name}: {self.description}" if not is_blank(self.description) else self.name
 
 
 class Scores(dict[str, float]):
-    """Probability by route, read-only; in all else a dict, so it goes into JSON and may be copied and pickled."""
+    """Probability by route: a read-only dict that can be copied, pickled and written as JSON."""
 
     def _refuse(self, *_: object, **__: object) -> NoReturn:
         raise TypeError("scores are read-only; change a copy of them: dict(scores)")
@@ -78,17 +78,17 @@ class Scores(dict[str, float]):
 
 @dataclass(frozen=True, slots=True)
 class RouteDecision:
-    """Where a query goes.
+    """The route chosen for a query.
 
     Attributes:
-        name: the route, the best one where several hold; the router's fallback (None without one) if it abstained.
-        score: probability of that route, in [0, 1]; if it abstained, of the best route.
-        scores: probability of each route, in the order of the routes; they are judged one by one and need not sum to 1.
-        names: all routes that hold, in the order of the routes: one, unless several were allowed. If it abstained,
-            the fallback alone, or none.
+        name: the route, the best one if several apply. If the router abstained, its fallback (None without one).
+        score: probability of that route, in [0, 1]. If the router abstained, that of the best route.
+        scores: probability of each route, in the order of the routes. They are judged one by one and need not sum to 1.
+        names: all routes that apply, in the order of the routes: one, unless several were allowed. If the router
+            abstained, the fallback alone, or none.
         abstained: no route was likely enough.
-        readable: the model's vocabulary knows words of the query and of what the best route was found by; else the
-            decision says nothing.
+        readable: the model's vocabulary covers words of the query and of the label or example that decided; otherwise
+            the decision is meaningless.
     """
 
     name: str | None
@@ -103,30 +103,30 @@ class RouteDecision:
 
 
 class Router:
-    """Sends queries to routes that are described in words; a query is read once, with all routes as its labels.
+    """Route queries to routes described in words. A query is read once, with all routes as its labels.
 
-    More routes than surely fit one pass (32, fewer if their descriptions are long) are read one by one, so that a
-    decision does not depend on how passes divide them: hundreds of routes work, and cost that many short passes.
+    If the routes may not fit one pass (more than 32, or fewer with long descriptions), each is read alone, so that a
+    decision does not depend on how they are divided over passes. Hundreds of routes work at the cost of as many short
+    passes.
 
-    A route's probability is the sigmoid of its logit: of the log-odds that its calibration makes of it, where `fit`
-    has learned one, or else where the model has one for the task "labels". Safe to use from many threads, also while
-    one of them fits.
+    A route's probability is the sigmoid of its logit, calibrated by `fit`, else by the model's calibrator for the task
+    "labels", else raw. Thread-safe, also during `fit`.
 
     Args:
         routes: at least one, names each once.
-        scorer: a `Scorer`, or what `load_scorer` takes ("mini", a folder, a hub id).
-        threshold: probability that a route must reach, in [0, 1]. By default what `fit` has learned for each route;
-            before, the best route is always taken, and where several may hold, those that reach one half.
-        fallback: name to give where no route is likely enough; it need not be a route's.
-        examples: how the routes' examples are used. "nearest": as further labels, each read by itself, and a
-            route's logit is the largest of its own label's and its examples'; each costs a short pass.
-            "prompt": shown to the model as solved examples, for checkpoints trained so. "off": not at all.
-        unreadable: what to do about a query, route or example of which the model's vocabulary knows (almost) nothing:
-            "flag" decides as ever and says so, `RouteDecision.readable`, "error" raises `UnreadableTextError`. It is
-            not saved.
+        scorer: a `Scorer`, or an argument of `load_scorer` ("mini", a folder, a hub id).
+        threshold: probability that a route must reach, in [0, 1]. Default: the thresholds fitted for each route.
+            Without `fit` the best route is always chosen, or those that reach one half if several may apply.
+        fallback: name returned if no route is likely enough; it need not be a route's.
+        examples: use of the routes' examples. "nearest": as further labels, each read alone, and a route's logit is the
+            largest of its own label's and its examples'; each costs a short pass. "prompt": given to the model as
+            solved examples, for checkpoints trained with them. "off": ignored.
+        unreadable: treatment of a query, route or example of which the model's vocabulary covers (almost) nothing:
+            "flag" decides as usual and sets `RouteDecision.readable` to False, "error" raises `UnreadableTextError`.
+            Not saved.
 
     Raises:
-        InputError: no routes, something else than a `Route`, a name twice, a fallback that is no text.
+        InputError: no routes, an element that is no `Route`, a name twice, a fallback that is no text.
         OptionError: an option with an impossible value.
     """
 
@@ -152,25 +152,26 @@ class Router:
         self.scorer: Scorer = as_scorer(scorer)
 
     def route(self, query: str, *, multi: bool = False) -> RouteDecision:
-        """Choose the most probable route, the first of equals; or, if several may hold, all that reach their threshold.
+        """Choose the most probable route, the first of equals. With ``multi``, choose all that reach their threshold.
 
         Args:
-            query: what to route; what does not fit in one pass is read in windows, and each route's best one counts.
-            multi: several routes may hold at once.
+            query: text to route. If it does not fit in one pass it is read in windows, and each route's best one
+                counts.
+            multi: several routes may apply at once.
 
         Raises:
             InputError: an empty query, characters that no tokenizer reads, a route that does not fit the model.
-            NonFiniteError: the model gives NaN.
+            NonFiniteError: the model returns NaN.
         """
         return self.route_many([check_text(query, "query")], multi=multi)[0]
 
     def route_many(self, queries: Sequence[str], *, multi: bool = False) -> list[RouteDecision]:
-        """Route queries as one batch; decisions, arguments and errors are those of `route` on each."""
+        """Route queries as one batch. Decisions, arguments and errors are those of `route` on each."""
         return run(self.plan(queries, multi=multi), self.scorer)
 
     def plan(self, queries: Sequence[str], *, multi: bool = False) -> Plan[list[RouteDecision]]:
-        """`route_many` as a plan, for callers that score its requests themselves; arguments and errors are its own."""
-        fitted = self._fitted  # one state for the whole call, whoever fits meanwhile
+        """`route_many` as a plan, for callers that score its requests themselves. Arguments and errors are the same."""
+        fitted = self._fitted  # one state for the whole call, also during a concurrent fit
         logits, read = yield from self._logits(check_texts(queries, "query", plural="queries"))
         probabilities = route_probabilities(logits, self._calibrator(fitted))
         thresholds = self._thresholds(fitted, multi=multi)
@@ -180,21 +181,20 @@ class Router:
         ]
 
     def fit(self, queries: Sequence[str], names: Sequence[str | None]) -> RouterReport:
-        """Learn calibration and thresholds from queries whose routes are known; the queries are scored once.
+        """Fit calibration and thresholds on queries with known routes. The queries are scored once.
 
-        What was learned before is replaced. A ``threshold`` that the router was made with still counts. Needs the
-        extra "train".
+        Replaces an earlier fit. A ``threshold`` given to the router takes precedence. Needs the extra "train".
 
         Args:
-            queries: at least one. The more, the better; some of them of no route, or abstaining is hardly learned; none
-                that is an example of its route, which would look easier than others are.
+            queries: at least one. More give better thresholds. Include queries that belong to no route, since
+                abstention is fitted on them. Exclude the routes' own examples, which look easier than other queries.
             names: the route of each, or None for "none of these".
 
         Returns:
-            How well the router now does on these very queries, so flattering; `evaluate` takes others.
+            Accuracy of the fitted router on these very queries, so optimistic. Use `evaluate` on others.
 
         Raises:
-            InputError: no queries, other lengths, an unknown name, or logits that tell nothing about the routes.
+            InputError: no queries, other lengths, an unknown name, or logits that do not separate the routes.
             MissingExtraError: scikit-learn is not installed.
         """
         logits, gold = run(self._judged(queries, names), self.scorer)
@@ -203,7 +203,7 @@ class Router:
         return self._report(logits, gold, fitted)
 
     def evaluate(self, queries: Sequence[str], names: Sequence[str | None]) -> RouterReport:
-        """Tell how well queries are routed whose routes are known; arguments as for `fit`, and nothing is learned."""
+        """Measure routing on queries with known routes, without fitting. Arguments as for `fit`."""
         fitted = self._fitted
         return self._report(*run(self._judged(queries, names), self.scorer), fitted)
 
@@ -213,7 +213,7 @@ class Router:
         return dict(zip(self._names, self._thresholds(self._fitted, multi=False).tolist(), strict=True))
 
     def save(self, path: str | Path) -> None:
-        """Write routes, options and what was learned to a JSON file.
+        """Write routes, options and the fit to a JSON file.
 
         Raises:
             InputError: the file cannot be written.
@@ -233,15 +233,15 @@ class Router:
 
     @classmethod
     def load(cls, path: str | Path, *, scorer: Scorer | str | Path = "mini") -> Router:
-        """Read what `save` wrote, or a file by hand: "version" (1) and "routes", or just {"name": "description", ...}.
+        """Read a file of `save`, or one written by hand: "version" (1) and "routes", or {"name": "description", ...}.
 
         Args:
             path: the file.
-            scorer: as for `Router`. If the saved router was fitted, the very model that it was fitted on.
+            scorer: as for `Router`. For a fitted router, the same model that it was fitted on.
 
         Raises:
-            InputError: there is no such file.
-            CheckpointError: it is no router's, or was fitted on another model.
+            InputError: the file does not exist.
+            CheckpointError: it holds no router, or one fitted on another model.
         """
         saved = read_file(path)
         loaded = as_scorer(scorer)
@@ -262,9 +262,9 @@ class Router:
         labels, owners = labels_of(self.routes, with_examples=self._examples == "nearest")
         solved = self.routes if self._examples == "prompt" else ()
         shown = {Example(text, (route.label,)) for route in solved for text in route.examples}
-        # Sorted, so that their order changes nothing either.
+        # Sorted, so that the order of the routes has no effect.
         examples = sorted(shown, key=lambda example: (example.text, example.labels))
-        # Beside whole sentences, names get scores of another kind.
+        # Names get different scores in one pass with whole sentences.
         alone = len(labels) > len(self.routes)
         with naming(lambda: _places(queries, self.routes)):
             logits, read = yield from label_logits(
@@ -283,7 +283,7 @@ class Router:
         return np.full(len(self.routes), unfitted if self._threshold is None else self._threshold)
 
     def _judged(self, queries: Sequence[str], names: Sequence[str | None]) -> Plan[tuple[Floats, Ints]]:
-        """Logits, shape (queries, routes), and the place of each query's route or `NO_ROUTE`, shape (queries,)."""
+        """Logits, shape (queries, routes), and the index of each query's route or `NO_ROUTE`, shape (queries,)."""
         texts = check_texts(queries, "query", plural="queries")
         if isinstance(names, str) or not isinstance(names, Sequence) or len(names) != len(texts):
             got = len(names) if isinstance(names, Sequence) else type(names).__name__
@@ -304,7 +304,7 @@ class Router:
 
 
 def labels_of(routes: Sequence[Route], *, with_examples: bool) -> tuple[tuple[str, ...], Ints]:
-    """What a model reads, the routes' labels and then their examples, and the place of the route that each is of."""
+    """Labels of the routes, then their examples, and the index of the route of each."""
     labels, owners = [route.label for route in routes], list(range(len(routes)))
     for place, route in enumerate(routes if with_examples else ()):
         labels += route.examples
@@ -317,8 +317,8 @@ def combined(logits: Floats, owners: Ints, routes: int) -> Floats:
 
     Args:
         logits: of labels, shape (queries, labels).
-        owners: the place of each label's route, shape (labels,); every route has a label.
-        routes: how many.
+        owners: the index of each label's route, shape (labels,); every route has a label.
+        routes: number of routes.
     """
     largest = np.full((routes, len(logits)), -np.inf)
     np.maximum.at(largest, owners, logits.T)
@@ -335,16 +335,16 @@ def decide(
     fallback: str | None = None,
     readable: bool = True,
 ) -> RouteDecision:
-    """Decide about one query.
+    """Choose the route of one query.
 
     Args:
         names: of the routes.
-        logits: raw, shape (routes,). They order the routes, since they still differ where probabilities are 1.
+        logits: raw, shape (routes,). They order the routes, since they still differ when probabilities are 1.
         probabilities: in [0, 1], shape (routes,).
-        thresholds: shape (routes,); a probability at its threshold is enough.
-        multi: all routes that reach their threshold, not only the best one if it does.
-        fallback: the name to give if none does.
-        readable: what the decision says of that.
+        thresholds: shape (routes,); a probability equal to its threshold suffices.
+        multi: choose all routes that reach their threshold instead of the best one if it does.
+        fallback: name returned if none does.
+        readable: value of `RouteDecision.readable`.
     """
     best = int(logits.argmax())
     chosen = [i for i in (range(len(names)) if multi else (best,)) if probabilities[i] >= thresholds[i]]

@@ -1,4 +1,4 @@
-"""Logits of many labels for each query, such that neither their order nor how passes divide them decides."""
+"""Logits of many labels for each query, independent of the order of the labels and of their division over passes."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from gliclass_rerank.unreadable import Unreadable, readable, refuse_unread
 Bools = NDArray[np.bool_]
 
 MAX_LABELS_PER_PASS = 32
-"""Labels that are read together, at most."""
-REQUESTS_PER_CHUNK = 8192  # requests that are built at a time
+"""Largest number of labels that are read together."""
+REQUESTS_PER_CHUNK = 8192  # requests built at a time
 
 
 def label_logits(
@@ -30,22 +30,22 @@ def label_logits(
 ) -> Plan[tuple[Floats, Bools]]:
     """Raw logits, shape (queries, labels), and whether the model could read query and label, of the same shape.
 
-    Equal labels get equal logits, in whatever order they come.
+    Equal labels get equal logits in any order.
 
-    Labels that share a pass read each other. Those that fit one pass are read together, in an order of their own, each
-    once. More of them would be divided over passes, and which labels stand beside which would decide; so each is then
-    read alone, with the query repeated.
+    Labels that share a pass influence each other. If all fit one pass they are read together, deduplicated and sorted.
+    If not, their logits would depend on how they are divided over passes, so each is read alone, with the query
+    repeated.
 
     Args:
-        scorer: tells whether labels share a pass; what reads them.
+        scorer: reads the labels, and determines whether they share a pass.
         queries: texts.
         labels: at least one.
-        examples: shown to the model in every pass.
+        examples: given to the model in every pass.
         alone: read each label alone, however few there are.
-        unreadable: "error" refuses what the model cannot read.
+        unreadable: "error" raises for a query or label that the model cannot read.
 
     Raises:
-        ModelError: the scorer gives other logits than it was asked for, NaN or infinities.
+        ModelError: the scorer returns logits of another number or shape than requested, NaN or infinities.
         UnreadableTextError: see ``unreadable``.
     """
     distinct, places = np.unique(np.array(labels, dtype=object), return_inverse=True)
@@ -69,5 +69,5 @@ def label_logits(
 
 
 def fit_one_pass(scorer: Scorer, labels: Sequence[str], examples: Sequence[Example] = ()) -> bool:
-    """Whether labels are read together: not too many, and such as no text makes the scorer divide over passes."""
+    """Whether labels are read together: at most `MAX_LABELS_PER_PASS`, and in one pass with a text of any length."""
     return len(labels) == 1 or (len(labels) <= MAX_LABELS_PER_PASS and labels_share_pass(scorer, labels, examples))
