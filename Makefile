@@ -58,7 +58,7 @@ oldest:
 	build/oldest/bin/pytest tests/integrations/test_llama_index.py tests/integrations/test_langchain.py tests/integrations/test_migration.py tests/laws/test_contract.py \
 	  tests/laws/test_parity.py tests/laws/test_invariance.py tests/models/test_upstream.py tests/training/test_training.py
 
-# The real clients against the real service; the README's table of them is made from this.
+# The real clients against the real service; the table in docs/service.md is made from this.
 conformance: install
 	$(BIN)/python tests/conformance/run.py --write
 

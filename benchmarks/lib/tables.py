@@ -1,10 +1,10 @@
-"""The tables of benchmarks/README.md and README.md, made from the newest results of each benchmark.
+"""Generate the tables of benchmarks/README.md and README.md from the newest results of each benchmark.
 
     python -m benchmarks.lib.tables            # fails if a file differs from the results, and names it
-    python -m benchmarks.lib.tables --write    # puts the tables in
+    python -m benchmarks.lib.tables --write    # updates the tables
 
-A table stands between two comments with its name, `<!-- labels -->` and `<!-- /labels -->`, and TABLES says which there
-are. Without results it is empty.
+A table stands between two comments with its name, `<!-- labels -->` and `<!-- /labels -->`. TABLES lists the tables of
+benchmarks/README.md, one per benchmark. SUMMARIES lists the short ones of README.md. A table without results is empty.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ def main() -> None:
 
 
 def links_of(file: Path) -> str:
-    """The folder of results as a file's links have it."""
+    """Relative path of the results folder for links in ``file``."""
     return RESULTS.relative_to(file.parent).as_posix()
 
 
 def filled(text: str, results: Path, links: str) -> str:
-    """The text with every table of TABLES made anew where its two comments stand."""
-    for name in TABLES:
+    """Replace each table of TABLES and SUMMARIES between its two comments in a text."""
+    for name in (*TABLES, *SUMMARIES):
         old = re.search(f"<!-- {name} -->\n.*?<!-- /{name} -->", text, re.DOTALL)
         if old:
             new = f"<!-- {name} -->\n{table_of(name, results, links)}<!-- /{name} -->"
@@ -56,25 +56,29 @@ def filled(text: str, results: Path, links: str) -> str:
 
 
 def table_of(name: str, results: Path, links: str) -> str:
-    """A table, where its numbers are from and its picture; nothing where there are no results."""
-    file = newest(name, results)
+    """A table with links to its results and figure, empty without results."""
+    benchmark, make = SUMMARIES[name] if name in SUMMARIES else (name, TABLES[name])
+    file = newest(benchmark, results)
     if file is None:
         return ""
     report: Report = json.loads(file.read_text("utf-8"))
+    if name in SUMMARIES:
+        machine = f"{report['cpu']}, {report['cores']} cores"
+        return f"{make(report)}\n\nSource: [{file.name}]({links}/{file.name}), {machine}.\n"
     pictures = sorted(results.glob(f"{file.stem}*.png"))
     shown = " ".join(f"[picture]({links}/{picture.name})" for picture in pictures)
     source = f"[{file.name}]({links}/{file.name}), commit {report['commit']}, {report['cpu']}, {report['cores']} cores"
-    return f"{TABLES[name](report)}\n\n{source}{'; ' if shown else ''}{shown}\n"
+    return f"{make(report)}\n\n{source}{'; ' if shown else ''}{shown}\n"
 
 
 def newest(name: str, results: Path) -> Path | None:
-    """The newest results of a benchmark: NAME-DATE.json, of the last date."""
+    """The newest results of a benchmark: NAME-DATE.json with the latest date."""
     files = [file for file in results.glob(f"{name}-*.json") if re.fullmatch(f"{name}-[\\d-]+", file.stem)]
     return max(files, default=None, key=lambda file: file.stem)
 
 
 def markdown(columns: Sequence[str], rows: Mapping[str, Sequence[Cell]], digits: int = 3) -> str:
-    """A table of Markdown; None is left blank, text stays as it is."""
+    """Format a Markdown table. None is left blank, text stays as it is."""
     lines = [["", *columns], ["---", *["---:"] * len(columns)]]
     lines += [[name, *(shown(value, digits) for value in row)] for name, row in rows.items()]
     return "\n".join("|" + "|".join(f" {cell} ".replace("|", "\\|") for cell in line) + "|" for line in lines)
@@ -87,7 +91,7 @@ def shown(value: Cell, digits: int) -> str:
 
 
 def turned(by_contestant: Mapping[str, Mapping[str, Mapping[str, Any]]], key: str, digits: int = 3) -> str:
-    """Sets as rows, contestants as columns, one measure of each."""
+    """Table of one metric with sets as rows and contestants as columns."""
     sets = list(next(iter(by_contestant.values())))
     rows = {name: [of[name][key] for of in by_contestant.values()] for name in sets}
     return markdown(list(by_contestant), {name: row for name, row in rows.items() if any_number(row)}, digits)
@@ -215,6 +219,40 @@ def label_order(report: Report) -> str:
     return markdown(list(next(iter(rows.values()))), values(rows))
 
 
+def quality(report: Report) -> str:
+    """Mean nDCG@10 of each contestant of the retrieval benchmark, in one row."""
+    means = {name: rows["mean"]["ndcg@10"] for name, rows in report["results"].items()}
+    queries = sum(one["queries"] for one in report["sets"].values())
+    columns = [CONTESTANTS.get(name, name) for name in means]
+    return markdown(columns, {f"nDCG@10, {queries} queries": list(means.values())})
+
+
+def speed(report: Report) -> str:
+    """Passages a second of each reranker, from its slowest settings of the race to its fastest, in one row."""
+    rates: dict[str, list[float]] = {}
+    for name, of in report["races"]["mixed"].items():
+        rates.setdefault(re.sub(r", (batch|budget) \d+$", "", name), []).append(of["passages_per_second"])
+    cells = ["–".join(dict.fromkeys(f"{rate:.0f}" for rate in (min(rates[name]), max(rates[name])))) for name in RACERS]
+    return markdown(list(RACERS.values()), {"passages/s": cells})
+
+
+# Contestants and racers of the README, by their names in the results.
+CONTESTANTS = {
+    "all-MiniLM-L6-v2": "all-MiniLM-L6-v2 vectors",
+    "hybrid": "both, rank fusion",
+    "mini": "`mini` alone",
+    "mini + BM25": "**`mini` with BM25's scores**",
+}
+RACERS = {
+    "ours, ONNX int8": "**gliclass-rerank** int8",
+    "sentence-transformers, openvino": "sentence-transformers OpenVINO",
+    "sentence-transformers, onnx int8": "sentence-transformers ONNX int8",
+    "FlashRank, int8": "FlashRank int8",
+    "fastembed, int8": "fastembed int8",
+    "sentence-transformers, torch": "sentence-transformers torch",
+    "upstream": "GLiClass pipeline",
+}
+
 TABLES: dict[str, Callable[[Report], str]] = {
     "throughput": throughput,
     "peers": peers,
@@ -232,6 +270,10 @@ TABLES: dict[str, Callable[[Report], str]] = {
     "label-order": label_order,
     "load": load,
     "service": service,
+}
+SUMMARIES: dict[str, tuple[str, Callable[[Report], str]]] = {
+    "quality": ("retrieval", quality),
+    "speed": ("peers", speed),
 }
 
 

@@ -1,7 +1,7 @@
-"""What the site takes from elsewhere when it is built, so that no figure is typed by hand and nothing stands twice.
+"""MkDocs hook that inserts measured figures, settings and other files into the pages.
 
-A page says `<!-- insert: NAME -->` on a line of its own; NAME is one of `INSERTS`. Measured figures are those of the
-newest JSON of each benchmark in benchmarks/results, and the text around them names the file.
+A page has `<!-- insert: NAME -->` on a line of its own, where NAME is a key of `INSERTS`. Figures are read from the
+newest JSON of each benchmark in benchmarks/results, and the inserted text names the file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 RELEVANCE = Path(__file__).parent / "relevance.json"
 PLACE = re.compile(r"^<!-- insert: ([\w-]+) -->$", re.MULTILINE)
-CLIENTS = re.compile(r"<!-- clients -->\n(.*?)<!-- /clients -->", re.DOTALL)
 
 PASSAGES = 20  # of a request, in the table of sizes
 BUSY = 0.5  # share of its capacity that a machine is planned for
@@ -31,19 +30,19 @@ CONTESTANTS = ("ours, ONNX int8", "ours, ONNX fp32", "ours, torch fp32", "upstre
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """What MkDocs calls for each page before it is read."""
+    """Replace the marks of a page; MkDocs calls this before it reads the page."""
     return PLACE.sub(lambda place: INSERTS[place[1]](), markdown)
 
 
 def newest(name: str) -> tuple[dict[str, Any], str]:
-    """The newest results of a benchmark, and a line that says where they are from."""
+    """Return the newest results of a benchmark and a line that names their source."""
     file = max(RESULTS.glob(f"{name}-[0-9][0-9][0-9][0-9]-*.json"))
     report: dict[str, Any] = json.loads(file.read_text("utf-8"))
     return report, f"`benchmarks/results/{file.name}`: {report['cpu']}, {report['cores']} cores, {report['system']}."
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table in Markdown; the first column is of names, the others are of numbers."""
+    """Format a Markdown table whose first column holds names and whose other columns hold numbers."""
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
@@ -68,16 +67,55 @@ def throughput() -> str:
     return f"{table(head, rows)}\n\n{told}"
 
 
+def peers() -> str:
+    """Passages a second of each reranker at its default and its best batch size."""
+    report, source = newest("peers")
+    rates: dict[str, list[Mapping[str, float]]] = {}
+    for name, of in report["races"]["mixed"].items():
+        rates.setdefault(re.sub(r", (batch|budget) \d+$", "", name), []).append(of)
+    rows = [
+        [name, *(ranged(of[key] for of in runs) for key in ("passages_per_second", "times_upstream"))]
+        for name, runs in rates.items()
+    ]
+    told = f"{report['passages']} passages, {report['tokens']:,} tokens, {report['threads']} threads."
+    return f"{table(['', 'passages/s', 'times upstream'], rows)}\n\n{told} {source}"
+
+
+def ranged(values: Iterable[float]) -> str:
+    """Format values as a range; one value, or equal ones, without a dash."""
+    ordered = sorted(values)
+    shown = [f"{value:.0f}" if value >= 20 else f"{value:.2f}" for value in (ordered[0], ordered[-1])]
+    return "–".join(dict.fromkeys(shown))
+
+
+def int8() -> str:
+    """Differences in probability between int8 and fp32."""
+    report, source = newest("int8")
+    columns = list(next(iter(report["differences"].values())))
+    rows = [[name, *(f"{value:.4f}" for value in row.values())] for name, row in report["differences"].items()]
+    head = ["int8 against", *(column.replace("|", "\\|") for column in columns)]
+    return f"{table(head, rows)}\n\n{source}"
+
+
+def frameworks() -> str:
+    """nDCG@10 of FAISS pipelines with and without reranking."""
+    report, source = newest("frameworks")
+    rows = [[name, *(f"{value:.3f}" for value in row.values())] for name, row in report["means"].items()]
+    head = ["nDCG@10", *next(iter(report["means"].values()))]
+    told = f"{report['queries of a set']} queries a collection, the first {report['found']} passages of each."
+    return f"{table(head, rows)}\n\n{told} {source}"
+
+
 def sizes() -> str:
-    """Cores by load: those of the service's benchmark, at a share of what they can do."""
+    """Cores by load, from the service benchmark."""
     service, source = newest("service")
     rate = statistics.median(service["busy"]["http"]) / service["cores"]
     rows = [
         [asked, f"{asked * PASSAGES:,}", math.ceil(asked * PASSAGES / rate), math.ceil(asked * PASSAGES / rate / BUSY)]
         for asked in (1, 5, 20, 100)
     ]
-    head = [f"requests/s of {PASSAGES} passages", "passages/s", "cores, always busy", f"cores, {BUSY:.0%} busy"]
-    return f"{table(head, rows)}\n\nAt {rate:.0f} passages a second and core. {source}"
+    head = [f"requests/s of {PASSAGES} passages", "passages/s", "cores, 100% busy", f"cores, {BUSY:.0%} busy"]
+    return f"{table(head, rows)}\n\nAt {rate:.0f} passages a second per core. {source}"
 
 
 def load() -> str:
@@ -89,8 +127,8 @@ def load() -> str:
         for step in report["steps"][1:]
     ]
     head = ["offered, of the capacity", "answered/s", "p50, s", "p90, s", "p99, s"]
-    told = f"The capacity is {capacity:.1f} requests a second of mixed traffic, measured with many callers at once; "
-    return f"{table(head, rows)}\n\n{told}{report['seconds']} seconds a step. {source}"
+    told = f"The capacity is {capacity:.1f} requests a second of mixed traffic, measured with many callers at once. "
+    return f"{table(head, rows)}\n\n{told}Each step ran {report['seconds']} seconds. {source}"
 
 
 def http() -> str:
@@ -100,12 +138,12 @@ def http() -> str:
     refused = over["statuses"].get("429", 0)
     return (
         f"A request of {report['passages of a request']} passages takes {alone['http']:.0f} ms over HTTP and "
-        f"{alone['in_process']:.0f} ms in process (medians). {report['callers']} callers at once get "
-        f"{report['busy']['ratio']:.2f} of the passages a second that `rank_many` gives. Offered "
-        f"{over['offered']:.0f} requests a second for {report['seconds of overload']:.0f} seconds, the service "
-        f"answered {over['statuses']['200']}, 99% of them within {over['p99'] / 1000:.0f} s (without overload: "
-        f"{report['busy']['p99'] / 1000:.1f} s), and refused {refused:,} with 429. Its memory grew by "
-        f"{over['rss_after'] - over['rss_before']:.0f} MB.\n\n{source}"
+        f"{alone['in_process']:.0f} ms in process (medians). With {report['callers']} concurrent callers the service "
+        f"reaches {report['busy']['ratio']:.2f} of the passages a second of `rank_many`, and 99% of the requests "
+        f"are answered within {report['busy']['p99'] / 1000:.1f} s.\n\nUnder overload, {over['offered']:.0f} "
+        f"requests a second for {report['seconds of overload']:.0f} seconds, the service answered "
+        f"{over['statuses']['200']} requests, 99% of them within {over['p99'] / 1000:.0f} s. It refused {refused:,} "
+        f"with 429. Its memory grew by {over['rss_after'] - over['rss_before']:.0f} MB.\n\n{source}"
     )
 
 
@@ -125,7 +163,7 @@ def retrieval() -> str:
     means = {name: _mean_ndcg(sets) for name, sets in report["results"].items()}
     rows = [[name, f"{mean:.3f}"] for name, mean in means.items()]
     queries = sum(one["queries"] for one in report["sets"].values())
-    told = f"Mean over {len(report['sets'])} sets, {queries} queries, each one's first {report['depth']} candidates."
+    told = f"Mean over {len(report['sets'])} collections, {queries} queries, up to {report['depth']} candidates each."
     return f"{table(['', 'nDCG@10'], rows)}\n\n{told} {source}"
 
 
@@ -164,7 +202,7 @@ def order() -> str:
 
 
 def thresholds() -> str:
-    """What a threshold keeps, from the scores behind the pictures."""
+    """Precision and recall by threshold, from the scores behind the pictures."""
     report = json.loads(RELEVANCE.read_text("utf-8"))
     shares = report["shares"]
     answers = sum(share["answers"] for share in shares)
@@ -179,7 +217,7 @@ def thresholds() -> str:
 
 
 def calibration() -> str:
-    """How far promised and observed frequencies are apart, before and after, on questions that were not fitted on."""
+    """Calibration error before and after a fit, on questions outside the fit."""
     report = json.loads(RELEVANCE.read_text("utf-8"))
     rows = [[name, f"{half['ece']:.3f}"] for name, half in report["other half"].items()]
     return table(["", "expected calibration error"], rows)
@@ -194,32 +232,27 @@ def settings() -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def clients() -> str:
-    found = CLIENTS.search((ROOT / "README.md").read_text("utf-8"))
-    if found is None:
-        raise ValueError("README.md: expected a table between <!-- clients --> and <!-- /clients -->")
-    return found[1]
-
-
 def file(name: str) -> Callable[[], str]:
-    """The whole of a Markdown file of the repository."""
+    """Return a reader of a whole Markdown file of the repository."""
     return lambda: (ROOT / name).read_text("utf-8")
 
 
 INSERTS: Mapping[str, Callable[[], str]] = {
     "throughput": throughput,
+    "peers": peers,
+    "int8": int8,
     "sizes": sizes,
     "load": load,
     "http": http,
     "labels": labels,
     "retrieval": retrieval,
     "routing": routing,
+    "frameworks": frameworks,
     "tutorial": tutorial,
     "label-order": order,
     "thresholds": thresholds,
     "calibration": calibration,
     "settings": settings,
-    "clients": clients,
     "changelog": file("CHANGELOG.md"),
     "model-card": file("src/gliclass_rerank/bundled/mini/MODEL_CARD.md"),
 }
