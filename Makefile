@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: install lock newest demo check lint test oldest conformance wheel release bench docs
+.PHONY: install lock hooks newest demo check lint test coverage matrix oldest conformance wheel release bench docs
 
 install: $(BIN)/pytest
 
@@ -31,9 +31,25 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	git ls-files -z | xargs -0 $(BIN)/codespell
 
 test: install
 	$(BIN)/pytest -n auto -m "not gpu and not ray and not long"
+
+# The same checks before each commit (.pre-commit-config.yaml).
+hooks: install
+	$(BIN)/pre-commit install
+
+# Lines and branches that the suite runs, as a table and in build/coverage; there is no threshold.
+coverage: install
+	$(BIN)/pytest -n auto -m "not gpu and not ray and not long" --cov --cov-report term --cov-report html:build/coverage
+
+# The suite on every supported Python that this machine has.
+matrix:
+	@for python in python3.10 python3.11 python3.12 python3.13; do \
+	  if ! command -v $$python >/dev/null; then echo "$$python: not on this machine"; continue; fi; \
+	  $(MAKE) test PYTHON=$$python VENV=build/$$python || exit 1; \
+	done
 
 SHOWN := "^(torch|transformers|gliclass|onnxruntime|llama-index-core|langchain-core) "
 
