@@ -167,7 +167,7 @@ class Submission(Future[list[FloatArray]]):
         return self._submitted + self._deadline - time.monotonic()
 
     def _expire(self) -> None:
-        self._end(DeadlineExceededError(f"expected an answer within {self._deadline:g} s, and there is none yet"))
+        self._end(DeadlineExceededError(f"no answer within {self._deadline:g} s; send less at a time"))
 
     def _add(self, rows: Sequence[FloatArray]) -> None:
         """Append the arrays of the next requests. The last ones end it."""
@@ -491,9 +491,7 @@ class BatchingScorer(Shared):
         if not self._queue.fits(tokens):
             charged = self._queue.charged
             wait = charged * self._recent_seconds / self._recent_tokens if self._batches else UNKNOWN_WAIT
-            raise OverloadedError(
-                f"expected room for {tokens} tokens, and the queue is full; retry in {wait:.1f} s", wait
-            )
+            raise OverloadedError(f"queue full: {tokens} tokens do not fit; retry in {wait:.1f} s", wait)
         if deadline is None or not self._busy_tokens or not self._queue:
             return
         # Use only large batches: a small one, like the warm-up, takes far longer per token.
@@ -501,7 +499,7 @@ class BatchingScorer(Shared):
         taken, allowed = pace * (self._queue.ahead(tokens) + tokens), IN_TIME * deadline
         if taken > allowed:
             raise OverloadedError(
-                f"expected an answer within {deadline:g} s, and with what waits it takes {taken:.1f} s; "
+                f"queue too long: an answer would take {taken:.1f} s, the deadline is {deadline:g} s; "
                 f"retry in {taken - allowed:.1f} s",
                 taken - allowed,
             )

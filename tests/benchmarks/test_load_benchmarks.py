@@ -105,7 +105,7 @@ def test_load_runs_and_every_answer_is_right(exported: Exported, tmp_path: Path)
 @pytest.mark.long
 def test_the_checks_of_the_service_run(tmp_path: Path) -> None:
     pytest.importorskip("psutil")
-    assert "ratio" in run("service", "--quick", "--out", str(tmp_path)).stdout
+    assert "ratio" in run("overhead", "--quick", "--out", str(tmp_path)).stdout
     (file,) = tmp_path.glob("service-*.json")
     assert file.with_suffix(".png").is_file()
     report = json.loads(file.read_text("utf-8"))

@@ -118,8 +118,8 @@ class Page:
         """The URLs of all that the browser has asked for since this was last called."""
         log: list[dict[str, Any]] = self._browser.get_log("performance")  # type: ignore[no-untyped-call]
         events = [json.loads(entry["message"])["message"] for entry in log]
-        sent = [event["params"] for event in events if event["method"] == "ModelRunner.requestWillBeSent"]
-        opened = [event["params"] for event in events if event["method"] == "ModelRunner.webSocketCreated"]
+        sent = [event["params"] for event in events if event["method"] == "Network.requestWillBeSent"]
+        opened = [event["params"] for event in events if event["method"] == "Network.webSocketCreated"]
         return {event["request"]["url"] for event in sent} | {event["url"] for event in opened}
 
 

@@ -241,7 +241,7 @@ def test_few_may_wait() -> None:
     scorer = GatedScorer()
     jobs = LocalJobs(scorer, max_jobs=3)
     taken = [jobs.submit("predict", PREDICT) for _ in range(3)]
-    with pytest.raises(OverloadedError, match="at most 3 jobs") as raised:
+    with pytest.raises(OverloadedError, match="jobs full: 3 jobs are waiting, the limit") as raised:
         jobs.submit("predict", PREDICT)
     assert raised.value.retry_after > 0
     scorer.gate.release()
@@ -256,7 +256,7 @@ def test_few_results_are_kept() -> None:
     jobs = LocalJobs(OverlapScorer(), max_jobs=1, ttl_seconds=3600.0)
     for _ in range(100):
         ended(jobs, jobs.submit("predict", PREDICT))
-    with pytest.raises(OverloadedError, match="results of 100 jobs are still kept") as raised:
+    with pytest.raises(OverloadedError, match="jobs full: 100 results are kept, the limit") as raised:
         jobs.submit("predict", PREDICT)
     assert 0 <= raised.value.retry_after <= 3600
     jobs.close()
@@ -277,7 +277,7 @@ def test_few_bytes_are_held() -> None:
     with pytest.raises(InputError, match=r"at most 500 bytes, got"):
         jobs.submit("predict", PREDICT | {"inputs": ["x" * 500]})
     waiting = jobs.submit("predict", PREDICT | {"inputs": ["x" * 300]})
-    with pytest.raises(OverloadedError, match="at most 500 bytes") as raised:
+    with pytest.raises(OverloadedError, match=r"jobs full: 187 bytes do not fit beside \d+ of 500") as raised:
         jobs.submit("predict", PREDICT)
     assert raised.value.retry_after > 0
     scorer.gate.release(1000)
@@ -286,7 +286,7 @@ def test_few_bytes_are_held() -> None:
     assert re.fullmatch(r"its result has \d+ bytes, and there is room for 49\d; .*", ended(jobs, large).error or "")
     kept = jobs.submit("predict", PREDICT | {"inputs": ["x"] * 3, "threshold": 0})
     assert ended(jobs, kept).state == "done"
-    with pytest.raises(OverloadedError, match="at most 500 bytes"):
+    with pytest.raises(OverloadedError, match=r"jobs full: 187 bytes do not fit beside \d+ of 500"):
         jobs.submit("predict", PREDICT)
     jobs.close()
 

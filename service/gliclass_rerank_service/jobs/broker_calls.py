@@ -37,8 +37,7 @@ class JobCalls:
         with self._lock.get():
             if self._under_way >= MOST_CALLS:
                 raise ServiceError(
-                    f"expected at most {MOST_CALLS} calls of the jobs' broker at a time, and there are as many; check "
-                    "that it answers, then try again"
+                    f"{MOST_CALLS} calls wait for the jobs' broker, the limit; check that it answers, then try again"
                 )
             self._under_way += 1
         future = self._threads.get().submit(call)
@@ -47,8 +46,7 @@ class JobCalls:
             return await asyncio.wait_for(asyncio.wrap_future(future), seconds)
         except asyncio.TimeoutError:
             raise DeadlineExceededError(
-                "expected an answer of the jobs' broker in the time that a request has, and there is none yet; check "
-                "that it answers, then try again"
+                f"no answer of the jobs' broker within {seconds:.3g} s; check that it answers, then try again"
             ) from None
 
     def close(self) -> None:

@@ -126,18 +126,18 @@ class LocalJobs:
     def _check_room(self, size: int) -> None:
         if self._unfinished >= self._max_jobs:
             raise OverloadedError(
-                f"expected at most {self._max_jobs} jobs at a time, and there are as many; come again later",
+                f"jobs full: {self._max_jobs} jobs are waiting, the limit; try again later",
                 self._last_seconds,
             )
         if len(self._held) >= KEPT_PER_WAITING * self._max_jobs:
             raise OverloadedError(
-                f"results of {len(self._held)} jobs are still kept, and no more can be; come again when some expire",
+                f"jobs full: {len(self._held)} results are kept, the limit; try again when some expire",
                 self._until_one_expires(),
             )
         if self._bytes + size > self._max_bytes:
             raise OverloadedError(
-                f"expected at most {self._max_bytes} bytes of jobs and results, and there would be "
-                f"{self._bytes + size}; come again when jobs have ended or results expire",
+                f"jobs full: {size} bytes do not fit beside {self._bytes} of {self._max_bytes}; try again when jobs "
+                "have ended or results expire",
                 self._last_seconds if self._unfinished else self._until_one_expires(),
             )
 
