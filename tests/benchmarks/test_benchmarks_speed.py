@@ -164,4 +164,4 @@ def test_peers_race_in_processes_of_their_own(tmp_path: Path) -> None:
 @pytest.mark.timeout(1200)
 def test_all_benchmarks_run_at_toy_size() -> None:
     """Those that have a test of their own are left out here."""
-    run("--quick", "--skip", "throughput,labels,scale,peers,load,overhead")
+    run("all", "--quick", "--skip", "throughput,labels,scale,peers,load,overhead")
