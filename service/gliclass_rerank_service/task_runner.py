@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from starlette.requests import Request
 
-from gliclass_rerank import GLiClassRerankError
+from gliclass_rerank import GLiClassRerankError, LabelTooLongError
 from gliclass_rerank.scoring import Answer, Plan, checked_rows, resume
 from gliclass_rerank.types import FloatArray, ScoreRequest
 from gliclass_rerank_service.errors import BackendError, ClientGoneError
@@ -77,6 +77,10 @@ async def run_task(
             return step.result
         try:
             answer = checked_rows(await _answer(request, service, stats, step.submission), step.requests)
+        except LabelTooLongError as error:  # the plan may divide the label; these requests were not scored
+            stats.texts -= len(step.requests)
+            stats.tokens -= sum(step.submission.costs)
+            answer = error
         except GLiClassRerankError as error:
             answer = error
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import MINI, Scorers, needs_mini
 from fakes import ConstantScorer, OverlapScorer, ShortScorer
-from gliclass_rerank_service import Settings, create_app
+from gliclass_rerank_service import Settings, create_app, estimate_tokens
 from gliclass_rerank_service.jobs import broker_calls
 from serving import GatedScorer, wait_for
 from starlette.testclient import TestClient
@@ -171,9 +171,21 @@ def test_each_option_of_a_check_reaches_the_checker(
     assert [(one["text"], one["verdict"]) for one in told] == [(one.text, one.verdict) for one in report.claims]
 
 
+class RememberingShortScorer(ShortScorer):
+    """Keeps the requests that it scored last."""
+
+    last: Sequence[ScoreRequest] = ()
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[FloatArray]:
+        rows = super().score(requests)
+        self.last = list(requests)
+        return rows
+
+
 def test_a_claim_too_long_for_the_model_is_read_in_parts() -> None:
     answer = "The tower is tall, " * 9 + "and it is red. Nobody likes pears."
-    with TestClient(create_app(ShortScorer(), Settings())) as short:
+    scored = RememberingShortScorer()
+    with TestClient(create_app(scored, Settings())) as short:
         reply = post(short, "/check", answer=answer, evidence=EVIDENCE)
         refused = short.post("/logits", json={"requests": [{"text": "a", "labels": ["b" * 61]}]})
     report = FactChecker(ShortScorer()).check(answer, EVIDENCE)
@@ -181,6 +193,7 @@ def test_a_claim_too_long_for_the_model_is_read_in_parts() -> None:
         (claim.parts, claim.support, claim.verdict) for claim in report.claims
     ]
     assert report.claims[0].parts > 1
+    assert reply["usage"]["total_tokens"] == sum(map(estimate_tokens, scored.last))  # not what was refused
     assert (refused.status_code, refused.json()["error_type"]) == (422, "LabelTooLong")
 
 

@@ -38,9 +38,6 @@ class Graph:
             if node.op_type == "MatMul" and len(getattr(self.constants.get(node.input[1]), "dims", ())) == 2
         ]
 
-    def has_input(self, name: str) -> bool:
-        return any(item.name == name for item in self.model.graph.input)
-
     def varying(self) -> set[str]:
         """Names of all values that depend on the model's inputs. All other values are the same in every run."""
         return self.behind({item.name for item in self.model.graph.input})
