@@ -32,14 +32,14 @@ from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, HTTPOptions
 from ray.serve.handle import DeploymentHandle, DeploymentResponse
 
-from gliclass_rerank import GLiClassRerankError, ModelInfo, ScoreRequest, ServiceError, load_scorer
+from gliclass_rerank import GLiClassRerankError, ModelInfo, ScoreRequest, ServiceError
 from gliclass_rerank.scorers.batch_plan import chunked
-from gliclass_rerank.scorers.load import URL
+from gliclass_rerank.scorers.remote.connect import URL
 from gliclass_rerank.types import FloatArray
 from gliclass_rerank_service.app import create_app
 from gliclass_rerank_service.observability.logs import configure_logging
 from gliclass_rerank_service.queue import estimate_tokens
-from gliclass_rerank_service.settings import Settings, read_settings
+from gliclass_rerank_service.settings import Settings, load_model, read_settings
 
 REPLICAS, INGRESS = "scorer", "ingress"  # names of the deployments, and of their applications under `serve --ray`
 PARTS = 8  # parts of a full batch for each replica, enough to balance their load
@@ -57,13 +57,9 @@ class ScorerReplica:
     """One model in its own process, loaded once."""
 
     def __init__(self, settings: Settings) -> None:
-        self._scorer = load_scorer(
-            settings.model,
-            backend=settings.backend,
-            device=settings.device,
-            dtype=settings.dtype,
-            threads=settings.threads or (None if URL.match(settings.model) else 1),  # a replica has one core
-        )
+        if not settings.threads and not URL.match(settings.model):
+            settings = settings.model_copy(update={"threads": 1})  # a replica has one core
+        self._scorer = load_model(settings)
 
     async def info(self) -> ModelInfo:
         """Information about the model."""

@@ -17,7 +17,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from gliclass_rerank.errors import OptionError
+from gliclass_rerank import OptionError, load_scorer
+from gliclass_rerank.scorers.load import LoadedScorer
 
 PREFIX = "GLICLASS_RERANK_"
 CONFIG_VARIABLE = f"{PREFIX}CONFIG"
@@ -42,8 +43,11 @@ class Settings(BaseSettings):
     threads: int | None = Field(
         default=None,
         ge=1,
-        description="Batches of the model that are computed at a time; the usable cores by default. One process holds "
-        "one model on one device: for more processes start more services.",
+        description="CPU threads: batches of the model that are computed in parallel. Default: the usable cores. One "
+        "process holds one model on one device. For more processes start more services.",
+    )
+    concurrency: int | None = Field(
+        default=None, ge=1, description="Concurrent requests to an OpenAI-compatible server. Default: 16."
     )
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
@@ -189,3 +193,15 @@ def read_keys(settings: Settings) -> tuple[bytes, ...]:
             raise OptionError(f"api_key_file {settings.api_key_file}: expected a key a line, got none")
         keys += found
     return tuple(key.encode() for key in keys)
+
+
+def load_model(settings: Settings) -> LoadedScorer:
+    """Load the model of the settings, or connect to its server. See `load_scorer` for errors."""
+    return load_scorer(
+        settings.model,
+        backend=settings.backend,
+        device=settings.device,
+        dtype=settings.dtype,
+        threads=settings.threads,
+        concurrency=settings.concurrency,
+    )

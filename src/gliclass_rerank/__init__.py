@@ -19,6 +19,7 @@ from gliclass_rerank.errors import (
     UnsupportedModelError,
 )
 from gliclass_rerank.scorers.load import load_scorer
+from gliclass_rerank.scorers.remote.connect import connect_openai
 from gliclass_rerank.tasks.classify import Classification, Classifier, LabelScore
 from gliclass_rerank.tasks.fact_check.checker import ClaimVerdict, FactChecker, FactReport
 from gliclass_rerank.tasks.rerank import Reranker
@@ -62,5 +63,6 @@ __all__ = [
     "TextTooLongError",
     "UnreadableTextError",
     "UnsupportedModelError",
+    "connect_openai",
     "load_scorer",
 ]

@@ -6,7 +6,7 @@ import math
 import re
 import sys
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -63,6 +63,13 @@ def check_choice(value: object, choices: Sequence[str], what: str) -> None:
     """Raise `OptionError` unless ``value`` is one of ``choices``."""
     if value not in choices:
         raise OptionError(f"{what}: expected one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+def refuse_options(options: Mapping[str, object], why: str) -> None:
+    """Raise `OptionError` for an option that is not at its default. The value is omitted, since it may be a key."""
+    for name, value in options.items():
+        if value not in (None, "auto"):
+            raise OptionError(f"{name}: {why}")
 
 
 def check_number(value: object, what: str, *, low: float = -math.inf, high: float = math.inf) -> float:

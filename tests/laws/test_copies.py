@@ -103,7 +103,7 @@ RESULTS: dict[str, st.SearchStrategy[Any]] = {
 }
 ERRORS = sorted(name for name in gliclass_rerank.__all__ if name.endswith("Error"))
 # Compared by what they do, below.
-OTHERS = {"Classifier", "FactChecker", "Logits", "Reranker", "Router", "Scorer", "load_scorer"}
+OTHERS = {"Classifier", "FactChecker", "Logits", "Reranker", "Router", "Scorer", "connect_openai", "load_scorer"}
 
 
 def test_every_public_name_is_here_and_is_pickled_itself() -> None:
@@ -256,7 +256,7 @@ def test_a_server_of_others_is_connected_again(monkeypatch: pytest.MonkeyPatch) 
     server = ChatServer(tiny_chat())
     server.models = ["one"]
     with running(server.app) as url:
-        scorer = load_scorer(f"openai+{url}/v1", api_key=KEY, threads=3)
+        scorer = load_scorer(f"openai+{url}/v1", api_key=KEY, concurrency=3)
         server.models = ["one", "two"]
         saved = pickle.dumps(scorer)
         assert KEY.encode() not in saved

@@ -36,6 +36,7 @@ from gliclass_rerank import (
     ScoreRequest,
     ServiceError,
     UnsupportedModelError,
+    connect_openai,
     load_scorer,
 )
 from gliclass_rerank.cli.main import main
@@ -205,19 +206,27 @@ def test_a_named_model_needs_no_list(url: str, server: ChatServer, scorer: Loade
         load_scorer(url)
 
 
-def test_a_model_by_name_alone_is_loaded_as_before() -> None:
-    with pytest.raises(Exception, match="no-such-model"):
-        load_scorer(model="no-such-model")
-    with pytest.raises(OptionError, match="model: only for a service"):
-        load_scorer("mini", model="mini")
-    with pytest.raises(OptionError, match="model: a running service has chosen"):
-        load_scorer("http://localhost:1", model="mini")
+def test_a_url_with_a_prefix_is_another_name_for_the_same(url: str, scorer: LoadedScorer) -> None:
+    named, connected = load_scorer(url, concurrency=3), connect_openai(url.removeprefix("openai+"), concurrency=3)
+    assert named.origin == connected.origin
+    assert connected.score([REQUEST])[0].tolist() == scorer.score([REQUEST])[0].tolist()
+
+
+@pytest.mark.parametrize("options", [{"model": "mini"}, {"concurrency": 2}])
+def test_its_options_are_for_such_a_server_alone(options: dict[str, Any]) -> None:
+    name = next(iter(options))
+    with pytest.raises(OptionError, match=f"{name}: only for a service"):
+        load_scorer(**options)
+    with pytest.raises(OptionError, match=f"{name}: only for a service"):
+        load_scorer("mini", **options)
+    with pytest.raises(OptionError, match=f"{name}: a running service has chosen"):
+        load_scorer("http://localhost:1", **options)
 
 
 @pytest.mark.parametrize(
     "options",
     [{"backend": "onnx"}, {"device": "cpu"}, {"dtype": "fp32"}, {"revision": "main"}, {"max_length": 99},
-     {"max_batch_tokens": 99}, {"timeout": 0}, {"threads": 0}, {"api_key": "a\nb"}],
+     {"max_batch_tokens": 99}, {"timeout": 0}, {"threads": 2}, {"concurrency": 0}, {"api_key": "a\nb"}],
 )  # fmt: skip
 def test_options_that_a_server_cannot_have_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(OptionError, match=next(iter(options))):
@@ -330,7 +339,7 @@ def test_an_answer_that_is_none_is_told(answer: Any, scorer: LoadedScorer, serve
 
 
 def test_few_questions_are_under_way_at_a_time(url: str, server: ChatServer) -> None:
-    scorer = load_scorer(url, threads=3)
+    scorer = connect_openai(url.removeprefix("openai+"), concurrency=3)
     met = threading.Barrier(3)  # each question waits until three are there, so there must be as many
 
     def meets(_: Any) -> None:
@@ -383,8 +392,17 @@ def test_the_example_of_the_documentation_runs(url: str, server: ChatServer) -> 
     page = (ROOT / "docs" / "openai.md").read_text("utf-8")
     code = page.split("```python\n")[1].split("```")[0]
     server.models = ["Qwen/Qwen3-8B"]
-    exec(code.replace("openai+http://localhost:8001/v1", url), {})
+    exec(code.replace("http://localhost:8001/v1", url.removeprefix("openai+")), {})
     assert len(server.asked) == 1 + 3 + 2  # one when it was loaded, then all labels, then all routes
+
+
+def test_settings_of_the_service_reach_it(url: str) -> None:
+    from gliclass_rerank_service.settings import Settings, load_model
+
+    loaded = load_model(Settings(model=f"{url}#tiny", concurrency=3))
+    assert loaded.origin == load_scorer(url, model="tiny", concurrency=3).origin
+    with pytest.raises(OptionError, match="threads: a running service has chosen"):
+        load_model(Settings(model=url, threads=2))
 
 
 def test_the_service_takes_it(scorer: LoadedScorer) -> None:

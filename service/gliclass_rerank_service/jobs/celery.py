@@ -35,12 +35,12 @@ from celery.exceptions import Reject  # type: ignore[import-untyped]
 from kombu.exceptions import OperationalError
 from pydantic import JsonValue
 
-from gliclass_rerank import GLiClassRerankError, ModelInfo, OptionError, Scorer, ServiceError, load_scorer
+from gliclass_rerank import GLiClassRerankError, ModelInfo, OptionError, Scorer, ServiceError
 from gliclass_rerank_service.jobs.base import Executor, UnknownJobError
 from gliclass_rerank_service.jobs.redis_store import SERVICES_RETRIES, WORKERS_RETRIES, JobStore, StartedJob
 from gliclass_rerank_service.jobs.run import JobKind, JobStatus, attempt_job, cache_key, checked_payload
 from gliclass_rerank_service.queue import ClosedError, OverloadedError
-from gliclass_rerank_service.settings import Settings, read_settings
+from gliclass_rerank_service.settings import Settings, load_model, read_settings
 
 if TYPE_CHECKING:
     app: Celery  # for `celery -A`; created on first access, see __getattr__
@@ -196,18 +196,8 @@ class _Worker:
 
     def _scorer(self) -> Scorer:
         with self._lock:
-            self._loaded_scorer = self._loaded_scorer or _load(self._settings)
+            self._loaded_scorer = self._loaded_scorer or load_model(self._settings)
             return self._loaded_scorer
-
-
-def _load(settings: Settings) -> Scorer:
-    return load_scorer(
-        settings.model,
-        backend=settings.backend,
-        device=settings.device,
-        dtype=settings.dtype,
-        threads=settings.threads,
-    )
 
 
 def __getattr__(name: str) -> Any:

@@ -13,8 +13,6 @@ from gliclass_rerank.errors import MissingExtraError
 if TYPE_CHECKING:
     from gliclass_rerank_service import Settings
 
-    from gliclass_rerank.types import Scorer
-
 PARTS = ("fastapi", "uvicorn", "pydantic_settings", "prometheus_client")
 RAY_PARTS = ("ray", "grpc", "aiohttp")
 
@@ -39,7 +37,10 @@ def serve(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, int8, fp32, bf16 or fp16.")] = None,
     threads: Annotated[
-        int | None, typer.Option(help="Batches computed in parallel; the usable cores by default.")
+        int | None, typer.Option(help="CPU threads: batches computed in parallel; the usable cores by default.")
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(help="Concurrent requests to an OpenAI-compatible server; 16 by default.")
     ] = None,
     timeout_seconds: Annotated[float | None, typer.Option(help="Limit for one request; 60 by default.")] = None,
     drain_seconds: Annotated[
@@ -66,7 +67,7 @@ def serve(
     from gliclass_rerank_service.app import create_app
     from gliclass_rerank_service.observability.logs import configure_logging
     from gliclass_rerank_service.server import serve as run
-    from gliclass_rerank_service.settings import read_settings
+    from gliclass_rerank_service.settings import load_model, read_settings
 
     flags = {
         "model": model,
@@ -77,6 +78,7 @@ def serve(
         "device": device,
         "dtype": dtype,
         "threads": threads,
+        "concurrency": concurrency,
         "timeout_seconds": timeout_seconds,
         "drain_seconds": drain_seconds,
         "max_texts": max_texts,
@@ -91,7 +93,7 @@ def serve(
     if ray:
         _serve_on_ray(settings)
     else:
-        run(create_app(_scorer(settings), settings), settings)
+        run(create_app(load_model(settings), settings), settings)
 
 
 def _serve_on_ray(settings: Settings) -> None:
@@ -100,16 +102,3 @@ def _serve_on_ray(settings: Settings) -> None:
     from gliclass_rerank_service.ray_app import serve_on_ray
 
     serve_on_ray(settings)
-
-
-def _scorer(settings: Settings) -> Scorer:
-    """Load the settings' model."""
-    from gliclass_rerank.scorers.load import load_scorer
-
-    return load_scorer(
-        settings.model,
-        backend=settings.backend,
-        device=settings.device,
-        dtype=settings.dtype,
-        threads=settings.threads,
-    )

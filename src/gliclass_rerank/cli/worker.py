@@ -26,7 +26,10 @@ def worker(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, int8, fp32, bf16 or fp16.")] = None,
     threads: Annotated[
-        int | None, typer.Option(help="Batches computed in parallel; the usable cores by default.")
+        int | None, typer.Option(help="CPU threads: batches computed in parallel; the usable cores by default.")
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(help="Concurrent requests to an OpenAI-compatible server; 16 by default.")
     ] = None,
     processes: Annotated[
         int, typer.Option(min=1, help="Jobs run in parallel, each in a process with its own model.")
@@ -54,6 +57,7 @@ def worker(
         "device": device,
         "dtype": dtype,
         "threads": threads,
+        "concurrency": concurrency,
         "job_visibility_seconds": visibility_seconds,
         "log_level": log_level,
     }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -18,8 +17,9 @@ from gliclass_rerank.models.adapter import base_name, is_adapter, with_adapter
 from gliclass_rerank.models.checkpoint import Checkpoint, fingerprint, read_checkpoint
 from gliclass_rerank.models.upstream import refuse_breaks
 from gliclass_rerank.scorers.base import LocalScorer
+from gliclass_rerank.scorers.remote.connect import CHOSEN, TIMEOUT, URL, connect
 from gliclass_rerank.types import ModelInfo, Scorer
-from gliclass_rerank.validation import check_choice
+from gliclass_rerank.validation import check_choice, refuse_options
 
 if TYPE_CHECKING:
     import torch
@@ -34,21 +34,17 @@ Backend = Literal["auto", "onnx", "torch"]
 Dtype = Literal["auto", "int8", "fp32", "bf16", "fp16"]
 
 BUNDLED = ("mini",)
-URL = re.compile(r"(openai\+)?https?://", re.IGNORECASE)
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 HUB_FILES = ("*.json", "*.safetensors", "*.onnx")
 TORCH_PARTS = ("torch", "transformers", "gliclass")
-TIMEOUT = 60.0  # seconds
-CHOSEN = "a running service has chosen this itself; leave it out beside a URL"
 # Measured: small batches stay in a CPU's caches. A GPU needs large ones; on CUDA the size is fitted to free memory.
 BATCH_TOKENS = {"onnx": 512, "cpu": 1024, "gpu": 32768}
 
 
 def load_scorer(
-    source: str | Path | None = None,
+    source: str | Path = "mini",
     /,
     *,
-    model: str | Path | None = None,
     backend: Backend = "auto",
     device: str = "auto",
     dtype: Dtype = "auto",
@@ -56,6 +52,8 @@ def load_scorer(
     max_length: int | None = None,
     threads: int | None = None,
     revision: str | None = None,
+    model: str | None = None,
+    concurrency: int | None = None,
     api_key: str | None = None,
     timeout: float = TIMEOUT,
 ) -> LoadedScorer:
@@ -64,11 +62,9 @@ def load_scorer(
     Args:
         source: "mini" (bundled, offline, the default), a checkpoint folder, a hub id
             ("knowledgator/gliclass-edge-v3.0"), the URL of a running service ("http://host:8000"), or that of an
-            OpenAI-compatible server ("openai+http://host:8001/v1", see `OpenAIScorer`). A folder may also hold a LoRA
+            OpenAI-compatible server ("openai+http://host:8001/v1", see `connect_openai`). A folder may also hold a LoRA
             adapter, which is merged into its base. Only a hub id causes a download. ``HF_HUB_OFFLINE=1`` limits it to
             the cache.
-        model: model name on an OpenAI-compatible server (or give ``url#name``). Optional if the server has one model.
-            Without ``source``, an alias of it.
         backend: "onnx" (CPU, no torch needed) or "torch". "auto" is ONNX if the folder has a graph of the requested
             dtype and no GPU is requested.
         device: "cpu", "cuda", "cuda:1", "mps". "auto" is a GPU for the torch backend if there is one.
@@ -76,14 +72,15 @@ def load_scorer(
         max_batch_tokens: budget of one forward pass, padding included. Default: a measured one on a CPU, and on CUDA
             one fitted to its free memory, see `gliclass_rerank.scorers.packed.memory`.
         max_length: tokens of one pass, labels included. Default: the model's number of positions, 1024 at most.
-        threads: batches that the ONNX backend runs at a time, or torch's threads. Default: the usable cores. For an
-            OpenAI-compatible server, concurrent requests, 16 by default.
+        threads: CPU threads: batches that the ONNX backend runs at a time, or torch's threads. Default: the usable
+            cores.
         revision: branch, tag or commit of a hub id.
+        model, concurrency: only for an OpenAI-compatible server, see `connect_openai`.
         api_key: key of a service. Default: ``GLICLASS_RERANK_API_KEY`` of the environment, or ``OPENAI_API_KEY`` for
             an OpenAI-compatible server.
         timeout: seconds in which a service must answer, see `HttpScorer`.
 
-    The options of local models are refused with a URL, and ``api_key`` and ``timeout`` without one.
+    The options of local models are refused with a URL, and those of servers without one.
 
     Raises:
         ModelNotFoundError: no such model, or not in the cache while offline.
@@ -95,15 +92,14 @@ def load_scorer(
             OpenAI-compatible.
         OptionError: an option's value is impossible, alone or for this model.
     """
-    if source is None:
-        source, model = "mini" if model is None else model, None
     if isinstance(source, str) and URL.match(source):
         for_models = {"backend": backend, "device": device, "dtype": dtype, "max_batch_tokens": max_batch_tokens}
-        for_models |= {"max_length": max_length, "revision": revision}
-        _refuse(for_models, CHOSEN)
-        return _connect(source, model, threads, api_key, timeout)
-    for_services = {"model": model, "api_key": api_key, "timeout": None if timeout == TIMEOUT else timeout}
-    _refuse(for_services, f"only for a service, and {str(source)!r} is no URL; leave it out")
+        for_models |= {"max_length": max_length, "threads": threads, "revision": revision}
+        refuse_options(for_models, CHOSEN)
+        return connect(source, model=model, concurrency=concurrency, api_key=api_key, timeout=timeout)
+    seconds = None if timeout == TIMEOUT else timeout
+    for_servers = {"model": model, "concurrency": concurrency, "api_key": api_key, "timeout": seconds}
+    refuse_options(for_servers, f"only for a service, and {str(source)!r} is no URL; leave it out")
     check_choice(backend, get_args(Backend), "backend")
     check_choice(dtype, get_args(Dtype), "dtype")
     for value, what in ((max_batch_tokens, "max_batch_tokens"), (threads, "threads")):
@@ -136,29 +132,6 @@ def load_scorer(
 def as_scorer(scorer: Scorer | str | Path) -> Scorer:
     """Return a scorer unchanged, or load one by its name. See `load_scorer` for names and errors."""
     return load_scorer(scorer) if isinstance(scorer, str | Path) else scorer
-
-
-def _connect(
-    url: str, model: str | Path | None, threads: int | None, api_key: str | None, timeout: float
-) -> HttpScorer | OpenAIScorer:
-    """Connect to a gliclass-rerank service, or to an OpenAI-compatible server if the URL begins with "openai+"."""
-    if url.lower().startswith("openai+"):
-        from gliclass_rerank.scorers.remote.openai import IN_FLIGHT, OpenAIScorer
-
-        name = None if model is None else str(model)
-        in_flight = IN_FLIGHT if threads is None else threads
-        return OpenAIScorer(url[len("openai+") :], model=name, api_key=api_key, timeout=timeout, in_flight=in_flight)
-    from gliclass_rerank.scorers.remote.service import HttpScorer
-
-    _refuse({"model": model, "threads": threads}, CHOSEN)
-    return HttpScorer(url, api_key=api_key, timeout=timeout)
-
-
-def _refuse(options: Mapping[str, object], why: str) -> None:
-    """Raise `OptionError` for an option that is not at its default. The value is omitted, since it may be a key."""
-    for name, value in options.items():
-        if value not in (None, "auto"):
-            raise OptionError(f"{name}: {why}")
 
 
 def locate(model: str, *, revision: str | None = None) -> tuple[Path, str | None, str | None]:

@@ -43,7 +43,7 @@ class Connection:
         key_variable: the environment variable with the default key.
         api_key: sent as a bearer token; empty for none.
         timeout: seconds in which a request must be answered, pauses and retries included, > 0.
-        in_flight: number of concurrent requests, if the caller limits them.
+        concurrency: requests at a time, if the caller limits them.
         transport: httpx transport, by default over the network.
         clock, sleep: functions for the time in seconds and for waiting.
 
@@ -60,7 +60,7 @@ class Connection:
         key_variable: str,
         api_key: str | None,
         timeout: float,
-        in_flight: int | None = None,
+        concurrency: int | None = None,
         transport: httpx.BaseTransport | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
@@ -76,7 +76,7 @@ class Connection:
         headers = {"content-type": "application/json"}
         if key:
             headers["authorization"] = f"Bearer {_checked_key(key, key_variable)}"
-        limits = httpx.Limits(max_connections=in_flight or 100, max_keepalive_connections=in_flight or 20)
+        limits = httpx.Limits(max_connections=concurrency or 100, max_keepalive_connections=concurrency or 20)
         make = partial(httpx.Client, base_url=_address(self.url), headers=headers, limits=limits, transport=transport)
         self._client = PerProcess(make)
         self._clock, self._sleep = clock, sleep

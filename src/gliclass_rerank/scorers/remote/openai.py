@@ -29,7 +29,7 @@ from gliclass_rerank.types import Example, Logits, ModelInfo, ScoreRequest
 from gliclass_rerank.validation import check_text
 
 KEY_VARIABLE = "OPENAI_API_KEY"
-IN_FLIGHT = 16  # concurrent questions, which servers batch
+CONCURRENCY = 16  # questions at a time, which servers batch
 REQUESTS_PER_CHUNK = 4096  # questions submitted to the threads at a time
 WANTED = "log-probabilities of the likeliest tokens"
 CHECK = Question("The cat sleeps on the sofa.", "animals")
@@ -52,7 +52,7 @@ class OpenAIScorer(Reloadable):
         model: its name on that server. Optional if the server has one model.
         api_key: default: ``OPENAI_API_KEY`` of the environment, if set.
         timeout: seconds in which a question must be answered, pauses and retries included, > 0.
-        in_flight: concurrent questions, over all calling threads.
+        concurrency: questions sent at a time, over all calling threads.
 
     Raises:
         MissingExtraError: httpx is not installed.
@@ -68,10 +68,10 @@ class OpenAIScorer(Reloadable):
         model: str | None = None,
         api_key: str | None = None,
         timeout: float = 60.0,
-        in_flight: int = IN_FLIGHT,
+        concurrency: int = CONCURRENCY,
     ) -> None:
-        if in_flight < 1:
-            raise OptionError(f"threads (in_flight): expected a positive number, got {in_flight}")
+        if concurrency < 1:
+            raise OptionError(f"concurrency: expected a positive number, got {concurrency}")
         place, _, named = url.partition("#")
         if model is not None and named:
             raise OptionError("model: the URL names one already, after #; leave one of them out")
@@ -81,13 +81,13 @@ class OpenAIScorer(Reloadable):
             key_variable=KEY_VARIABLE,
             api_key=api_key,
             timeout=timeout,
-            in_flight=in_flight,
+            concurrency=concurrency,
         )
         self._limit: Limit = "max_tokens"
-        self._pool = PerProcess(partial(ThreadPoolExecutor, in_flight, thread_name_prefix="gliclass-openai"))
+        self._pool = PerProcess(partial(ThreadPoolExecutor, concurrency, thread_name_prefix="gliclass-openai"))
         try:
             self._info = self._describe(named or model)
-            options = {"model": self._info.name, "timeout": timeout, "in_flight": in_flight}
+            options = {"model": self._info.name, "timeout": timeout, "concurrency": concurrency}
             self.origin = Origin(OpenAIScorer, place, options)
             self._check()
         except BaseException:

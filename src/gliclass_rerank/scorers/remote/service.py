@@ -24,7 +24,7 @@ from gliclass_rerank.scorers.remote.protocol import (
 from gliclass_rerank.types import Example, Logits, ModelInfo, ScoreRequest
 
 KEY_VARIABLE = "GLICLASS_RERANK_API_KEY"
-IN_FLIGHT = 4  # concurrent chunks of one call, so that the next ones are sent while the service computes
+CONCURRENCY = 4  # chunks sent at a time, so that the next ones are sent while the service computes
 CHUNK_CHARACTERS = 250_000  # a megabyte of JSON at most, unless one text alone is larger
 
 
@@ -59,7 +59,7 @@ class HttpScorer(Reloadable):
             timeout=timeout,
         )
         self.origin = Origin(HttpScorer, url, {"timeout": timeout})
-        self._pool = PerProcess(partial(ThreadPoolExecutor, IN_FLIGHT, thread_name_prefix="gliclass-http"))
+        self._pool = PerProcess(partial(ThreadPoolExecutor, CONCURRENCY, thread_name_prefix="gliclass-http"))
         self._share_pass = lru_cache(maxsize=64)(self._ask_share_pass)  # a router repeats the same labels
         try:
             self._service = self._read_info()
