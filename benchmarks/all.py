@@ -97,7 +97,7 @@ def main() -> None:
             failed += [benchmark.name] if status else []
             console.rule(f"{benchmark.name}: {'failed' if status else 'done'}, {time.perf_counter() - start:.0f} s")
     if not options.quick:
-        subprocess.run([sys.executable, "-m", "benchmarks.lib.tables", "--write"], check=True)
+        subprocess.run([sys.executable, "-m", "benchmarks.pages.readme", "--write"], check=True)
     if left_out:
         console.print(f"left out: {', '.join(left_out)} (--skip, or no data: --data, {VARIABLE})")
     if failed:

@@ -44,8 +44,8 @@ from benchmarks.gpu.checks import (
 from benchmarks.gpu.models import SHAPES, TOYS, Shape, build, parameters, transformers_tokenizer
 from benchmarks.gpu.report import draw, goals, show
 from benchmarks.gpu.speed import FULL, TOY, Sizes, by_labels, latency, matrix_rate, throughput
-from benchmarks.lib.machine import RESULTS, describe
-from benchmarks.lib.report import write
+from benchmarks.lib.machine import describe
+from benchmarks.lib.results import RESULTS, write
 from benchmarks.speed.labels import Cell, cell
 from benchmarks.speed.scale import varied
 from benchmarks.speed.throughput import QUERY, passages_of

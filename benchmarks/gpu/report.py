@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from benchmarks.lib.pictures import new_figure, save
 from benchmarks.lib.report import table
 from gliclass_rerank.cli.output import print_table
 
@@ -88,15 +89,11 @@ def show(report: Report, console: Console) -> None:
 
 def draw(report: Report, file: Path) -> None:
     """Draw shares of the card's rate, speed-up over upstream, and samples per second by labels, with published ones."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
     models = {name: model for name, model in report["models"].items() if "throughput" in model}
     if not models:
         return
-    figure, (shares, times, labels) = plt.subplots(1, 3, figsize=(14, 4.5), layout="constrained")
+    figure = new_figure(14, 4.5)
+    shares, times, labels = figure.subplots(1, 3)
     bars(shares, models, {"share_of_peak": "from strings", "share_of_peak_on_device": "tokenised before"})
     shares.set_ylabel("share of the card's bf16 matrix rate")
     bars(times, models, {"times_upstream_default": "its default batch", "times_upstream_best": "its best batch"})
@@ -108,12 +105,9 @@ def draw(report: Report, file: Path) -> None:
         labels.plot([int(count) for count in theirs], list(theirs.values()), color=f"C{i}", marker="x", linestyle="--")
     labels.set(xscale="log", yscale="log", xlabel="labels", ylabel="samples a second, batch 1 (dashed: A6000)")
     for axes in (shares, times, labels):
-        axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize="small")
     toy = "toy models, figures without meaning; " if report["toy"] else ""
-    figure.suptitle(f"{toy}{report['device']['name']}", fontsize="medium", x=0.01, ha="left")
-    figure.savefig(file, dpi=150)
-    plt.close(figure)
+    save(figure, f"{toy}{report['device']['name']}", file)
 
 
 def bars(axes: Any, models: Report, shown: Mapping[str, str]) -> None:

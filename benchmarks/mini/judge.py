@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from benchmarks.lib.machine import RESULTS
-from benchmarks.lib.report import header, table, write
+from benchmarks.lib.report import header, table
+from benchmarks.lib.results import RESULTS, write
 from gliclass_rerank import ModelInfo, Scorer, ScoreRequest, load_scorer
 from gliclass_rerank.cli.output import print_table
 from gliclass_rerank.metrics.ranking import ndcg_at, order_of

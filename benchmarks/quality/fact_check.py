@@ -28,7 +28,9 @@ from benchmarks.lib.baselines import DENSE, STEMMER, SentenceEncoder, word_overl
 from benchmarks.lib.eval_data import SEED, Fact, FactSet, data_folder, read_facts, set_folders
 from benchmarks.lib.machine import cpu
 from benchmarks.lib.measures import auroc_if_both, best_threshold
-from benchmarks.lib.report import draw, evaluation_parser, header, load_models, table, write
+from benchmarks.lib.pictures import draw_bars
+from benchmarks.lib.report import evaluation_parser, header, load_models, table
+from benchmarks.lib.results import write
 from gliclass_rerank import Scorer
 from gliclass_rerank.cli.output import print_table
 from gliclass_rerank.metrics.decisions import balanced_accuracy
@@ -86,7 +88,7 @@ def main() -> None:
     file = write(report, "fact-check", options.out)
     values = {name: {of: row["balanced_accuracy"] for of, row in rows.items()} for name, rows in summary.items()}
     title = f"supported or not, up to {options.records} claims a set, {cpu()}"
-    draw(values, "balanced accuracy", title, file.with_suffix(".png"))
+    draw_bars(values, "balanced accuracy", title, file.with_suffix(".png"))
 
 
 def parse_options() -> argparse.Namespace:

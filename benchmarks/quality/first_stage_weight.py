@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from benchmarks.lib.machine import RESULTS, describe
+from benchmarks.lib.machine import describe
+from benchmarks.lib.results import RESULTS, write
 from gliclass_rerank import ModelInfo, Scorer, ScoreRequest, load_scorer
 from gliclass_rerank.cli.output import figures, new_table, print_table
 from gliclass_rerank.demo.evaluate import CANDIDATES, CUTOFF, Comparison, Task, compare, ndcg_of, prepare, rerank
@@ -68,9 +69,7 @@ def main() -> None:
     report = describe(scorer.info) | {"questions": len(task.judged.questions), "candidates": options.candidates}
     report |= {"bm25": tried[best].before.as_dict(), "best": best, "chosen": chosen}
     report["weights"] = {str(weight): comparison.after.as_dict() for weight, comparison in tried.items()}
-    options.out.mkdir(parents=True, exist_ok=True)
-    file = options.out / f"first-stage-weight-{report['date']}.json"
-    file.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
+    write(report, "first-stage-weight", options.out)
     if options.write:
         card = locate(options.model)[0] / OPTIONS_FILE
         known = json.loads(card.read_text("utf-8")) if card.is_file() else {}

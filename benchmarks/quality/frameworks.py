@@ -32,7 +32,9 @@ from rich.progress import track
 from benchmarks.lib.baselines import SentenceEncoder
 from benchmarks.lib.eval_data import SEED, Collection, Query, data_folder, read_collection, set_folders
 from benchmarks.lib.measures import permutation_p
-from benchmarks.lib.report import draw, evaluation_parser, header, load_models, table, write
+from benchmarks.lib.pictures import draw_bars
+from benchmarks.lib.report import evaluation_parser, header, load_models, table
+from benchmarks.lib.results import write
 from gliclass_rerank import Scorer
 from gliclass_rerank.cli.output import print_table
 from gliclass_rerank.metrics.ranking import ndcg_at
@@ -119,7 +121,7 @@ def main() -> None:
     if not options.no_write:
         setting = {"seed": SEED, "queries of a set": options.queries, "found": FOUND, "p of the gain": tests}
         file = write(header(dict([model])) | setting | {"means": shown, "queries": values}, "frameworks", options.out)
-        draw(shown, "nDCG@10", f"FAISS's {FOUND} reranked in pipelines, {model[0]}", file.with_suffix(".png"))
+        draw_bars(shown, "nDCG@10", f"FAISS's {FOUND} reranked in pipelines, {model[0]}", file.with_suffix(".png"))
 
 
 def measured(collection: Collection, encoder: SentenceEncoder, scorer: Scorer) -> dict[str, list[float]]:

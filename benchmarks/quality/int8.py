@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.lib.machine import RESULTS, describe
-from benchmarks.lib.report import table, write
+from benchmarks.lib.machine import describe
+from benchmarks.lib.report import table
+from benchmarks.lib.results import RESULTS, write
 from gliclass_rerank import ScoreRequest, load_scorer
 from gliclass_rerank.cli.output import print_table
 from gliclass_rerank.demo.evaluate import prepare, shown_to_model

@@ -29,8 +29,8 @@ from benchmarks.lib.eval_data import (
     read_labels,
     set_folders,
 )
-from benchmarks.lib.machine import RESULTS
-from benchmarks.lib.report import header, table, write
+from benchmarks.lib.report import header, table
+from benchmarks.lib.results import RESULTS, write
 from benchmarks.quality.routing import as_label
 from gliclass_rerank import Route, Router, Scorer, ScoreRequest, load_scorer
 from gliclass_rerank.cli.output import print_table

@@ -32,7 +32,9 @@ from benchmarks.lib.baselines import BM25, DENSE, STEMMER, SentenceEncoder
 from benchmarks.lib.eval_data import SEED, Collection, data_folder, read_collection, set_folders
 from benchmarks.lib.machine import cpu
 from benchmarks.lib.measures import permutation_p
-from benchmarks.lib.report import draw, evaluation_parser, header, load_models, table, write
+from benchmarks.lib.pictures import draw_bars
+from benchmarks.lib.report import evaluation_parser, header, load_models, table
+from benchmarks.lib.results import write
 from benchmarks.quality.first_stage_weight import RememberingScorer
 from gliclass_rerank import MissingExtraError, Reranker, Scorer
 from gliclass_rerank.cli.output import print_table
@@ -124,7 +126,7 @@ def main() -> None:
     }
     file = write(report, "retrieval", options.out)
     title = f"up to {options.queries} queries a set, {options.depth} candidates, {cpu()}"
-    draw({name: column(row) for name, row in summary.items()}, "nDCG@10", title, file.with_suffix(".png"))
+    draw_bars({name: column(row) for name, row in summary.items()}, "nDCG@10", title, file.with_suffix(".png"))
 
 
 def parse_options() -> argparse.Namespace:

@@ -26,7 +26,9 @@ from benchmarks.lib.eval_data import (
     read_labels,
     set_folders,
 )
-from benchmarks.lib.report import draw, evaluation_parser, header, load_models, table, write
+from benchmarks.lib.pictures import draw_bars
+from benchmarks.lib.report import evaluation_parser, header, load_models, table
+from benchmarks.lib.results import write
 from gliclass_rerank import InputError, Route, Router, Scorer
 from gliclass_rerank.cli.output import print_table
 from gliclass_rerank.scorers.progress import ProgressScorer
@@ -60,7 +62,7 @@ def main() -> None:
         setting = {"seed": SEED, "queries of a set": options.queries, "examples of a route": options.each}
         file = write(header({name: scorer}) | setting | {"accuracy": values}, "route-examples", options.out)
         bars = {column: {of: row[column] for of, row in values.items()} for column in columns}
-        draw(bars, "accuracy", f"{options.each} examples of each route, {name}", file.with_suffix(".png"))
+        draw_bars(bars, "accuracy", f"{options.each} examples of each route, {name}", file.with_suffix(".png"))
 
 
 def in_scope(labelled: LabelSet) -> LabelSet:

@@ -38,7 +38,9 @@ from benchmarks.lib.eval_data import (
 )
 from benchmarks.lib.machine import cpu
 from benchmarks.lib.measures import auroc_if_both, report_on
-from benchmarks.lib.report import draw, evaluation_parser, header, load_models, table, write
+from benchmarks.lib.pictures import draw_bars
+from benchmarks.lib.report import evaluation_parser, header, load_models, table
+from benchmarks.lib.results import write
 from gliclass_rerank import Scorer
 from gliclass_rerank.cli.output import print_table
 from gliclass_rerank.scorers.progress import ProgressScorer
@@ -111,7 +113,7 @@ def main() -> None:
     report["results"] = {name: {of: asdict(row) for of, row in rows.items()} for name, rows in results.items()}
     file = write(report, "routing", options.out)
     values = {name: {of: row.accuracy for of, row in rows.items()} for name, rows in results.items()}
-    draw(values, "accuracy", f"up to {options.queries} texts a set, {cpu()}", file.with_suffix(".png"))
+    draw_bars(values, "accuracy", f"up to {options.queries} texts a set, {cpu()}", file.with_suffix(".png"))
 
 
 def parse_options() -> argparse.Namespace:

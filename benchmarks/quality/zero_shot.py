@@ -24,7 +24,9 @@ from benchmarks.lib.baselines import DENSE, SentenceEncoder
 from benchmarks.lib.eval_data import SEED, data_folder, layout, read_labels
 from benchmarks.lib.machine import cpu
 from benchmarks.lib.measures import report_on
-from benchmarks.lib.report import draw, evaluation_parser, header, load_models, table, write
+from benchmarks.lib.pictures import draw_bars
+from benchmarks.lib.report import evaluation_parser, header, load_models, table
+from benchmarks.lib.results import write
 from benchmarks.quality.routing import Contestant, Task, by_cosine, by_model, described, intents
 from gliclass_rerank.cli.output import print_table
 
@@ -93,7 +95,7 @@ def main() -> None:
     }
     file = write(report | {"results": summary}, "zero-shot", options.out)
     values = {name: {of: row["macro_f1"] for of, row in rows.items()} for name, rows in summary.items()}
-    draw(values, "macro F1", f"up to {options.texts} texts a set, {cpu()}", file.with_suffix(".png"))
+    draw_bars(values, "macro F1", f"up to {options.texts} texts a set, {cpu()}", file.with_suffix(".png"))
 
 
 def folders(data: Path, names: Sequence[str] | None) -> dict[str, Path]:

@@ -30,8 +30,10 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks.lib.machine import RESULTS, cpu, describe
-from benchmarks.lib.report import table, write
+from benchmarks.lib.machine import cpu, describe
+from benchmarks.lib.pictures import new_figure, save
+from benchmarks.lib.report import table
+from benchmarks.lib.results import RESULTS, write
 from benchmarks.service.local_service import local_service
 from gliclass_rerank.cli.output import print_table
 from gliclass_rerank.scorers.load import usable_cores
@@ -195,20 +197,13 @@ def show(steps: Sequence[Step]) -> None:
 
 def draw(steps: Sequence[Step], title: str, file: Path) -> None:
     """Draw percentiles of the latency by offered load, and the share of refused requests."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
     offered = [step for step in steps if step.offered is not None]
     loads = [step.offered or 0.0 for step in offered]
-    figure, (times, shares) = plt.subplots(
-        2, 1, figsize=(7, 5.5), sharex=True, height_ratios=[3, 1], layout="constrained"
-    )
+    figure = new_figure(7, 5.5)
+    times, shares = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     for name in ("p50", "p90", "p99"):
         times.plot(loads, [getattr(step, name) for step in offered], marker="o", label=name)
     times.set(yscale="log", ylabel="milliseconds")
-    times.set_title(title, fontsize="medium", loc="left")
     times.legend(frameon=False)
     shares.plot(loads, [100 * step.refused for step in offered], marker="o", color="tab:gray")
     shares.set(ylabel="refused %", xlabel="requests a second that are offered", ylim=(-5, 105))
@@ -216,9 +211,7 @@ def draw(steps: Sequence[Step], title: str, file: Path) -> None:
         for step in steps[:1]:
             if step.offered is None:
                 axes.axvline(step.answered, color="tab:gray", linestyle=":", linewidth=1)
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(file, dpi=150)
-    plt.close(figure)
+    save(figure, title, file)
 
 
 if __name__ == "__main__":

@@ -32,8 +32,10 @@ import httpx
 import numpy as np
 import psutil
 
-from benchmarks.lib.machine import RESULTS, cpu, describe
-from benchmarks.lib.report import table, write
+from benchmarks.lib.machine import cpu, describe
+from benchmarks.lib.pictures import new_figure, save
+from benchmarks.lib.report import table
+from benchmarks.lib.results import RESULTS, write
 from benchmarks.service.local_service import Client, LocalService, local_service
 from benchmarks.service.traffic import Traffic
 from gliclass_rerank import Reranker, load_scorer
@@ -309,12 +311,8 @@ def show(alone: Alone, busy: Busy, overload: Overload) -> None:
 
 def draw(alone: Alone, busy: Busy, overload: Overload, title: str, file: Path) -> None:
     """Draw the distribution of request times in each check."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    figure = new_figure(7, 4)
+    axes = figure.subplots()
     series = {
         "alone, in process": alone.in_process,
         "alone, over HTTP": alone.http,
@@ -324,11 +322,8 @@ def draw(alone: Alone, busy: Busy, overload: Overload, title: str, file: Path) -
     for name, times in series.items():
         axes.plot(np.sort(times), np.linspace(0, 100, len(times)), label=name)
     axes.set(xscale="log", xlabel="milliseconds", ylabel="% of requests answered by then")
-    axes.set_title(title, fontsize="medium", loc="left")
     axes.legend(frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(file, dpi=150)
-    plt.close(figure)
+    save(figure, title, file)
 
 
 if __name__ == "__main__":

@@ -23,8 +23,10 @@ from rich.console import Console
 from rich.progress import Progress
 from tokenizers import Tokenizer
 
-from benchmarks.lib.machine import RESULTS, cpu
-from benchmarks.lib.report import header, table, write
+from benchmarks.lib.machine import cpu
+from benchmarks.lib.pictures import new_figure, save
+from benchmarks.lib.report import header, table
+from benchmarks.lib.results import RESULTS, write
 from benchmarks.speed.throughput import passages_of, race
 from gliclass_rerank import MissingExtraError, Scorer, ScoreRequest, load_scorer
 from gliclass_rerank.cli.output import print_table
@@ -190,23 +192,16 @@ def ratios(medians: Mapping[str, Mapping[str, float]]) -> dict[str, list[float |
 
 def draw(medians: Mapping[str, Mapping[str, float]], title: str, file: Path) -> None:
     """Draw seconds per text by labels, one panel for each length."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, panels = plt.subplots(1, len(LENGTHS), figsize=(11, 4), sharey=True, layout="constrained")
+    figure = new_figure(11, 4)
+    panels = figure.subplots(1, len(LENGTHS), sharey=True)
     for axes, length in zip(panels, LENGTHS, strict=True):
         for name, row in medians.items():
             axes.plot(COUNTS, [row[name_of(count, length)] for count in COUNTS], marker="o", label=name)
         axes.set(xscale="log", yscale="log", xlabel="labels", xticks=COUNTS, xticklabels=COUNTS)
         axes.set_title(f"{length} tokens", fontsize="medium")
-        axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("seconds a text")
-    figure.suptitle(title, fontsize="medium", x=0.01, ha="left")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
-    figure.savefig(file, dpi=150)
-    plt.close(figure)
+    save(figure, title, file)
 
 
 if __name__ == "__main__":

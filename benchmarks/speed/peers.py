@@ -27,8 +27,10 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 
-from benchmarks.lib.machine import RESULTS, cpu
-from benchmarks.lib.report import header, table, write
+from benchmarks.lib.machine import cpu
+from benchmarks.lib.pictures import new_figure, save
+from benchmarks.lib.report import header, table
+from benchmarks.lib.results import RESULTS, write
 from benchmarks.speed.floor import Kind, operations, peaks, sequence_lengths
 from benchmarks.speed.peer_processes import PEERS, Peer, environment
 from benchmarks.speed.peer_race import (
@@ -235,14 +237,10 @@ def show(races: Mapping[str, Mapping[str, Result]], floors: Mapping[str, Mapping
 
 def draw(races: Mapping[str, Mapping[str, Result]], title: str, file: Path) -> None:
     """Draw the main race as bars, and passages per second by length."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
     main_race = races["mixed"]
     names = list(main_race)[::-1]
-    figure, (bars, lines) = plt.subplots(1, 2, figsize=(13, 0.3 * len(names) + 1.5), layout="constrained")
+    figure = new_figure(13, 0.3 * len(names) + 1.5)
+    bars, lines = figure.subplots(1, 2)
     colours = ["tab:blue" if name.startswith("ours") else "tab:gray" for name in names]
     drawn = bars.barh(names, [main_race[name].passages_per_second for name in names], color=colours)
     bars.bar_label(drawn, [f"{main_race[name].times_upstream:.1f}×" for name in names], padding=4)
@@ -255,11 +253,7 @@ def draw(races: Mapping[str, Mapping[str, Result]], title: str, file: Path) -> N
         lines.plot(places, speeds, marker="o", label=name, linestyle="-" if name.startswith("ours") else ":")
     lines.set(xscale="log", yscale="log", xlabel="tokens of a passage", ylabel="passages a second, best batch size")
     lines.legend(frameon=False, fontsize="x-small")
-    for axes in (bars, lines):
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(title, fontsize="medium", x=0.01, ha="left")
-    figure.savefig(file, dpi=150)
-    plt.close(figure)
+    save(figure, title, file)
 
 
 if __name__ == "__main__":

@@ -27,8 +27,10 @@ from rich.console import Console
 from rich.progress import track
 from tokenizers import Tokenizer
 
-from benchmarks.lib.machine import RESULTS, cpu
-from benchmarks.lib.report import header, table, write
+from benchmarks.lib.machine import cpu
+from benchmarks.lib.pictures import new_figure, save
+from benchmarks.lib.report import header, table
+from benchmarks.lib.results import RESULTS, write
 from benchmarks.speed.labels import LABEL_TOKENS, distinct
 from benchmarks.speed.scale_worker import Answer, Ask
 from benchmarks.speed.throughput import QUERY, SEED, passages_of
@@ -207,13 +209,9 @@ def show(results: Mapping[str, Sequence[Result]]) -> None:
 
 def draw(axis: str, rows: Sequence[Result], title: str, report: Path) -> None:
     """Draw seconds and memory along one axis, side by side."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
     places = [getattr(row.point, axis) for row in rows]
-    figure, (times, memory) = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
+    figure = new_figure(9, 3.5)
+    times, memory = figure.subplots(1, 2)
     times.plot(places, [row.seconds for row in rows], marker="o")
     times.set(xscale="log", yscale="log", ylabel="seconds of a call")
     memory.plot(places, [row.peak for row in rows], marker="o", label="process")
@@ -225,10 +223,7 @@ def draw(axis: str, rows: Sequence[Result], title: str, report: Path) -> None:
         axes.set_xlabel(UNITS.get(axis, axis))
         axes.set_xticks(places, [f"{place:,}" for place in places])
         axes.minorticks_off()
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(title, fontsize="medium", x=0.01, ha="left")
-    figure.savefig(report.with_name(f"{report.stem}-{axis}.png"), dpi=150)
-    plt.close(figure)
+    save(figure, title, report.with_name(f"{report.stem}-{axis}.png"))
 
 
 if __name__ == "__main__":

@@ -25,8 +25,10 @@ import onnxruntime
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from benchmarks.lib.machine import RESULTS, describe
-from benchmarks.lib.report import table, write
+from benchmarks.lib.machine import describe
+from benchmarks.lib.pictures import new_figure, save
+from benchmarks.lib.report import table
+from benchmarks.lib.results import RESULTS, write
 from benchmarks.speed.throughput import QUERY, make_passages
 from gliclass_rerank import ScoreRequest, load_scorer
 from gliclass_rerank.cli.output import print_table
@@ -157,18 +159,11 @@ def stages_of(times: Mapping[str, float], profiled: Mapping[str, int]) -> dict[s
 
 
 def draw(stages: Mapping[str, float], title: str, file: Path) -> None:
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(8, 0.4 * len(stages) + 1.2), layout="constrained")
+    figure = new_figure(8, 0.4 * len(stages) + 1.2)
+    axes = figure.subplots()
     axes.barh(list(stages)[::-1], [1000 * taken for taken in stages.values()][::-1])
     axes.set_xlabel("milliseconds")
-    axes.set_title(title, fontsize="medium", loc="left")
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(file, dpi=150)
-    plt.close(figure)
+    save(figure, title, file)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ passage on its own, without padding. Needs the extra [bench].
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +27,9 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
-from benchmarks.lib.machine import RESULTS, cpu, describe
+from benchmarks.lib.machine import cpu, describe
+from benchmarks.lib.pictures import new_figure, save
+from benchmarks.lib.results import RESULTS, write
 from gliclass_rerank import Scorer, ScoreRequest, load_scorer
 from gliclass_rerank.cli.output import figures, names, new_table, print_table
 from gliclass_rerank.demo.collection import load_collection
@@ -87,13 +88,10 @@ def main() -> None:
     title = f"{len(passages)} passages of {tokens / len(passages):.0f} tokens, {options.threads} threads, {cpu()}"
     show(results, title)
     if options.out or not options.quick:
-        folder = options.out or RESULTS
-        folder.mkdir(parents=True, exist_ok=True)
         name = "throughput" if options.threads == usable_cores() else f"throughput-{options.threads}-thread"
-        stem = folder / f"{name}-{report['date']}"
-        stem.with_suffix(".json").write_text(json.dumps(report, indent=2) + "\n", "utf-8")
+        file = write(report, name, options.out or RESULTS)
         if not options.quick:
-            draw(results, title, stem.with_suffix(".png"))
+            draw(results, title, file.with_suffix(".png"))
 
 
 def parse_options() -> argparse.Namespace:
@@ -225,23 +223,16 @@ def show(results: Mapping[str, Result], title: str) -> None:
 
 
 def draw(results: Mapping[str, Result], title: str, file: Path) -> None:
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
     names = list(results)[::-1]
     speeds = [results[name].passages_per_second for name in names]
-    figure, axes = plt.subplots(figsize=(8, 0.5 * len(names) + 1.2), layout="constrained")
+    figure = new_figure(8, 0.5 * len(names) + 1.2)
+    axes = figure.subplots()
     colours = ["tab:blue" if name.startswith("ours") else "tab:gray" for name in names]
     bars = axes.barh(names, speeds, color=colours)
     axes.bar_label(bars, [f"{results[name].times_upstream:.1f}×" for name in names], padding=4)
     axes.set_xlabel("passages a second, from strings to scores (×: to upstream's default)")
-    axes.set_title(title, fontsize="medium", loc="left")
-    axes.spines[["top", "right"]].set_visible(False)
     axes.margins(x=0.1)
-    figure.savefig(file, dpi=150)
-    plt.close(figure)
+    save(figure, title, file)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The pictures of docs/thresholds.md, from the shipped calibration and from scores of judged questions.
 
-    python docs/make/pictures.py            # draws what relevance.json and the bundled model's calibration say
-    python docs/make/pictures.py --score    # scores the questions first and writes relevance.json, about a minute
+    python -m docs.make.pictures            # draws what relevance.json and the bundled model's calibration say
+    python -m docs.make.pictures --score    # scores the questions first and writes relevance.json, about a minute
 
 The scores are mini's for the demo's questions about Python's documentation, each with the first passages that BM25
 finds for it; mini saw neither in training. A passage counts as an answer if a person has judged it so.
@@ -16,10 +16,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from benchmarks.lib.pictures import new_figure, save
 from gliclass_rerank import Reranker
 from gliclass_rerank.calibration.calibrators import (
     Bin,
@@ -104,34 +103,33 @@ def shared(probabilities: NDArray[np.float64], answers: NDArray[np.bool_]) -> li
 def draw_calibration(file: Path) -> None:
     """The probability that each task of the bundled model makes of a logit."""
     logits = np.linspace(-6, 6, 241)
-    figure = Figure(figsize=(6, 4), layout="constrained")
+    figure = new_figure(6, 4)
     axes = figure.subplots()
     axes.plot(logits, 1 / (1 + np.exp(-logits)), color="tab:gray", linestyle="dotted", label="without a calibration")
     for task, calibrator in read_calibration(locate("mini")[0]).items():
         axes.plot(logits, calibrator.probabilities(logits), label=task)
     axes.axhline(0.5, color="tab:gray", linewidth=0.5)
     axes.set(xlabel="raw logit of mini", ylabel="probability", xlim=(-6, 6), ylim=(0, 1))
-    _finish(axes)
-    figure.savefig(file, dpi=150)
+    axes.legend(frameon=False)
+    save(figure, "", file)
 
 
 def draw_thresholds(shares: Sequence[Share], title: str, file: Path) -> None:
     """Where answers and others lie, and what a threshold keeps of both."""
-    figure = Figure(figsize=(6, 6), layout="constrained")
+    figure = new_figure(6, 6)
     counts, kept = figure.subplots(2, 1, sharex=True)
     edges = [*(share.lower for share in shares), 1.0]
     counts.stairs([share.others for share in shares], edges, color="tab:gray", label="others")
     counts.stairs([share.answers for share in shares], edges, color="tab:blue", label="answers")
     counts.set(ylabel=f"passages, by {1 / BINS:g} of score", yscale="log")
-    counts.set_title(title, fontsize="medium", loc="left")
     thresholds = [share.lower for share in shares]
     rates = [precision_and_recall(shares, threshold) for threshold in thresholds]
     kept.plot(thresholds, [precision for precision, _ in rates], color="tab:blue", label="precision")
     kept.plot(thresholds, [recall for _, recall in rates], color="tab:orange", label="recall")
     kept.set(xlabel="score, or threshold", ylabel="share", xlim=(0, 1), ylim=(0, 1))
     for axes in (counts, kept):
-        _finish(axes)
-    figure.savefig(file, dpi=150)
+        axes.legend(frameon=False)
+    save(figure, "", file)
 
 
 def precision_and_recall(shares: Sequence[Share], threshold: float) -> tuple[float, float]:
@@ -143,7 +141,7 @@ def precision_and_recall(shares: Sequence[Share], threshold: float) -> tuple[flo
 
 def draw_curves(curves: Mapping[str, Sequence[Bin]], title: str, file: Path) -> None:
     """Observed over promised frequency, but for points of too few passages, and how many are behind each point."""
-    figure = Figure(figsize=(6, 6), layout="constrained")
+    figure = new_figure(6, 6)
     curve, counts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     curve.plot([0, 1], [0, 1], color="tab:gray", linestyle="dotted", label="what was promised")
     for name, found in curves.items():
@@ -153,16 +151,9 @@ def draw_curves(curves: Mapping[str, Sequence[Bin]], title: str, file: Path) -> 
         counts.plot([one.mean_probability for one in found], [one.count for one in found], marker="o", markersize=4)
     counts.axhline(FEWEST, color="tab:gray", linewidth=0.5)
     curve.set(ylabel="share of answers", xlim=(0, 1), ylim=(0, 1))
-    curve.set_title(title, fontsize="medium", loc="left")
     counts.set(xlabel="score", ylabel="passages", yscale="log")
-    counts.spines[["top", "right"]].set_visible(False)
-    _finish(curve)
-    figure.savefig(file, dpi=150)
-
-
-def _finish(axes: Axes) -> None:
-    axes.legend(frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
+    curve.legend(frameon=False)
+    save(figure, title, file)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
     python examples/support_tickets/tutorial.py [FOLDER]
 
 From the repository's root; needs the extras [train] and [service]. What it writes goes into FOLDER, "tickets" by
-default, which must not exist yet. With --results the figures also go into a dated file in that folder, beside the
-machine they were taken on; this imports benchmarks/lib/machine.py (PYTHONPATH=.).
+default, which must not exist yet. With --results the figures also go into a file in that folder, with the date and
+the machine; this imports benchmarks/lib (PYTHONPATH=.).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path, default=Path("tickets"))
     parser.add_argument("--port", type=int, default=8000, help="of the service; 8000 by default")
-    parser.add_argument("--results", type=Path, help="folder for tutorial-DATE.json; none is written by default")
+    parser.add_argument("--results", type=Path, help="folder for MACHINE/tutorial.json; none is written by default")
     options = parser.parse_args()
     if options.folder.exists():
         parser.error(f"{options.folder} exists; name another folder, or remove it")
@@ -120,7 +120,7 @@ def wait_until_ready(client: httpx.Client) -> None:
 def save(folder: Path, results: Path, seconds: dict[str, float], answers: dict[str, Any]) -> None:
     """Write accuracy and F1 before and after, the seconds of each command and the service's answers."""
     from benchmarks.lib.machine import describe
-    from benchmarks.lib.report import write
+    from benchmarks.lib.results import write
 
     found = {name: json.loads((folder / f"{name}.json").read_text("utf-8")) for name in ("before", "after")}
     report = describe() | {

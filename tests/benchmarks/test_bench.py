@@ -20,7 +20,7 @@ def test_throughput_runs_and_every_contestant_agrees_with_upstream(tmp_path: Pat
     options = ["--quick", "--passages", "6", "--threads", "1", "--out", str(tmp_path)]
     done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, check=True, encoding="utf-8")
     assert "passages/s" in done.stdout
-    (file,) = tmp_path.iterdir()
+    (file,) = tmp_path.rglob("*.json")
     report = json.loads(file.read_text("utf-8"))
     assert (report["threads"], report["passages"]) == (1, 6)
     assert report["mean_tokens"] == pytest.approx(128, abs=4)
@@ -40,7 +40,7 @@ def test_labels_cost_their_tokens_and_a_cross_encoder_pays_each(tmp_path: Path) 
     options = ["--threads", "1", "--out", str(tmp_path)]
     done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, check=True, encoding="utf-8")
     assert "16 claims, of 1" in done.stdout
-    (file,) = tmp_path.iterdir()
+    (file,) = tmp_path.rglob("*.json")
     report = json.loads(file.read_text("utf-8"))
     medians = report["seconds a text"]
     assert set(medians) == {"ours, onnx int8", "ours, torch fp32", "cross-encoder, torch fp32"}

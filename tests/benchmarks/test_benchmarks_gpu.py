@@ -85,7 +85,7 @@ def test_a_toy_runs_through_without_a_gpu(
     told = capsys.readouterr()
     assert "a toy run" in told.err
     assert TOY in told.out
-    (file,) = tmp_path.glob("gpu-*.json")
+    (file,) = tmp_path.glob("*/gpu.json")
     assert file.with_suffix(".png").is_file()
     report = json.loads(file.read_text("utf-8"))
     assert (report["toy"], report["left_out"], report["goals"]) == (True, [], {})

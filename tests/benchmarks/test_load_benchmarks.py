@@ -89,7 +89,7 @@ def run(name: str, *options: str) -> subprocess.CompletedProcess[str]:
 def test_load_runs_and_every_answer_is_right(exported: Exported, tmp_path: Path) -> None:
     options = ["--model", str(exported("bert-simple")), "--rates", "5,20", "--users", "20", "--seconds", "4"]
     assert "20.00/s offered" in run("load", *options, "--out", str(tmp_path)).stdout
-    (file,) = tmp_path.glob("load-*.json")
+    (file,) = tmp_path.glob("*/load.json")
     assert file.with_suffix(".png").is_file()
     assert str(ROOT) not in file.read_text("utf-8")
     report = json.loads(file.read_text("utf-8"))
@@ -106,7 +106,7 @@ def test_load_runs_and_every_answer_is_right(exported: Exported, tmp_path: Path)
 def test_the_checks_of_the_service_run(tmp_path: Path) -> None:
     pytest.importorskip("psutil")
     assert "ratio" in run("overhead", "--quick", "--out", str(tmp_path)).stdout
-    (file,) = tmp_path.glob("service-*.json")
+    (file,) = tmp_path.glob("*/service.json")
     assert file.with_suffix(".png").is_file()
     report = json.loads(file.read_text("utf-8"))
     assert len(report["alone"]["http"]) == len(report["alone"]["in_process"]) == 5

@@ -34,6 +34,7 @@ pytest.importorskip("peft")
 from conftest import needs_mini
 from serving import process
 
+from benchmarks.lib.results import newest_first, read
 from gliclass_rerank import load_scorer
 
 ROOT = Path(__file__).parents[2]
@@ -236,16 +237,16 @@ def test_the_site_has_every_page_and_loads_nothing_from_elsewhere(site: Path) ->
 
 @pytest.mark.slow
 def test_figures_of_the_site_are_those_of_the_benchmarks(site: Path) -> None:
-    newest = max((ROOT / "benchmarks" / "results").glob("throughput-2*.json"))
-    rate = json.loads(newest.read_text("utf-8"))["results"]["ours, ONNX int8"]["passages_per_second"]
+    newest = newest_first("throughput")[0]
+    rate = read(newest)["results"]["ours, ONNX int8"]["passages_per_second"]
     page = (site / "performance.html").read_text("utf-8")
-    assert newest.name in page
+    assert newest.relative_to(ROOT).as_posix() in page
     assert f">{rate:.0f}</td>" in page
 
 
 @needs_mini
 def test_the_pictures_are_of_the_model_that_is_bundled() -> None:
     scores = json.loads((DOCS / "make" / "relevance.json").read_text("utf-8"))
-    assert scores["revision"] == load_scorer("mini").info.revision, "run: python docs/make/pictures.py --score"
+    assert scores["revision"] == load_scorer("mini").info.revision, "run: python -m docs.make.pictures --score"
     shown = {name for text in PAGES.values() for name in re.findall(r"\(images/([\w-]+\.png)\)", text)}
     assert {"calibration.png", "thresholds.png", "reliability.png"} <= shown

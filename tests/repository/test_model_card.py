@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import statistics
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.lib.machine import RESULTS
+from benchmarks.lib.results import RESULTS, read
 
 ROOT = Path(__file__).parents[2]
 CARD = ROOT / "src" / "gliclass_rerank" / "bundled" / "mini" / "MODEL_CARD.md"
@@ -36,11 +35,9 @@ def table_after(heading: str) -> Table:
 
 
 def cited(name: str) -> dict[str, Any]:
-    """The results that the card cites under a name: a file, or the newest one of a pattern."""
-    (pattern,) = set(re.findall(rf"`(?:benchmarks/results/)?({name}-(?:\*|[\d-]+)\.json)`", TEXT))
-    dated = [file for file in RESULTS.glob(pattern) if re.fullmatch(rf"{name}-[\d-]+", file.stem)]
-    report: dict[str, Any] = json.loads(max(dated).read_text("utf-8"))
-    return report
+    """The results of a benchmark that the card cites."""
+    (file,) = set(re.findall(rf"`benchmarks/results/([\w-]+/{name}\.json)`", TEXT))
+    return read(RESULTS / file)
 
 
 def of_set(results: dict[str, Any], name: str) -> Any:
