@@ -1,14 +1,14 @@
 """Plans of score requests, and their execution with a `Scorer`.
 
 A task is a `Plan`, a generator: it yields requests, is sent a row of logits for each, and returns its result. The code
-before a ``yield`` builds requests, the code after it reads logits. Both are pure. `run` drives a plan with a scorer.
-Callers that score in another way (asynchronously, in steps, on another machine) drive it themselves.
+before a ``yield`` builds requests, the code after it reads logits. Both are pure. `run` drives a plan with a scorer,
+`drive` with any function that scores. Callers that score asynchronously use `resume`.
 """
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import TypeAlias, TypeVar
 
 import numpy as np
@@ -23,6 +23,8 @@ can name the input that caused them."""
 
 FRAME = 16  # upper bound of the tokens around a text and its labels, or around an example
 
+Score: TypeAlias = Callable[[Sequence[ScoreRequest]], Iterable[FloatArray]]
+"""A function with the contract of `Scorer.score`."""
 
 Answer: TypeAlias = list[FloatArray] | GLiClassRerankError
 """Answer to a plan's requests: a row for each, or an error."""
@@ -46,6 +48,11 @@ def run(plan: Plan[T], scorer: Scorer) -> T:
     Raises:
         GLiClassRerankError: any error of the plan or the scorer; see `score_requests`.
     """
+    return drive(plan, scorer.score)
+
+
+def drive(plan: Plan[T], score: Score) -> T:
+    """Drive a plan to its result, as `run` does with ``scorer.score``."""
     answer: Answer | None = None
     while True:
         try:
@@ -54,7 +61,7 @@ def run(plan: Plan[T], scorer: Scorer) -> T:
             result: T = ended.value
             return result
         try:
-            answer = score_requests(scorer, requests)
+            answer = checked_rows(score(requests), requests) if requests else []
         except GLiClassRerankError as error:
             answer = error
         del requests  # free these before the plan builds the next ones

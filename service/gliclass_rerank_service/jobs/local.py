@@ -12,10 +12,8 @@ from dataclasses import dataclass, field, replace
 
 from pydantic import JsonValue
 
-from gliclass_rerank import Example, ModelInfo, Scorer, ScoreRequest
-from gliclass_rerank.models.encoding import chunk_sizes
-from gliclass_rerank.scorers.batch_plan import chunked
-from gliclass_rerank.scoring import labels_share_pass
+from gliclass_rerank import Scorer, ScoreRequest
+from gliclass_rerank.scorers.batch_plan import request_chunks
 from gliclass_rerank.types import FloatArray
 from gliclass_rerank_service.errors import TooLargeError
 from gliclass_rerank_service.jobs.base import Executor, UnknownJobError
@@ -58,7 +56,7 @@ class LocalJobs:
         self, scorer: Scorer, *, max_jobs: int = 100, max_bytes: int = 256 * 2**20, ttl_seconds: float = 3600.0
     ) -> None:
         self._closing = threading.Event()
-        self._scorer = _PatientScorer(scorer, self._closing)
+        self._scorer = scorer
         self._max_jobs = max_jobs
         self._max_bytes = max_bytes
         self._ttl = ttl_seconds
@@ -109,7 +107,7 @@ class LocalJobs:
 
     def _run(self, task_id: str, kind: JobKind, payload: Mapping[str, JsonValue]) -> None:
         started = time.monotonic()
-        status = attempt_job(self._scorer, kind, payload)
+        status = attempt_job(self._scorer, kind, payload, score=self._score)
         result = _as_json(status.result)
         ended = time.monotonic()
         with self._lock:
@@ -122,6 +120,22 @@ class LocalJobs:
             self._bytes += len(result)
             self._unfinished -= 1
             self._last_seconds = ended - started
+
+    def _score(self, requests: Sequence[ScoreRequest]) -> list[FloatArray]:
+        """Score in steps. `ClosedError` once this is closed."""
+        rows: list[FloatArray] = []
+        for step in request_chunks(requests, max_requests=STEP_REQUESTS, max_characters=STEP_CHARACTERS):
+            rows += self._score_step(step)
+        return rows
+
+    def _score_step(self, requests: Sequence[ScoreRequest]) -> Sequence[FloatArray]:
+        """Score, and try again while the scorer's queue is full."""
+        while not self._closing.is_set():
+            try:
+                return self._scorer.score(requests)
+            except OverloadedError as error:
+                self._closing.wait(min(error.retry_after, LONGEST_PAUSE))
+        raise ClosedError(SHUT_DOWN)
 
     def _check_room(self, size: int) -> None:
         if self._unfinished >= self._max_jobs:
@@ -158,33 +172,3 @@ def _as_json(value: object) -> bytes:
 
 def _no_room(size: int, room: int) -> str:
     return f"its result has {size} bytes, and there is room for {room}; divide it, or submit it again later"
-
-
-class _PatientScorer:
-    """A `Scorer` that scores in steps and retries while the queue is full. `ClosedError` once ``closing`` is set."""
-
-    def __init__(self, scorer: Scorer, closing: threading.Event) -> None:
-        self._scorer = scorer
-        self._closing = closing
-
-    @property
-    def info(self) -> ModelInfo:
-        return self._scorer.info
-
-    def labels_share_pass(self, labels: Sequence[str], examples: Sequence[Example] = ()) -> bool:
-        """See `gliclass_rerank.scoring.labels_share_pass`."""
-        return labels_share_pass(self._scorer, labels, examples)
-
-    def score(self, requests: Sequence[ScoreRequest]) -> list[FloatArray]:
-        scored: list[FloatArray] = []
-        for step in chunked(requests, chunk_sizes(requests), max_items=STEP_REQUESTS, max_size=STEP_CHARACTERS):
-            scored += self._step(step)
-        return scored
-
-    def _step(self, requests: Sequence[ScoreRequest]) -> Sequence[FloatArray]:
-        while not self._closing.is_set():
-            try:
-                return self._scorer.score(requests)
-            except OverloadedError as error:
-                self._closing.wait(min(error.retry_after, LONGEST_PAUSE))
-        raise ClosedError(SHUT_DOWN)

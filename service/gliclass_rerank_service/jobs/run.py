@@ -13,6 +13,9 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from gliclass_rerank import Classifier, GLiClassRerankError, InputError, ModelInfo, Ranked, Reranker, Scorer
+from gliclass_rerank.scoring import Plan, Score, drive
+from gliclass_rerank.tasks.classify import ClassifyOptions
+from gliclass_rerank.tasks.rerank import RankOptions
 from gliclass_rerank.types import LongText
 from gliclass_rerank.validation import check_text
 
@@ -52,11 +55,10 @@ class PredictPayload(BaseModel):
     classification_type: Literal["single-label", "multi-label"] = "multi-label"
     threshold: float = Field(0.5, ge=0, le=1)
 
-    def run(self, scorer: Scorer) -> JsonValue:
+    def plan(self, scorer: Scorer) -> Plan[JsonValue]:
         """One list of ``{"label", "score"}`` per input, best first: all that apply, or the best if single-label."""
-        texts = [self.inputs] if isinstance(self.inputs, str) else self.inputs
-        multi_label = self.classification_type == "multi-label"
-        found = Classifier(scorer).classify(texts, self.labels, multi_label=multi_label, threshold=self.threshold)
+        options = ClassifyOptions(self.classification_type == "multi-label", self.threshold)
+        found = yield from Classifier(scorer).plan(self.inputs, self.labels, options)
         return [[{"label": kept.label, "score": kept.score} for kept in one.labels] for one in found]
 
 
@@ -73,15 +75,11 @@ class RerankPayload(BaseModel):
     long_text: LongText = "window"
     first_stage_scores: Annotated[list[float], Field(fail_fast=True)] | None = None
 
-    def run(self, scorer: Scorer) -> JsonValue:
+    def plan(self, scorer: Scorer) -> Plan[JsonValue]:
         """``{"model", "results": [{"index", "relevance_score"}]}``, best first."""
-        ranking = Reranker(scorer).rank(
-            self.query,
-            self.documents,
-            top_n=self.top_n or None,
-            long_text=self.long_text,
-            first_stage_scores=self.first_stage_scores,
-        )
+        options = RankOptions(top_n=self.top_n or None, long_text=self.long_text)
+        pair, given = (self.query, self.documents), self.first_stage_scores
+        (ranking,) = yield from Reranker(scorer).plan([pair], options, first_stage_scores=[given])
         return {"model": scorer.info.name, "results": [self._result(ranked) for ranked in ranking]}
 
     @model_validator(mode="after")
@@ -121,20 +119,29 @@ def checked_payload(kind: JobKind, payload: Mapping[str, JsonValue]) -> dict[str
     return checked
 
 
-def run_job(scorer: Scorer, kind: JobKind, payload: Mapping[str, JsonValue]) -> JsonValue:
-    """Do the work of a job. See `PredictPayload.run` and `RerankPayload.run` for its result.
+def run_job(
+    scorer: Scorer, kind: JobKind, payload: Mapping[str, JsonValue], *, score: Score | None = None
+) -> JsonValue:
+    """Do the work of a job. See `PredictPayload.plan` and `RerankPayload.plan` for its result.
+
+    Args:
+        scorer: the model of the job.
+        kind, payload: the job.
+        score: scores its requests, in steps for instance. Default: ``scorer.score``.
 
     Raises:
         InputError: an invalid payload of this kind, or texts that the model cannot read.
         GLiClassRerankError: any error of the scorer.
     """
-    return _parsed(kind, payload).run(scorer)
+    return drive(_parsed(kind, payload).plan(scorer), score or scorer.score)
 
 
-def attempt_job(scorer: Scorer, kind: JobKind, payload: Mapping[str, JsonValue]) -> JobStatus:
-    """Do the work of a job. Any error becomes its status."""
+def attempt_job(
+    scorer: Scorer, kind: JobKind, payload: Mapping[str, JsonValue], *, score: Score | None = None
+) -> JobStatus:
+    """Do the work of a job as `run_job` does. Any error becomes its status."""
     try:
-        return JobStatus("done", run_job(scorer, kind, payload))
+        return JobStatus("done", run_job(scorer, kind, payload, score=score))
     except GLiClassRerankError as error:
         return JobStatus("failed", error=str(error))
     except (KeyboardInterrupt, SystemExit):

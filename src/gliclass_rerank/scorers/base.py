@@ -14,10 +14,10 @@ import numpy as np
 from gliclass_rerank.copies import Reloadable
 from gliclass_rerank.errors import DeviceMemoryError, NonFiniteError
 from gliclass_rerank.models.checkpoint import Checkpoint
-from gliclass_rerank.models.encoding import EncodedRequest, EncodedSequence, InputEncoder, chunk_sizes
+from gliclass_rerank.models.encoding import EncodedRequest, EncodedSequence, InputEncoder
 from gliclass_rerank.models.tokenizer import TextTokenizer
 from gliclass_rerank.models.upstream import refuse_breaks
-from gliclass_rerank.scorers.batch_plan import batch_cost, chunked, plan_batches
+from gliclass_rerank.scorers.batch_plan import batch_cost, plan_batches, request_chunks
 from gliclass_rerank.scorers.prefetch import drain_one_late, prefetch
 from gliclass_rerank.types import Example, FloatArray, Logits, ModelInfo, ScoreRequest
 from gliclass_rerank.unreadable import naming, request_places
@@ -99,7 +99,7 @@ class LocalScorer(Reloadable, ABC):
 
     def _score(self, requests: Sequence[ScoreRequest]) -> list[Logits]:
         most = PACKED_CHUNK_REQUESTS if self._overlaps and not self._pads else CHUNK_REQUESTS
-        chunks = list(chunked(requests, chunk_sizes(requests), max_items=most, max_size=CHUNK_CHARACTERS))
+        chunks = list(request_chunks(requests, max_requests=most, max_characters=CHUNK_CHARACTERS))
         if not self._overlaps or len(chunks) == 1:  # nothing to overlap; avoids the start of a thread
             return [row for chunk in chunks for row in self._start(self._encoder.encode(chunk))()]
         with closing(prefetch(self._encoder.encode, chunks)) as encoded:

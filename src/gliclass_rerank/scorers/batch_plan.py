@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
+from gliclass_rerank.models.encoding import chunk_sizes
+from gliclass_rerank.types import ScoreRequest
+
 T = TypeVar("T")
 
 
@@ -42,6 +45,13 @@ def plan_batches(
 def batch_cost(lengths: Sequence[int], *, padded: bool = True) -> int:
     """Tokens of a batch of items with these lengths: padded, their number times the longest, else their sum."""
     return len(lengths) * max(lengths) if padded else sum(lengths)
+
+
+def request_chunks(
+    requests: Sequence[ScoreRequest], *, max_requests: int, max_characters: int
+) -> Iterator[list[ScoreRequest]]:
+    """Divide requests into lists of at most ``max_requests`` and about ``max_characters``, all texts included."""
+    return chunked(requests, chunk_sizes(requests), max_items=max_requests, max_size=max_characters)
 
 
 def chunked(items: Iterable[T], sizes: Iterable[int], *, max_items: int, max_size: int) -> Iterator[list[T]]:

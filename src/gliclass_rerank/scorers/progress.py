@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from gliclass_rerank.models.encoding import chunk_sizes
-from gliclass_rerank.scorers.batch_plan import chunked
+from gliclass_rerank.scorers.batch_plan import request_chunks
 from gliclass_rerank.scoring import labels_share_pass
 from gliclass_rerank.types import Example, FloatArray, ModelInfo, Scorer, ScoreRequest
 
@@ -47,7 +46,7 @@ class ProgressScorer:
         scored: list[FloatArray] = []
         start = time.perf_counter()
         with _Bar(self._console, self._task, len(requests)) as bar:
-            for step in chunked(requests, chunk_sizes(requests), max_items=STEP_REQUESTS, max_size=STEP_CHARACTERS):
+            for step in request_chunks(requests, max_requests=STEP_REQUESTS, max_characters=STEP_CHARACTERS):
                 scored += self._scorer.score(step)
                 bar.advance(len(scored), time.perf_counter() - start)
         return scored

@@ -10,8 +10,7 @@ from types import TracebackType
 
 from gliclass_rerank.copies import Origin, Reloadable
 from gliclass_rerank.forks import PerProcess
-from gliclass_rerank.models.encoding import chunk_sizes
-from gliclass_rerank.scorers.batch_plan import chunked
+from gliclass_rerank.scorers.batch_plan import request_chunks
 from gliclass_rerank.scorers.remote.http_client import Connection
 from gliclass_rerank.scorers.remote.protocol import (
     ServiceInfo,
@@ -79,9 +78,8 @@ class HttpScorer(Reloadable):
             InputError: the service refused a request, with its message.
             ServiceError: it did not answer in time, refused the key, failed, or has changed its model.
         """
-        chunks = list(
-            chunked(requests, chunk_sizes(requests), max_items=self._service.max_requests, max_size=CHUNK_CHARACTERS)
-        )
+        limit = self._service.max_requests
+        chunks = list(request_chunks(requests, max_requests=limit, max_characters=CHUNK_CHARACTERS))
         if len(chunks) < 2:
             return [row for chunk in chunks for row in self._score(chunk, 0)]
         starts = accumulate(map(len, chunks), initial=0)
