@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import http.server
+import inspect
 import json
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,8 @@ from typer.testing import CliRunner
 from gliclass_rerank import OptionError
 from gliclass_rerank.calibration.calibrators import PlattCalibrator
 from gliclass_rerank.cli.main import app as command_line
+from gliclass_rerank.cli.serve import serve
+from gliclass_rerank.cli.worker import worker
 
 BODY = {"query": "red apple", "documents": ["a red apple", "a secret door"]}
 PATHS = {
@@ -333,6 +336,12 @@ def test_the_command_names_its_options_and_refuses_bad_ones() -> None:
         assert option in told
     refused = CliRunner().invoke(command_line, ["serve", "--port", "99999"])
     assert isinstance(refused.exception, OptionError)
+
+
+@pytest.mark.parametrize(("command", "own"), [(serve, {"ray"}), (worker, {"processes"})])
+def test_options_of_the_commands_are_settings_by_their_names(command: Callable[..., None], own: set[str]) -> None:
+    options = inspect.signature(command).parameters.keys() - {"context", "config"}
+    assert options - Settings.model_fields.keys() == own
 
 
 # OpenAPI.

@@ -1,6 +1,6 @@
 """Jobs on Celery workers, with Redis: submission, and the workers' app. Needs the extra "jobs".
 
-    gliclass-rerank worker --model mini --broker redis://localhost:6379/0         # one on each machine
+    gliclass-rerank worker --model mini --broker-url redis://localhost:6379/0     # one on each machine
     celery -A gliclass_rerank_service.jobs.celery worker -E                       # the same, set by the environment
     celery -A gliclass_rerank_service.jobs.celery flower --port=5555              # Flower, to monitor them
 

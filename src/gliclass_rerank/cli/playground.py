@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from gliclass_rerank.cli.output import Backend, Device
+from gliclass_rerank.cli.output import Backend, Device, Model
 from gliclass_rerank.errors import MissingExtraError, OptionError
 
 APP = Path(__file__).parents[1] / "playground" / "app.py"
@@ -19,9 +19,7 @@ EVERYWHERE = ("0.0.0.0", "::")
 
 
 def playground(
-    model: Annotated[
-        str, typer.Option(help='"mini" (bundled), a checkpoint or adapter folder, a hub id, or a service\'s URL.')
-    ] = "mini",
+    model: Model = "mini",
     backend: Backend = "auto",
     device: Device = "auto",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
