@@ -20,13 +20,9 @@ from numpy.typing import NDArray
 
 from benchmarks.lib.pictures import new_figure, save
 from gliclass_rerank import Reranker
-from gliclass_rerank.calibration.calibrators import (
-    Bin,
-    expected_calibration_error,
-    fit_calibrator,
-    read_calibration,
-    reliability,
-)
+from gliclass_rerank.calibration.file import read_calibration
+from gliclass_rerank.calibration.fitting import fit_calibrator
+from gliclass_rerank.calibration.reliability import Bin, expected_calibration_error, reliability
 from gliclass_rerank.demo.evaluate import CANDIDATES, prepare, shown_to_model
 from gliclass_rerank.scorers.load import locate
 

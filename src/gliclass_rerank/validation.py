@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from gliclass_rerank.errors import InputError, InvalidTextError, OptionError
 
@@ -108,3 +109,37 @@ def check_texts(
     if at_least_one and not value:
         raise InputError(f"{several}: expected at least one, got none")
     return tuple([check_text(item, f"{what} {i}") for i, item in enumerate(value)])
+
+
+def scores_and_outcomes(
+    scores: ArrayLike, outcomes: ArrayLike, what: str
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Scores and outcomes as arrays of one shape (examples,), at least one. ``what`` names the scores in errors.
+
+    Raises:
+        InputError: other shapes, none, scores that are no finite numbers, outcomes that are no booleans.
+    """
+    try:
+        numbers, observed = np.asarray(scores, np.float64), np.asarray(outcomes)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{what}: expected finite numbers with as many outcomes, got {scores!r:.60}") from error
+    if numbers.ndim != 1 or numbers.shape != observed.shape:
+        raise InputError(
+            f"{what}: expected a row and as many outcomes, got shapes {numbers.shape} and {observed.shape}"
+        )
+    if not len(numbers):
+        raise InputError(f"{what}: expected at least one, got none")
+    if observed.dtype != np.bool_:
+        raise InputError(f"outcomes: expected booleans, got {observed.dtype}; compare grades with a threshold first")
+    if not np.isfinite(numbers).all():
+        raise InputError(
+            f"{what}: expected finite numbers, got {numbers[~np.isfinite(numbers)][0]}; is the model broken?"
+        )
+    return numbers, observed
+
+
+def check_both_occur(observed: NDArray[np.bool_]) -> None:
+    """Raise `InputError` unless there are positive and negative outcomes."""
+    if observed.all() or not observed.any():
+        which = "all of them hold" if observed.all() else "none of them holds"
+        raise InputError(f"outcomes: expected some that hold and some that do not, but {which}; add the other kind")

@@ -18,20 +18,15 @@ from hypothesis import strategies as st
 
 from gliclass_rerank import CheckpointError, InputError, OptionError, Reranker, load_scorer
 from gliclass_rerank.calibration.calibrators import (
-    Bin,
     Calibrator,
     IsotonicCalibrator,
     PlattCalibrator,
     TemperatureCalibrator,
-    calibrator_from_dict,
-    draw_reliability,
-    expected_calibration_error,
-    fit_calibrator,
-    read_calibration,
-    reliability,
     sigmoid,
-    write_calibration,
 )
+from gliclass_rerank.calibration.file import calibrator_from_dict, read_calibration, write_calibration
+from gliclass_rerank.calibration.fitting import fit_calibrator
+from gliclass_rerank.calibration.reliability import Bin, draw_reliability, expected_calibration_error, reliability
 from gliclass_rerank.cli.main import main
 
 finite32 = st.floats(-1e6, 1e6, width=32)
@@ -301,7 +296,8 @@ def test_a_missing_extra_is_named(package: str, extra: str, call: str) -> None:
 import sys
 sys.modules[{package!r}] = None  # Python's own way to say that a module cannot be imported
 from gliclass_rerank import MissingExtraError
-from gliclass_rerank.calibration.calibrators import draw_reliability, fit_calibrator
+from gliclass_rerank.calibration.fitting import fit_calibrator
+from gliclass_rerank.calibration.reliability import draw_reliability
 try:
     {call}
 except MissingExtraError as error:

@@ -33,12 +33,8 @@ from gliclass_rerank import (
     ScoreRequest,
     load_scorer,
 )
-from gliclass_rerank.calibration.calibrators import (
-    IsotonicCalibrator,
-    PlattCalibrator,
-    expected_calibration_error,
-    sigmoid,
-)
+from gliclass_rerank.calibration.calibrators import IsotonicCalibrator, PlattCalibrator, sigmoid
+from gliclass_rerank.calibration.reliability import expected_calibration_error
 from gliclass_rerank.scorers.lazy import LazyScorer
 from gliclass_rerank.scorers.progress import ProgressScorer
 from gliclass_rerank.scoring import labels_share_pass

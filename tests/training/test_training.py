@@ -27,7 +27,8 @@ from safetensors.torch import load_file
 from transformers import BertModel
 
 from gliclass_rerank import InputError, NonFiniteError, OptionError, ScoreRequest, UnsupportedModelError, load_scorer
-from gliclass_rerank.calibration.calibrators import PlattCalibrator, write_calibration
+from gliclass_rerank.calibration.calibrators import PlattCalibrator
+from gliclass_rerank.calibration.file import write_calibration
 from gliclass_rerank.models.adapter import with_adapter
 from gliclass_rerank.models.checkpoint import read_checkpoint
 from gliclass_rerank.scorers.torch import TorchScorer, load_model

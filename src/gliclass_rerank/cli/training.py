@@ -84,7 +84,9 @@ def calibrate(
 ) -> None:
     """Fit a calibrator for each task in the records, so that predicted probabilities match observed frequencies."""
     _need_extra("fitting a calibration")
-    from gliclass_rerank.calibration.calibrators import expected_calibration_error, fit_calibrator, write_calibration
+    from gliclass_rerank.calibration.file import write_calibration
+    from gliclass_rerank.calibration.fitting import fit_calibrator
+    from gliclass_rerank.calibration.reliability import expected_calibration_error
     from gliclass_rerank.training.evaluate import task_logits
 
     records = _read(files)

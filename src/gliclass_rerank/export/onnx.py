@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from safetensors.torch import save_file
 
-from gliclass_rerank.calibration.calibrators import CALIBRATION_FILE
+from gliclass_rerank.calibration.file import CALIBRATION_FILE
 from gliclass_rerank.errors import InputError, OptionError, UnsupportedModelError
 from gliclass_rerank.export.graph import Graph
 from gliclass_rerank.export.quantize_graph import Activation, quantize_graph

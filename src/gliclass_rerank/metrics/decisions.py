@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gliclass_rerank.calibration.calibrators import check_both_occur, scores_and_outcomes
 from gliclass_rerank.errors import InputError
+from gliclass_rerank.validation import check_both_occur, scores_and_outcomes
 
 
 @dataclass(frozen=True, slots=True)

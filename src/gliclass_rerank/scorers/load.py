@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
-from gliclass_rerank.calibration.calibrators import read_calibration
+from gliclass_rerank.calibration.file import read_calibration
 from gliclass_rerank.copies import Origin
 from gliclass_rerank.errors import MissingExtraError, ModelNotFoundError, OptionError, UnsupportedModelError
 from gliclass_rerank.models.adapter import base_name, is_adapter, with_adapter
@@ -271,4 +271,5 @@ def _info(checkpoint: Checkpoint, backend: str, device: str, dtype: str) -> Mode
         direction=checkpoint.options.direction,
         first_stage_weight=checkpoint.options.first_stage_weight,
         calibration=read_calibration(checkpoint.folder),
+        labels=checkpoint.options.labels,
     )

@@ -12,7 +12,8 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from gliclass_rerank.calibration.calibrators import calibrated, expected_calibration_error, sigmoid
+from gliclass_rerank.calibration.calibrators import calibrated, sigmoid
+from gliclass_rerank.calibration.reliability import expected_calibration_error
 from gliclass_rerank.errors import InputError
 from gliclass_rerank.metrics.decisions import (
     ClassificationReport,

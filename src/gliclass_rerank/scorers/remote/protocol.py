@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_args
 
 import numpy as np
 
-from gliclass_rerank.calibration.calibrators import calibrator_from_dict
+from gliclass_rerank.calibration.file import calibrator_from_dict
 from gliclass_rerank.errors import CheckpointError, ServiceError
 from gliclass_rerank.types import Direction, Example, FloatArray, Logits, ModelInfo, ScoreRequest
 

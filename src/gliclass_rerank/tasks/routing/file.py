@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gliclass_rerank.calibration.calibrators import calibrator_from_dict
+from gliclass_rerank.calibration.file import calibrator_from_dict
 from gliclass_rerank.errors import CheckpointError, InputError, OptionError
 from gliclass_rerank.tasks.routing.fit import Fitted
 from gliclass_rerank.validation import check_number

@@ -12,13 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gliclass_rerank.calibration.calibrators import (
-    Calibrator,
-    calibrated,
-    expected_calibration_error,
-    fit_calibrator,
-    sigmoid,
-)
+from gliclass_rerank.calibration.calibrators import Calibrator, calibrated, sigmoid
+from gliclass_rerank.calibration.fitting import fit_calibrator
+from gliclass_rerank.calibration.reliability import expected_calibration_error
 from gliclass_rerank.metrics.decisions import ClassScores, auroc, classification_report
 
 NO_ROUTE = -1
