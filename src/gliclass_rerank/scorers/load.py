@@ -271,5 +271,4 @@ def _info(checkpoint: Checkpoint, backend: str, device: str, dtype: str) -> Mode
         direction=checkpoint.options.direction,
         first_stage_weight=checkpoint.options.first_stage_weight,
         calibration=read_calibration(checkpoint.folder),
-        labels=checkpoint.options.labels,
     )
