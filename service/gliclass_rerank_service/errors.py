@@ -27,7 +27,7 @@ from gliclass_rerank.errors import (
     ModelError,
     ServiceError,
 )
-from gliclass_rerank_service.queue import (
+from gliclass_rerank_service.queue.errors import (
     ClosedError,
     DeadlineExceededError,
     OverloadedError,

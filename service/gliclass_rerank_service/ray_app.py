@@ -38,7 +38,7 @@ from gliclass_rerank.scorers.remote.connect import URL
 from gliclass_rerank.types import FloatArray
 from gliclass_rerank_service.app import create_app
 from gliclass_rerank_service.observability.logs import configure_logging
-from gliclass_rerank_service.queue import estimate_tokens
+from gliclass_rerank_service.queue.submission import estimate_tokens
 from gliclass_rerank_service.settings import Settings, load_model, read_settings
 
 REPLICAS, INGRESS = "scorer", "ingress"  # names of the deployments, and of their applications under `serve --ray`

@@ -17,7 +17,7 @@ from gliclass_rerank_service.errors import NotFoundError, TooLargeError
 from gliclass_rerank_service.jobs.broker_calls import JobCalls
 from gliclass_rerank_service.observability.metrics import Metrics
 from gliclass_rerank_service.observability.tracing import Tracing, open_tracing
-from gliclass_rerank_service.queue import BatchingScorer
+from gliclass_rerank_service.queue.batching_scorer import BatchingScorer
 from gliclass_rerank_service.settings import Settings, read_keys
 
 if TYPE_CHECKING:

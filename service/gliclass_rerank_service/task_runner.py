@@ -15,7 +15,8 @@ from gliclass_rerank.scoring import Answer, Plan, checked_rows, resume
 from gliclass_rerank.types import FloatArray, ScoreRequest
 from gliclass_rerank_service.errors import BackendError, ClientGoneError
 from gliclass_rerank_service.observability.request_stats import RequestStats, stats_of
-from gliclass_rerank_service.queue import DeadlineExceededError, Submission
+from gliclass_rerank_service.queue.errors import DeadlineExceededError
+from gliclass_rerank_service.queue.submission import Submission
 from gliclass_rerank_service.service import Service, logger, service_of
 
 T = TypeVar("T")

@@ -160,7 +160,7 @@ def test_a_batching_scorer() -> None:
 
 
 def test_a_closed_batching_scorer_stays_closed() -> None:
-    from gliclass_rerank_service.queue import ClosedError
+    from gliclass_rerank_service.queue.errors import ClosedError
 
     scorer = BatchingScorer(OverlapScorer())
     scorer.close()

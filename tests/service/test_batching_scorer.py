@@ -26,7 +26,8 @@ from gliclass_rerank_service import (
     SubmissionCancelledError,
     estimate_tokens,
 )
-from gliclass_rerank_service.queue import TURNS_PER_BATCH, Prepared, Submission, _FairQueue
+from gliclass_rerank_service.queue.fair_queue import TURNS_PER_BATCH, FairQueue
+from gliclass_rerank_service.queue.submission import Prepared, Submission
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -267,7 +268,7 @@ def test_nobody_gets_much_more_than_another_who_waits_too(
     asked: list[list[int]], comes: list[int], budget: int
 ) -> None:
     """While two callers wait, what they get differs by a turn and what each may overdraw, and by no more."""
-    queue = _FairQueue(budget, 10**6)
+    queue = FairQueue(budget, 10**6)
     callers = [Submission(Prepared(asking("x") * len(costs), costs), deadline=None) for costs in asked]
     served = dict.fromkeys(callers, 0)
     leads: dict[tuple[Submission, Submission], list[int]] = defaultdict(list)  # after each batch, while both wait

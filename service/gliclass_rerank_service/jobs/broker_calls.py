@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from gliclass_rerank import ServiceError
 from gliclass_rerank.forks import PerProcess
-from gliclass_rerank_service.queue import DeadlineExceededError
+from gliclass_rerank_service.queue.errors import DeadlineExceededError
 
 T = TypeVar("T")
 THREADS = 4

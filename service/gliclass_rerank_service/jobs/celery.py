@@ -39,7 +39,7 @@ from gliclass_rerank import GLiClassRerankError, ModelInfo, OptionError, Scorer,
 from gliclass_rerank_service.jobs.base import Executor, UnknownJobError
 from gliclass_rerank_service.jobs.redis_store import SERVICES_RETRIES, WORKERS_RETRIES, JobStore, StartedJob
 from gliclass_rerank_service.jobs.run import JobKind, JobStatus, attempt_job, cache_key, checked_payload
-from gliclass_rerank_service.queue import ClosedError, OverloadedError
+from gliclass_rerank_service.queue.errors import ClosedError, OverloadedError
 from gliclass_rerank_service.settings import Settings, load_model, read_settings
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from gliclass_rerank.types import FloatArray
 from gliclass_rerank_service.errors import TooLargeError
 from gliclass_rerank_service.jobs.base import Executor, UnknownJobError
 from gliclass_rerank_service.jobs.run import JobKind, JobStatus, attempt_job, checked_payload
-from gliclass_rerank_service.queue import ClosedError, OverloadedError
+from gliclass_rerank_service.queue.errors import ClosedError, OverloadedError
 
 KEPT_PER_WAITING = 100  # stored results for each job that may wait
 # A step of a job: large enough for full batches, small enough to fit in the queue beside other callers.

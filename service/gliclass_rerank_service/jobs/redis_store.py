@@ -20,7 +20,7 @@ from redis.retry import Retry
 
 from gliclass_rerank import OptionError, ServiceError
 from gliclass_rerank_service.jobs.run import JobKind, JobStatus
-from gliclass_rerank_service.queue import OverloadedError
+from gliclass_rerank_service.queue.errors import OverloadedError
 
 PREFIX = "gliclass-rerank"
 WAITING_SECONDS = 86_400.0  # after which an unfinished job expires

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from gliclass_rerank_service.observability.request_stats import RequestStats
-from gliclass_rerank_service.queue import BatchingStats
+from gliclass_rerank_service.queue.stats import BatchingStats
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60)
 SIZES = tuple(2**power for power in range(12))

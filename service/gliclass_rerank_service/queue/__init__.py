@@ -1,0 +1,1 @@
+"""Batching across callers, in turns of equally many tokens."""

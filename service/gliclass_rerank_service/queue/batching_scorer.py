@@ -1,0 +1,245 @@
+"""BatchingScorer: one thread scores the requests of many callers in batches that are shared fairly.
+
+Path of a submission: `BatchingScorer.submit` -> `FairQueue` -> batch -> inner scorer -> `Submission.result`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from functools import partial
+from types import TracebackType
+from typing import Any, cast
+
+from gliclass_rerank import Example, ModelInfo, Scorer, ScoreRequest
+from gliclass_rerank.copies import Shared
+from gliclass_rerank.forks import PerProcess
+from gliclass_rerank.scoring import labels_share_pass
+from gliclass_rerank.types import FloatArray
+from gliclass_rerank.validation import check_number
+from gliclass_rerank_service.queue.batch import Batch, EncodingScorer, run_batch
+from gliclass_rerank_service.queue.errors import UNKNOWN_WAIT, ClosedError, OverloadedError
+from gliclass_rerank_service.queue.fair_queue import FairQueue
+from gliclass_rerank_service.queue.stats import BatchingStats, Pace
+from gliclass_rerank_service.queue.submission import Prepared, Submission, estimate_tokens
+
+IN_TIME = 0.5  # largest expected share of its deadline; a late submission wastes its computation
+
+
+class BatchingScorer(Shared):
+    """A `Scorer` that combines the requests of many callers into batches for another scorer.
+
+    One thread calls the inner scorer. Callers share its batches in turns of equally many tokens, so that a small
+    submission is answered after a batch or two, however large the others are. Cancelled and late requests are dropped
+    before they are computed. If a batch fails, its submissions are scored one by one, and only those that fail alone
+    get an error. A forked process starts with an empty queue and its own thread.
+
+    Args:
+        scorer: the inner scorer. Its scores must not depend on the other requests of a batch.
+        queue_batch_tokens: budget of one call of ``scorer``. A request above it gets a call of its own. For local
+            scorers use a few times their own batch budget, so that all their threads have work.
+        max_queue_tokens: bound of waiting tokens. One submission counts for half of it at most, so that a large one
+            leaves room for small ones. A submission above the bound is accepted only if nothing else waits. So at most
+            twice the bound waits, or one such submission plus the bound.
+        cost: tokens of a request for a scorer without tokenisation, at least 1. The unit of both bounds.
+        on_batch: called after each batch with its number of requests, their tokens, and its seconds.
+
+    Raises:
+        OptionError: a budget below 1.
+    """
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        *,
+        queue_batch_tokens: int = 16_384,
+        max_queue_tokens: int = 131_072,
+        cost: Callable[[ScoreRequest], int] = estimate_tokens,
+        on_batch: Callable[[int, int, float], None] | None = None,
+    ) -> None:
+        check_number(queue_batch_tokens, "queue_batch_tokens", low=1)
+        check_number(max_queue_tokens, "max_queue_tokens", low=1)
+        self._scorer = scorer
+        self._encoding = cast(EncodingScorer, scorer) if hasattr(type(scorer), "score_encoded") else None
+        self._score_items = scorer.score if self._encoding is None else self._encoding.score_encoded
+        self._cost = cost
+        self._on_batch = on_batch
+        self._limits = queue_batch_tokens, max_queue_tokens
+        self._closed = False
+        self._begun = PerProcess(self._begin)
+        self._begun.get()
+
+    def _begin(self) -> None:
+        """Start with an empty queue, once in each process."""
+        self._queue = FairQueue(*self._limits)
+        self._changed = threading.Condition()  # guards the queue, `_closed` and the fields below
+        self._batches = self._requests = self._tokens = 0
+        self._pace = Pace()
+        self._busy_pace = Pace()  # of batches of at least one turn; a small one takes far longer per token
+        self._worker = threading.Thread(target=self._work, name="gliclass-batching", daemon=True)
+        self._worker.start()
+
+    @property
+    def info(self) -> ModelInfo:
+        """Model information of the inner scorer."""
+        return self._scorer.info
+
+    def labels_share_pass(self, labels: Sequence[str], examples: Sequence[Example] = ()) -> bool:
+        """See `gliclass_rerank.scoring.labels_share_pass`."""
+        return labels_share_pass(self._scorer, labels, examples)
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[FloatArray]:
+        """Score with the inner scorer, in order. Thread-safe.
+
+        Raises:
+            OverloadedError, ClosedError: not accepted, or not computed before the scorer was closed.
+            Exception: any error of the inner scorer on these requests.
+        """
+        return self.submit(requests).result()
+
+    def prepare(self, requests: Sequence[ScoreRequest]) -> Prepared:
+        """Tokenise requests for `submit` and count their tokens, on the caller's thread.
+
+        Tokens are estimated by ``cost`` for a remote scorer, which has no tokenisation here.
+
+        Raises:
+            InputError: a request that the scorer cannot encode.
+        """
+        if self._encoding is None:
+            return Prepared(requests, [max(1, self._cost(request)) for request in requests])
+        encoded = self._encoding.encode(requests)
+        return Prepared(encoded, [max(1, one.tokens) for one in encoded])
+
+    def submit(self, requests: Sequence[ScoreRequest] | Prepared, *, deadline: float | None = None) -> Submission:
+        """Queue requests and return at once.
+
+        Args:
+            requests: requests to score; they may be divided over batches.
+            deadline: seconds from now until the result is useless. After that nothing more is computed.
+
+        Raises:
+            OverloadedError: the queue is full, or the expected time of the result exceeds half of the deadline. Its
+                ``retry_after`` estimates when there is room. An empty queue accepts everything.
+            ClosedError: the scorer is closed.
+            OptionError: a deadline that is not a finite number.
+        """
+        if deadline is not None:
+            check_number(deadline, "deadline")
+        self._begun.get()
+        prepared = requests if isinstance(requests, Prepared) else self.prepare(requests)
+        submission = Submission(prepared, deadline=deadline)
+        with self._changed:
+            self._check_open(prepared.tokens, deadline)
+            if submission.items:
+                self._queue.put(submission)
+                self._changed.notify()
+        if not submission.items:
+            submission.add([])
+        submission.add_done_callback(self._leave)
+        return submission
+
+    def stats(self) -> BatchingStats:
+        """Return a consistent snapshot."""
+        self._begun.get()
+        with self._changed:
+            return BatchingStats(
+                queue_tokens=self._queue.tokens,
+                queue_submissions=len(self._queue),
+                batches=self._batches,
+                requests=self._requests,
+                tokens=self._tokens,
+                tokens_per_second=self._pace.tokens_per_second,
+            )
+
+    def close(self, *, drain: bool = True, timeout: float | None = None) -> bool:
+        """Accept no more requests, finish the accepted ones, and stop the thread. May be called again.
+
+        Args:
+            drain: compute waiting requests. If False, only the running batch is finished, and waiting ones get
+                `ClosedError`.
+            timeout: seconds to wait. Requests still waiting then get `ClosedError`. The running batch cannot be
+                stopped.
+
+        Returns:
+            Whether the thread has ended.
+        """
+        self._begun.get()
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        if drain:
+            self._worker.join(timeout)
+        with self._changed:
+            left = self._queue.submissions()
+        for submission in left:
+            submission.end(ClosedError("the scorer was closed before it came to these requests; send them elsewhere"))
+        if not drain:
+            self._worker.join(timeout)
+        return not self._worker.is_alive()
+
+    def __enter__(self) -> BatchingScorer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close. After an error, waiting requests are not computed."""
+        self.close(drain=error is None)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        batches, queue = self._limits
+        make = partial(BatchingScorer, queue_batch_tokens=batches, max_queue_tokens=queue, cost=self._cost)
+        return make, (self._scorer,)
+
+    def _check_open(self, tokens: int, deadline: float | None) -> None:
+        """Raise unless so many tokens can be accepted now, and probably answered in time."""
+        if self._closed:
+            raise ClosedError("the scorer is closed and accepts nothing more; send the requests elsewhere")
+        if not self._queue.fits(tokens):
+            expected = self._pace.seconds_for(self._queue.charged)
+            wait = UNKNOWN_WAIT if expected is None else expected
+            raise OverloadedError(f"queue full: {tokens} tokens do not fit; retry in {wait:.1f} s", wait)
+        if deadline is None or not self._queue:
+            return
+        taken, allowed = self._busy_pace.seconds_for(self._queue.ahead(tokens) + tokens), IN_TIME * deadline
+        if taken is not None and taken > allowed:
+            raise OverloadedError(
+                f"queue too long: an answer would take {taken:.1f} s, the deadline is {deadline:g} s; "
+                f"retry in {taken - allowed:.1f} s",
+                taken - allowed,
+            )
+
+    def _leave(self, submission: Future[list[FloatArray]]) -> None:
+        with self._changed:
+            self._queue.remove(submission)
+
+    def _work(self) -> None:
+        """Score batches until the scorer is closed and the queue empty."""
+        while (batch := self._next_batch()) is not None:
+            run_batch(batch, self._score_items, on_success=self._count)
+            del batch  # free texts and results before waiting for more
+
+    def _next_batch(self) -> Batch | None:
+        """Wait for work and take a batch. It is empty if all waiting submissions were late."""
+        with self._changed:
+            while not (self._queue.charged or self._closed):
+                self._changed.wait()
+            waiting = self._queue.submissions()
+        for submission in waiting:
+            submission.is_alive()  # without the lock, because its callbacks may call this scorer
+        with self._changed:
+            return self._queue.take() if waiting else None
+
+    def _count(self, batch: Batch, seconds: float) -> None:
+        requests = sum(map(len, batch.values()))
+        tokens = sum([submission.costs[i] for submission, part in batch.items() for i in part])
+        if self._on_batch is not None:
+            self._on_batch(requests, tokens, seconds)
+        with self._changed:
+            self._batches += 1
+            self._requests += requests
+            self._tokens += tokens
+            self._pace.add(tokens, seconds)
+            if tokens >= self._queue.turn:
+                self._busy_pace.add(tokens, seconds)
