@@ -80,7 +80,7 @@ async def _warm(service: Service) -> None:
         except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # panics of tokenizers and onnxruntime are not subclasses of Exception
-            logger.error("the model does not answer; asked again in %g s", pause, exc_info=error)
+            logger.error("the model does not answer; next attempt in %g s", pause, exc_info=error)
         else:
             return
         await asyncio.sleep(pause)

@@ -73,7 +73,7 @@ class ScorerReplica:
         if revision != self._scorer.info.revision:
             return ServiceError(
                 f"expected revision {revision} of the model, got {self._scorer.info.revision} in a replica that was "
-                "started later; start the service anew"
+                "started later; restart the service"
             )
         try:
             return list(await asyncio.to_thread(self._scorer.score, requests))
@@ -103,7 +103,7 @@ class RayScorer:
             self._info: ModelInfo = replicas.info.remote().result(timeout_s=LOADING_SECONDS)
         except TimeoutError:
             raise ServiceError(
-                f"no replica of the model came up within {LOADING_SECONDS:g} s; see ray status"
+                f"no replica of the model started within {LOADING_SECONDS:g} s; see ray status"
             ) from None
 
     @property
@@ -148,7 +148,7 @@ class RayScorer:
                 if isinstance(outcome, GLiClassRerankError):
                     raise outcome
                 return outcome
-        raise ServiceError(f"{ATTEMPTS} replicas of the model died over the same texts, or one after the other")
+        raise ServiceError(f"{ATTEMPTS} replicas of the model died in one call; see ray status")
 
 
 def build(arguments: Mapping[str, str]) -> Application:

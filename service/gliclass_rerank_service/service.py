@@ -106,24 +106,24 @@ class Service:
     def check_texts(self, count: int) -> None:
         """Raise `TooLargeError` if a request has too many texts."""
         if count > self.settings.max_texts:
-            raise TooLargeError(f"expected at most {self.settings.max_texts} texts a request, got {count}; divide it")
+            raise TooLargeError(f"expected at most {self.settings.max_texts} texts per request, got {count}; divide it")
 
     def check_tokens(self, tokens: int) -> None:
         """Raise `TooLargeError` if a request has too many estimated tokens."""
         limit = self.settings.max_request_tokens
         if tokens > limit:
-            raise TooLargeError(f"expected at most {limit} tokens a request, got about {tokens}; divide it")
+            raise TooLargeError(f"expected at most {limit} tokens per request, got about {tokens}; divide it")
 
     def check_job_tokens(self, tokens: int) -> None:
         """Raise `TooLargeError` if a job has too many estimated tokens."""
         limit = self.settings.max_job_tokens
         if tokens > limit:
-            raise TooLargeError(f"expected at most {limit} tokens a job, got about {tokens}; divide it")
+            raise TooLargeError(f"expected at most {limit} tokens per job, got about {tokens}; divide it")
 
     def check_model(self, name: str | None) -> None:
         """Raise `NotFoundError` if another model is requested and ``strict_model`` is set."""
         if self.settings.strict_model and name and name != self.scorer.info.name:
-            raise NotFoundError(f"expected the model {self.scorer.info.name!r}, got {name!r:.80}; there is no other")
+            raise NotFoundError(f"expected the model {self.scorer.info.name!r}, got {name!r:.80}")
 
     def warm(self) -> None:
         """Run the model once, so that the first client does not wait for lazy loading."""

@@ -35,7 +35,7 @@ class Settings(BaseSettings):
 
     model: str = Field(
         default="mini",
-        description='"mini", a checkpoint folder, a hub id, or a URL: of a service, or openai+http://host:8001/v1#model.',
+        description='"mini", a checkpoint folder, a hub id, or a URL: http://... of a service, openai+http://host:8001/v1#model.',
     )
     backend: Literal["auto", "onnx", "torch"] = "auto"
     device: str = "auto"
@@ -54,44 +54,53 @@ class Settings(BaseSettings):
 
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         default=(),
-        description="Keys, separated by commas in the environment; without any, and without a file, all may call.",
+        description="Accepted keys, separated by commas in the environment. Without keys, here or in a file, everyone "
+        "may call.",
     )
-    api_key_file: Path | None = Field(default=None, description="One key a line; # begins a comment line.")
+    api_key_file: Path | None = Field(
+        default=None, description="File of accepted keys, one per line. # begins a comment line."
+    )
 
-    max_body_bytes: int = Field(default=16 * 2**20, ge=1024, description="Of one request; 413 beyond it.")
-    max_texts: int = Field(default=2048, ge=1, description="Texts of one request; 413 beyond it.")
-    max_request_tokens: int = Field(default=262_144, ge=1, description="Estimated, of one request; 413 beyond it.")
-    max_concurrent_requests: int = Field(default=1024, ge=1, description="Requests held at a time; 429 beyond it.")
-    max_queue_tokens: int = Field(default=262_144, ge=1, description="Estimated tokens that wait; 429 beyond it.")
-    queue_batch_tokens: int = Field(default=16_384, ge=1, description="Estimated tokens of one batch over all callers.")
-    timeout_seconds: float = Field(default=60.0, gt=0, le=86_400, description="For one request and its body; then 504.")
-    drain_seconds: float = Field(default=30.0, ge=0, le=86_400, description="For the accepted requests at the end.")
-    strict_model: bool = Field(default=False, description="Refuse requests that name another model, with 404.")
+    max_body_bytes: int = Field(default=16 * 2**20, ge=1024, description="Bytes of one request's body. More get 413.")
+    max_texts: int = Field(default=2048, ge=1, description="Texts of one request. More get 413.")
+    max_request_tokens: int = Field(default=262_144, ge=1, description="Estimated tokens of one request. More get 413.")
+    max_concurrent_requests: int = Field(default=1024, ge=1, description="Requests in progress. More get 429.")
+    max_queue_tokens: int = Field(default=262_144, ge=1, description="Estimated tokens in the queue. More get 429.")
+    queue_batch_tokens: int = Field(
+        default=16_384, ge=1, description="Estimated tokens of one batch, over all callers."
+    )
+    timeout_seconds: float = Field(
+        default=60.0, gt=0, le=86_400, description="Limit for one request, its body included. Then it gets 504."
+    )
+    drain_seconds: float = Field(
+        default=30.0, ge=0, le=86_400, description="Time to finish accepted requests at shutdown."
+    )
+    strict_model: bool = Field(default=False, description="Refuse requests that name another model with 404.")
 
-    broker_url: str | None = Field(default=None, description="Redis for jobs; without one they run in this process.")
-    result_url: str | None = Field(default=None, description="Redis for the results of jobs; the broker's by default.")
-    job_ttl_seconds: float = Field(default=3600.0, gt=0, description="How long the result of a job is kept.")
+    broker_url: str | None = Field(default=None, description="Redis for jobs. Without one, jobs run in this process.")
+    result_url: str | None = Field(default=None, description="Redis for the results of jobs. Default: the broker's.")
+    job_ttl_seconds: float = Field(default=3600.0, gt=0, description="Time for which the result of a job is kept.")
     job_visibility_seconds: float = Field(
-        default=300.0, gt=0, description="After so long a job whose worker has died is given to another one."
+        default=300.0, gt=0, description="Time after which the job of a dead worker is run again."
     )
-    max_jobs: int = Field(default=100, ge=1, description="Jobs that wait in this process; 429 beyond it.")
+    max_jobs: int = Field(default=100, ge=1, description="Jobs that wait in this process. More get 429.")
     max_job_tokens: int = Field(
-        default=8_388_608, ge=1, description="Estimated, of one job, each input with all labels; 413 beyond it."
+        default=8_388_608, ge=1, description="Estimated tokens of one job, each input with all labels. More get 413."
     )
     max_job_bytes: int = Field(
-        default=256 * 2**20, ge=1, description="Of jobs that wait and results kept in this process; 429 beyond it."
+        default=256 * 2**20, ge=1, description="Bytes of waiting jobs and stored results in this process. More get 429."
     )
 
-    ray_min_replicas: int = Field(default=1, ge=1, description="Of the model, each a process, under Ray Serve.")
-    ray_max_replicas: int = Field(default=2, ge=1, description="Of the model, under Ray Serve.")
+    ray_min_replicas: int = Field(default=1, ge=1, description="Least number of model processes under Ray Serve.")
+    ray_max_replicas: int = Field(default=2, ge=1, description="Largest number of model processes under Ray Serve.")
     ray_target_ongoing_requests: float = Field(
-        default=2.0, gt=0, description="Parts of batches for each replica, above which Ray Serve adds one."
+        default=2.0, gt=0, description="Parts of batches per replica above which Ray Serve adds a replica."
     )
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     otlp_endpoint: str | None = Field(
         default=None,
-        description="OpenTelemetry traces go to it, to http://localhost:4318/v1/traces say.",
+        description="Endpoint for OpenTelemetry traces, such as http://localhost:4318/v1/traces.",
     )
 
     @field_validator("api_keys", mode="before")
@@ -102,7 +111,7 @@ class Settings(BaseSettings):
             return value
         keys = [key for key in (part.strip() for part in value.split(",")) if key]
         if value and not keys:
-            raise ValueError("expected keys with commas between them, got none; leave it empty to let all call")
+            raise ValueError("expected keys separated by commas, got none; leave it empty to let everyone call")
         return keys
 
     @field_validator("api_keys")
@@ -110,7 +119,7 @@ class Settings(BaseSettings):
     def _not_empty(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
         """Refuse an empty key, which would open the service to all."""
         if not all(key.get_secret_value().strip() for key in keys):
-            raise ValueError("expected keys that are not empty, got one that is; leave it out")
+            raise ValueError("expected keys that are not empty, got an empty one; leave it out")
         return keys
 
     @field_validator("broker_url", "result_url", "otlp_endpoint", "api_key_file", mode="before")
@@ -122,7 +131,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _ordered(self) -> Settings:
         if self.ray_min_replicas > self.ray_max_replicas:
-            raise ValueError(f"ray_max_replicas: expected at least {self.ray_min_replicas}, as ray_min_replicas is")
+            raise ValueError(f"ray_max_replicas: expected at least ray_min_replicas, {self.ray_min_replicas}")
         return self
 
     @classmethod
@@ -161,7 +170,7 @@ def read_settings(file: str | Path | None = None, flags: Mapping[str, object] | 
     """
     named = file or os.environ.get(CONFIG_VARIABLE)
     if named and not Path(named).is_file():
-        raise OptionError(f"{named}: expected a TOML file with settings, and there is none")
+        raise OptionError(f"{named}: expected a TOML file with settings, got no file")
 
     class FromFile(Settings):
         model_config = SettingsConfigDict(toml_file=named)
@@ -190,7 +199,7 @@ def read_keys(settings: Settings) -> tuple[bytes, ...]:
             raise OptionError(f"api_key_file {settings.api_key_file}: cannot be read: {error}") from error
         found = [line for line in lines if line and not line.startswith("#")]
         if not found:
-            raise OptionError(f"api_key_file {settings.api_key_file}: expected a key a line, got none")
+            raise OptionError(f"api_key_file {settings.api_key_file}: expected one key per line, got none")
         keys += found
     return tuple(key.encode() for key in keys)
 

@@ -123,7 +123,7 @@ async def _answer(
         if answer.done():
             return _result(answer)
         if gone.done():
-            raise ClientGoneError("the client has left")
+            raise ClientGoneError("the client has disconnected")
         raise DeadlineExceededError(f"no answer within {service.settings.timeout_seconds:g} s; send less at a time")
     finally:
         gone.cancel()
@@ -139,7 +139,7 @@ def _result(answer: asyncio.Future[list[FloatArray]]) -> list[FloatArray]:
     if isinstance(error, GLiClassRerankError):
         raise error
     logger.error("the model failed", exc_info=error)
-    raise BackendError(f"the model failed ({type(error).__name__}); the service's log has more") from None
+    raise BackendError(f"the model failed ({type(error).__name__}); see the service's log") from None
 
 
 async def _disconnected(request: Request) -> None:

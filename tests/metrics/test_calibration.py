@@ -154,7 +154,7 @@ def test_a_folder_keeps_a_calibrator_for_each_task(tmp_path: Path) -> None:
         ("{", "not readable as JSON"),
         ("\xff", "not readable as JSON"),
         ("[" * 100_000, "not readable as JSON"),
-        ("[]", "expected an object with a calibrator a task"),
+        ("[]", "expected an object with a calibrator per task"),
         (
             '{"relevance": null}',
             "relevance: expected an object whose kind is one of 'temperature', 'platt', 'isotonic'",

@@ -680,7 +680,7 @@ def test_closing_without_draining_finishes_the_batch_in_work() -> None:
     scorer.wait_for_a_call()
     waiting = batching.submit(of_size("b", [10]))
     assert not batching.close(drain=False, timeout=0)
-    with pytest.raises(ClosedError, match="before it came to"):
+    with pytest.raises(ClosedError, match="before it scored these"):
         waiting.result(0)
     scorer.step()
     assert len(in_work.result(PATIENCE)) == 1
@@ -704,7 +704,7 @@ def test_a_drain_that_takes_too_long_is_given_up() -> None:
 def test_closed_is_closed(requests: list[ScoreRequest]) -> None:
     with BatchingScorer(OverlapScorer()) as batching:
         pass
-    with pytest.raises(ClosedError, match="accepts nothing more"):
+    with pytest.raises(ClosedError, match="the scorer is closed; send"):
         batching.score(requests)
 
 

@@ -283,7 +283,7 @@ def test_few_bytes_are_held() -> None:
     scorer.gate.release(1000)
     assert ended(jobs, waiting).state == "done"  # and its payload is held no longer
     large = jobs.submit("predict", PREDICT | {"inputs": ["x"] * 20, "threshold": 0})
-    assert re.fullmatch(r"its result has \d+ bytes, and there is room for 49\d; .*", ended(jobs, large).error or "")
+    assert re.fullmatch(r"its result has \d+ bytes, and 49\d are free; .*", ended(jobs, large).error or "")
     kept = jobs.submit("predict", PREDICT | {"inputs": ["x"] * 3, "threshold": 0})
     assert ended(jobs, kept).state == "done"
     with pytest.raises(OverloadedError, match=r"jobs full: 187 bytes do not fit beside \d+ of 500"):

@@ -321,7 +321,7 @@ def test_a_job_that_is_too_large_is_not_accepted(scorer: Scorer) -> None:
         ):
             refused = made.post(path, json=body)
             assert refused.status_code == 413
-            assert "at most 100 tokens a job, got about" in refused.json()["message"]
+            assert "at most 100 tokens per job, got about" in refused.json()["message"]
         assert made.post("/predict", json={"inputs": ["a"] * 5, "labels": ["b"] * 10}).status_code == 202
 
 

@@ -601,13 +601,17 @@ def test_bad_options(options: dict[str, Any], message: str) -> None:
         ({"labels": [["x"]] * 3}, InputError, "^labels: expected one for each of the 2 texts, got 3"),
         ({"labels": [{"a": ["x"]}, ["x"]], "hierarchical": True}, OptionError, "got flat labels of text 1"),
         ({"examples": [[], [], []]}, InputError, "^examples: expected one for each of the 2 texts, got 3"),
-        ({"examples": EXAMPLES[0]}, InputError, "^examples: expected a sequence of examples, or one a text, got dict"),
+        (
+            {"examples": EXAMPLES[0]},
+            InputError,
+            "^examples: expected a sequence of examples, or one per text, got dict",
+        ),
         ({"examples": ["x"]}, InputError, "^examples, 0: expected Example"),
         ({"examples": [EXAMPLES[0], None]}, InputError, "^examples, 1: expected Example"),
         ({"examples": [[], [{"text": "x"}]]}, InputError, "^examples of text 1, 0: expected Example"),
         ({"examples": [{"text": "x", "labels": "law"}]}, InputError, "^example labels: expected a sequence"),
         ({"rac": [EXAMPLES[0]]}, InputError, "^rac: expected a sequence of examples for each of the 2 texts, got one"),
-        ({"rac": "x"}, InputError, "^rac: expected a sequence of examples, or one a text, got str"),
+        ({"rac": "x"}, InputError, "^rac: expected a sequence of examples, or one per text, got str"),
     ],
 )
 def test_bad_things_beside_two_texts(options: dict[str, Any], error: type[Exception], message: str) -> None:

@@ -434,7 +434,7 @@ def test_bad_passages(passages: Any, error: type[Exception], message: str) -> No
         (
             {"first_stage_scores": [1.0]},
             InputError,
-            r"first_stage_scores: expected 6 finite scores, one a passage, got shape \(1,\)",
+            r"first_stage_scores: expected 6 finite scores, one per passage, got shape \(1,\)",
         ),
         ({"first_stage_scores": [float("nan")] * 6}, InputError, "first_stage_scores: expected 6 finite scores"),
         (
@@ -450,7 +450,7 @@ def test_bad_passages(passages: Any, error: type[Exception], message: str) -> No
         (
             {"first_stage_scores": [0, 1, 2, 3, 4, 10**400]},
             InputError,
-            "first_stage_scores: expected 6 numbers, one a passage, got",
+            "first_stage_scores: expected 6 numbers, one per passage, got",
         ),
     ],
 )

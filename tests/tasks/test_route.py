@@ -686,7 +686,7 @@ DELETE = object()
         (["version"], True, "version: expected 1, got True"),
         (["version"], DELETE, "version: expected 1, got None"),
         (["colour"], "red", "expected no fields but version, .* got 'colour'"),
-        (["routes"], DELETE, "expected the field 'routes', and there is none"),
+        (["routes"], DELETE, "expected the field 'routes', got none"),
         (["routes"], {}, "routes: expected a list, got {}"),
         (["routes"], [], "routes: expected at least one"),
         (["routes", 1], "r1", r"routes\[1\]: expected an object, got 'r1'"),

@@ -44,13 +44,17 @@ class CheckBody(Body):
 
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
 
-    answer: str = Field(description="Its sentences are the claims.")
+    answer: str = Field(description="The text to check. Each sentence is a claim.")
     evidence: str | Items[str]
-    threshold: Share | None = Field(default=None, description="Support that a claim needs; 0.5 by default.")
-    refute_threshold: Share | None = Field(default=None, description="The same for refutation.")
-    only_claims: Flag | None = Field(default=None, description="Pass over sentences that claim nothing.")
-    filter: Flag | None = Field(default=None, description="Also return the answer without what is not kept.")
-    keep: Items[Verdict] | None = Field(default=None, description='Verdicts to keep; ["supported"] by default.')
+    threshold: Share | None = Field(default=None, description="Minimum support of a supported claim. Default: 0.5.")
+    refute_threshold: Share | None = Field(
+        default=None, description="Minimum refutation of a refuted claim. Default: 0.5."
+    )
+    only_claims: Flag | None = Field(default=None, description="Skip sentences without a claim.")
+    filter: Flag | None = Field(
+        default=None, description="Also return the answer without the claims that are not kept."
+    )
+    keep: Items[Verdict] | None = Field(default=None, description='Verdicts to keep. Default: ["supported"].')
     unreadable: UnreadableOption = None
 
 
@@ -58,15 +62,15 @@ class Claim(Reply):
     """Verdict on a claim, see `gliclass_rerank.ClaimVerdict`."""
 
     text: str
-    start: int = Field(description="Code points of the answer.")
+    start: int = Field(description="Code points in the answer, up to `end`.")
     end: int
     verdict: Verdict
     support: float
     refute: float
-    evidence: int = Field(description="Place of the deciding passage.")
+    evidence: int = Field(description="Index of the deciding passage.")
     window: tuple[int, int] | None
     readable: bool = Field(description="Whether the model knows words of the claim and of some evidence.")
-    parts: int = Field(description="How many parts it was read in, as it is too long for the model; else 1.")
+    parts: int = Field(description="Number of parts in which a claim too long for the model was read. Otherwise 1.")
 
 
 class CheckReply(Reply):
@@ -74,10 +78,10 @@ class CheckReply(Reply):
 
     id: str
     model: str
-    supported: float = Field(description="Fraction of the claims that are supported, 1 without claims.")
+    supported: float = Field(description="Fraction of supported claims. 1 without claims.")
     passed: bool
     claims: list[Claim]
-    filtered: str | None = Field(description="What the filter leaves, if it was asked for.")
+    filtered: str | None = Field(description="The filtered answer, if `filter` is set.")
     usage: Usage
 
 
@@ -92,12 +96,12 @@ def checker_of(body: CheckBody, scorer: Scorer) -> FactChecker:
     )
 
 
-@router.post("/check", responses={200: {"model": CheckReply}}, summary="Check an answer by evidence")
+@router.post("/check", responses={200: {"model": CheckReply}}, summary="Check an answer against evidence")
 async def check(body: CheckBody, request: Request) -> Response:
     """Judge each sentence of the answer as supported, refuted, or without enough information."""
     evidence = [body.evidence] if isinstance(body.evidence, str) else body.evidence
     if not evidence:
-        raise EmptyError("evidence: expected at least one passage, got none; without any, nothing can be checked")
+        raise EmptyError("evidence: expected at least one passage, got none")
     (report,) = await run_task(
         request,
         checker_of(body, service_of(request).scorer).plan([(body.answer, evidence)]),

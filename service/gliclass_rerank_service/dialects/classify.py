@@ -53,20 +53,24 @@ class ClassifyBody(Body):
 
     text: str | None = None
     texts: Items[str] | None = None
-    input: str | Items[str] | None = Field(default=None, description="vLLM's name for text or texts, and its answer.")
+    input: str | Items[str] | None = Field(
+        default=None, description="vLLM's name for text or texts. The answer has vLLM's format."
+    )
     labels: AnyLabels | None = Field(
-        default=None, description="Names, or nested objects of names; or a list of such, one a text."
+        default=None, description="Names, nested objects of names, or a list with one of these per text."
     )
     multi_label: Flag | None = Field(
-        default=None, description="Any number of labels may hold (true by default), or exactly one."
+        default=None, description="Whether any number of labels may apply (true, the default), or exactly one."
     )
-    threshold: Share | Thresholds | None = Field(default=None, description="0.5 by default, or one a label.")
+    threshold: Share | Thresholds | None = Field(
+        default=None, description="Minimum score of a label, or an object with one per label. Default: 0.5."
+    )
     prompt: str | Items[str | None] | None = None
     examples: list[Any] | None = Field(
-        default=None, description='Solved examples {"text", "labels"}, or a list of such a text.'
+        default=None, description='Solved examples {"text", "labels"}, or a list of them per text.'
     )
     top_k: int | None = Field(default=None, ge=1)
-    hierarchical: Flag | None = Field(default=None, description="Also put all scores into the nesting of the labels.")
+    hierarchical: Flag | None = Field(default=None, description="Also return all scores in the nesting of the labels.")
     aggregate: Literal["max", "mean", "first"] | None = None
     long_text: LongTextOption = None
     unreadable: UnreadableOption = None
@@ -147,7 +151,7 @@ def _texts(body: ClassifyBody) -> list[str]:
     if not texts:
         raise EmptyError("texts: expected at least one, got none")
     if not body.labels:
-        raise InputError("labels: expected at least one; the model has none of its own, it takes them in words")
+        raise InputError("labels: expected at least one, got none; the model has no labels of its own")
     return texts
 
 
@@ -169,9 +173,7 @@ def _all_are(value: object, kinds: tuple[type, ...]) -> bool:
     return isinstance(value, list) and all(isinstance(one, kinds) for one in value)
 
 
-@router.post(
-    "/classify", responses={200: {"model": ClassifyReply | VllmReply}}, summary="Tell which labels hold for texts"
-)
+@router.post("/classify", responses={200: {"model": ClassifyReply | VllmReply}}, summary="Choose labels for texts")
 async def classify(body: ClassifyBody, request: Request) -> Response:
     """Classify texts by labels given in words, flat or nested, for all texts or per text."""
     texts = _texts(body)

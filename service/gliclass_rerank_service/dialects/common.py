@@ -59,7 +59,7 @@ class StrictRoute(APIRoute):
 class ErrorBody(BaseModel):
     """Error response, with the field names that the clients of all dialects read."""
 
-    id: str = Field(description="Of the request, as in the header x-request-id.")
+    id: str = Field(description="ID of the request, as in the header x-request-id.")
     message: str
     detail: str
     error: str
@@ -69,16 +69,16 @@ class ErrorBody(BaseModel):
 
 
 REFUSALS: Mapping[int, str] = {
-    400: "No JSON, or nothing to score.",
-    401: "No valid API key.",
-    404: "Another model was named, and the service is set to refuse that.",
+    400: "The body is not JSON, or there is nothing to score.",
+    401: "The API key is missing or unknown.",
+    404: "The request names another model, and `strict_model` is set.",
     408: "The body was sent too slowly.",
-    413: "More bytes, texts or tokens than one request may have; divide it.",
+    413: "The request has too many bytes, texts or tokens. Divide it.",
     422: "A field is missing or has an impossible value, or a text cannot be read.",
     424: "The model failed.",
-    429: "Too much waits; come again after Retry-After seconds.",
-    503: "The service is starting or ending.",
-    504: "No answer in the time that a request has.",
+    429: "The service is too busy. Retry after the seconds in `Retry-After`.",
+    503: "The service is starting or shutting down, or its model is unavailable.",
+    504: "The request was not finished in time.",
 }
 RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}}}
 
@@ -103,7 +103,7 @@ class Body(BaseModel):
 
     model_config = ConfigDict(extra="ignore", protected_namespaces=(), allow_inf_nan=False)
 
-    model: str | None = Field(default=None, description="Any name; the answer says which model it was.")
+    model: str | None = Field(default=None, description="Any name. The answer names the model that was used.")
 
 
 class Reply(BaseModel):
@@ -150,15 +150,15 @@ Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 LongTextOption = Annotated[
     Literal["window", "truncate", "error"] | None,
     Field(
-        description='Ours: what does not fit in one pass is read in windows, of which the best counts ("window", the '
-        'default), or only its beginning ("truncate"), or refused ("error").'
+        description="Ours. Treatment of a text that is too long for one pass. window, the default: it is read in "
+        "windows, of which the best counts. truncate: only its beginning is read. error: the request is refused."
     ),
 ]
 UnreadableOption = Annotated[
     Literal["flag", "error"] | None,
     Field(
-        description="Ours: what the model's vocabulary does not know is told in the answer, `readable` "
-        '("flag", the default), or refused ("error").'
+        description="Ours. Treatment of a text of which the model knows no words. flag, the default: `readable` is "
+        "false in the answer. error: the request is refused."
     ),
 ]
-Ignored = Annotated[Any, Field(description="Taken and not used: nothing is cut, long texts are read in windows.")]
+Ignored = Annotated[Any, Field(description="Ignored. Nothing is cut: long texts are read in windows.")]

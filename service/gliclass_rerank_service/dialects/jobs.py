@@ -41,10 +41,10 @@ class AnyPredictBody(PredictBody):
 
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE, {"inputs": ["a query", "a text"]}]})
 
-    labels: Items[str] | None = Field(default=None, description="What to classify the inputs by; makes it a job.")
+    labels: Items[str] | None = Field(default=None, description="Labels to classify by. With labels it is a job.")
     classification_type: Literal["single-label", "multi-label"] | None = None
-    batch_size: Any = Field(default=None, description="Taken and not used: batches are made by tokens.")
-    threshold: float | None = Field(default=None, ge=0, le=1, description="What a score must reach to be told.")
+    batch_size: Any = Field(default=None, description="Ignored. Batches are formed by tokens.")
+    threshold: float | None = Field(default=None, ge=0, le=1, description="Minimum score of a returned label.")
 
 
 class Accepted(Reply):
@@ -61,8 +61,8 @@ class Finished(Reply):
     task_id: str
     status: Literal["Completed", "Failed"]
     executor: Literal["in-process", "celery"]
-    result: JsonValue = Field(default=None, description="Of a completed one: predictions or a ranking.")
-    error: str | None = Field(default=None, description="Of a failed one.")
+    result: JsonValue = Field(default=None, description="Result of a completed job: predictions or a ranking.")
+    error: str | None = Field(default=None, description="Error of a failed job.")
 
 
 ACCEPTED: dict[int | str, dict[str, Any]] = {202: {"model": Accepted, "description": "The job is accepted."}}
@@ -70,7 +70,9 @@ NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": ErrorBody, "descrip
 
 
 @router.post(
-    "/predict", responses=ACCEPTED | {200: {"model": PredictReply}}, summary="Classify as a job; or TEI's pairs"
+    "/predict",
+    responses=ACCEPTED | {200: {"model": PredictReply}},
+    summary="Submit a classification job, or score TEI's pairs",
 )
 async def predict_or_submit(body: AnyPredictBody, request: Request) -> Response:
     """Submit a job if there are `labels` (result at `/result/{task_id}`), otherwise return TEI's scores of pairs."""
@@ -82,12 +84,12 @@ async def predict_or_submit(body: AnyPredictBody, request: Request) -> Response:
     return await _submit(request, "predict", body.model_dump(include=wanted, exclude_none=True), tokens, body.model)
 
 
-@router.post("/jobs/rerank", status_code=202, responses=ACCEPTED, summary="Rank documents as a job")
+@router.post("/jobs/rerank", status_code=202, responses=ACCEPTED, summary="Submit a ranking job")
 async def submit_rerank(body: RerankBody, request: Request) -> Response:
     """Rank more documents than one request may have. The body is that of `/rerank`, the result that of `/v1/rerank`."""
     call = call_of(body)
     if call.spans is not None and call.spans.wanted:
-        raise InputError("relevant_spans: expected none in a job, got some; ask /v2/rerank for the best documents")
+        raise InputError("relevant_spans: expected none in a job, got some; send the best documents to /v2/rerank")
     payload: dict[str, JsonValue] = {"query": call.query, "documents": list(call.passages)}
     if call.top_n is not None:
         payload["top_n"] = call.top_n
@@ -101,7 +103,7 @@ async def submit_rerank(body: RerankBody, request: Request) -> Response:
 
 
 @router.get(
-    "/result/{task_id}", responses=ACCEPTED | {200: {"model": Finished}} | NOT_FOUND, summary="The result of a job"
+    "/result/{task_id}", responses=ACCEPTED | {200: {"model": Finished}} | NOT_FOUND, summary="Get the result of a job"
 )
 async def result(task_id: str, request: Request) -> Response:
     """Return 202 while the job is processed, then 200 with its result or its error."""

@@ -84,18 +84,22 @@ class LabelsBody(BaseModel):
 class LabelsReply(Reply):
     """Whether the model reads the labels together."""
 
-    share_pass: bool = Field(description="In one pass, beside a text of any length.")
+    share_pass: bool = Field(description="Whether one pass reads all labels, with a text of any length.")
 
 
 class LogitsResult(Reply):
     """Raw logits of one request, as float32 values that JSON represents exactly."""
 
-    logits: list[float] = Field(description="One a label, in their order.")
+    logits: list[float] = Field(description="One per label, in their order.")
     spans: list[Window] = Field(description="Code points of each window of the text.")
-    per_window: list[list[float]] | None = Field(default=None, description="Where there are several windows.")
+    per_window: list[list[float]] | None = Field(
+        default=None, description="Logits of each window, if there are several."
+    )
     truncated: bool
-    unread_text: bool | None = Field(default=None, description="Where the model's vocabulary does not know the text.")
-    unread_labels: list[int] | None = Field(default=None, description="Places of labels that it does not know.")
+    unread_text: bool | None = Field(default=None, description="Whether the model knows no words of the text.")
+    unread_labels: list[int] | None = Field(
+        default=None, description="Indices of labels of which the model knows no words."
+    )
 
 
 class LogitsReply(Reply):
@@ -166,7 +170,7 @@ async def logits(body: LogitsBody, request: Request) -> Response:
     return respond(reply, exclude_none=True)
 
 
-@router.post("/labels", responses={200: {"model": LabelsReply}}, summary="Whether labels share a pass")
+@router.post("/labels", responses={200: {"model": LabelsReply}}, summary="Test whether labels share a pass")
 def labels(body: LabelsBody, request: Request) -> LabelsReply:
     """Whether labels share a pass, for a client's router. See `gliclass_rerank.scoring.labels_share_pass`."""
     service = service_of(request)
@@ -197,7 +201,7 @@ def _result(row: FloatArray) -> LogitsResult:
     )
 
 
-@info_router.get("/info", responses={200: {"model": InfoReply}}, summary="The model and the limits")
+@info_router.get("/info", responses={200: {"model": InfoReply}}, summary="Get the model and the limits")
 async def info(request: Request) -> Response:
     """Return the model and the limits of the service."""
     service = service_of(request)

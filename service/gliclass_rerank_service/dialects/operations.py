@@ -20,8 +20,8 @@ class Alive(Reply):
     status: str = "ok"
 
 
-@router.get("/health", responses={200: {"model": Alive}}, summary="Whether the process is alive")
-@router.get("/ping", responses={200: {"model": Alive}}, summary="Whether the process is alive")
+@router.get("/health", responses={200: {"model": Alive}}, summary="Test whether the process is alive")
+@router.get("/ping", responses={200: {"model": Alive}}, summary="Test whether the process is alive")
 async def health() -> Response:
     """Return 200 while the process is alive, also during start and shutdown. See `/ready`."""
     return respond(Alive())
@@ -30,7 +30,7 @@ async def health() -> Response:
 @router.get(
     "/ready",
     responses={200: {"model": Alive}, 503: documented(503)[503]},
-    summary="Whether requests should be sent here",
+    summary="Test whether the service is ready",
 )
 async def ready(request: Request) -> Response:
     """Return 200 from the first successful model call until the service begins to shut down."""
@@ -43,7 +43,7 @@ async def ready(request: Request) -> Response:
     "/metrics",
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
     response_class=Response,
-    summary="Prometheus metrics",
+    summary="Get Prometheus metrics",
 )
 async def metrics(request: Request) -> Response:
     """Return all metrics of this process."""

@@ -69,22 +69,22 @@ class RerankBody(Body):
 
     query: str
     documents: Items[str | dict[str, Any]] | None = Field(
-        default=None, description="Texts, or objects whose rank_fields are read."
+        default=None, description="Texts, or objects with text in `rank_fields`."
     )
     texts: Items[str] | None = Field(default=None, description="TEI's name for documents.")
-    top_n: Count | None = Field(default=None, description="How many to return; 0 or null for all.")
+    top_n: Count | None = Field(default=None, description="Number of results. Default, 0 or null: all.")
     top_k: Count | None = Field(default=None, description="Voyage's name for top_n.")
     return_documents: Flag | None = None
     return_text: Flag | None = Field(default=None, description="TEI's name for return_documents.")
-    raw_scores: Flag | None = Field(default=None, description="Raw logits instead of scores in [0, 1].")
+    raw_scores: Flag | None = Field(default=None, description="Return raw logits instead of scores in [0, 1].")
     rank_fields: Items[str] | None = Field(
-        default=None, max_length=MOST_FIELDS, description="Fields of documents to read; by default text."
+        default=None, max_length=MOST_FIELDS, description="Fields of the documents to read. Default: text."
     )
     relevant_spans: SpanOptions | None = None
     first_stage_scores: Items[float] | None = Field(
         default=None,
-        description="Ours: the retriever's own scores, one a document, higher is better, on any scale; they are fused "
-        "with the model's by the weight that its folder has.",
+        description="Ours. The retriever's own scores, one per document. Higher is better, on any scale. They are "
+        "fused with the model's scores by the weight in the model's folder.",
     )
     long_text: LongTextOption = None
     unreadable: UnreadableOption = None
@@ -106,12 +106,13 @@ class Document(Reply):
 class Result(Reply):
     """One document of a ranking."""
 
-    index: int = Field(description="Its place in the request.")
-    relevance_score: float = Field(description="In [0, 1], unless raw scores were asked for.")
+    index: int = Field(description="Index of the document in the request.")
+    relevance_score: float = Field(description="In [0, 1], or a logit with `raw_scores`.")
     document: Document | str | None = None
     relevant_spans: list[RelevantSpan] | None = None
     readable: bool | None = Field(
-        default=None, description="False where the model knows no words of query or document: its score says nothing."
+        default=None,
+        description="False if the model knows no words of query or document. Its score is meaningless.",
     )
 
 
@@ -225,7 +226,7 @@ def _text_of(document: dict[str, Any], rank_fields: Sequence[str] | None, place:
     if not found:
         wanted = ", ".join(map(repr, rank_fields or ("text",)))
         raise InputError(
-            f"document {place}: expected one of the fields {wanted:.80}, and there is none; set rank_fields"
+            f"document {place}: expected one of the fields {wanted:.80}, got none of them; set rank_fields"
         )
     try:
         return "\n".join(
@@ -233,7 +234,7 @@ def _text_of(document: dict[str, Any], rank_fields: Sequence[str] | None, place:
             for value in found
         )
     except ValueError:
-        raise InputError(f"document {place}: expected finite numbers, got one beyond them; send it as text") from None
+        raise InputError(f"document {place}: expected finite numbers, got another one; send it as text") from None
 
 
 def _wants_documents(body: RerankBody) -> bool:

@@ -57,13 +57,15 @@ class RouteBody(Body):
 
     query: str | None = None
     queries: Items[str] | None = None
-    routes: Descriptions | Items[RouteEntry] = Field(description="Descriptions by name, or routes with examples.")
+    routes: Descriptions | Items[RouteEntry] = Field(
+        description="Descriptions by name, or a list of routes with examples."
+    )
     threshold: Share | None = Field(
-        default=None, description="Probability that a route must reach; else the fallback is taken."
+        default=None, description="Minimum probability of a route. If none reaches it, the fallback is chosen."
     )
     fallback: str | None = None
-    multi: Flag | None = Field(default=None, description="Several routes may hold.")
-    examples: Literal["nearest", "prompt", "off"] | None = Field(default=None, description="How examples are used.")
+    multi: Flag | None = Field(default=None, description="Whether several routes may apply.")
+    examples: Literal["nearest", "prompt", "off"] | None = Field(default=None, description="Use of the examples.")
     unreadable: UnreadableOption = None
 
 
@@ -108,7 +110,7 @@ def router_of(body: RouteBody, routes: Sequence[Route], scorer: Scorer) -> Route
 
 def _queries(body: RouteBody) -> list[str]:
     if (body.query is None) == (body.queries is None):
-        raise InputError("expected either query or queries")
+        raise InputError(f"expected either query or queries, got {'neither' if body.query is None else 'both'}")
     queries = [body.query] if body.query is not None else body.queries
     if not queries:
         raise EmptyError("queries: expected at least one, got none")

@@ -47,8 +47,8 @@ class ScoreBody(Body):
 
     queries: TextOrTexts | None = None
     documents: TextOrTexts | None = None
-    text_1: TextOrTexts | None = Field(default=None, description="The older name of queries.")
-    text_2: TextOrTexts | None = Field(default=None, description="The older name of documents.")
+    text_1: TextOrTexts | None = Field(default=None, description="Older name of queries.")
+    text_2: TextOrTexts | None = Field(default=None, description="Older name of documents.")
     truncate_prompt_tokens: Ignored = None
 
 
@@ -112,7 +112,7 @@ def pairs_of(body: ScoreBody) -> list[Pair]:
 def _side(value: TextOrTexts | None, older: TextOrTexts | None, name: str, older_name: str) -> Sequence[str]:
     given = older if value is None else value
     if given is None:
-        raise InputError(f"expected the field {name} or {older_name}, and there is neither")
+        raise InputError(f"expected the field {name} or {older_name}, got neither")
     if not given and not isinstance(given, str):
         raise EmptyError(f"{name}: expected at least one, got none")
     return [given] if isinstance(given, str) else given

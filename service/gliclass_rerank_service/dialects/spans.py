@@ -22,8 +22,8 @@ class SpanOptions(BaseModel):
     """Selection of the spans that are returned."""
 
     mode: Literal["enabled", "disabled"]
-    threshold: Share | None = Field(default=None, description="Least score of a span; 0.1 by default.")
-    max_spans: Count | None = Field(default=None, description="How many a document, the best; all by default.")
+    threshold: Share | None = Field(default=None, description="Minimum score of a span. Default: 0.1.")
+    max_spans: Count | None = Field(default=None, description="Number of spans per document, the best. Default: all.")
 
     @property
     def wanted(self) -> bool:

@@ -182,7 +182,7 @@ class _Worker:
     def _attempt(self, job: StartedJob) -> tuple[JobStatus, str]:
         """Final status of the job, and the cache key of its result."""
         if job.starts > MAX_STARTS:
-            return JobStatus("failed", error=f"begun {MAX_STARTS} times, and its workers ended with it; divide it"), ""
+            return JobStatus("failed", error=f"its worker died in each of {MAX_STARTS} attempts; divide it"), ""
         try:
             scorer = self._scorer()
         except GLiClassRerankError as error:

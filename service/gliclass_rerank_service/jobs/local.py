@@ -171,4 +171,4 @@ def _as_json(value: object) -> bytes:
 
 
 def _no_room(size: int, room: int) -> str:
-    return f"its result has {size} bytes, and there is room for {room}; divide it, or submit it again later"
+    return f"its result has {size} bytes, and {room} are free; divide it, or submit it again later"

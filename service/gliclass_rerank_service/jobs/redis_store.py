@@ -156,7 +156,7 @@ def _told() -> Iterator[None]:
     try:
         yield
     except redis.OutOfMemoryError as error:
-        raise OverloadedError("the Redis of the jobs is full; come again when results have expired") from error
+        raise OverloadedError("the Redis of the jobs is full; try again when results have expired") from error
     except redis.RedisError as error:
         raise ServiceError(
             f"the Redis of jobs does not answer ({type(error).__name__}: {error}); check that it runs, then try again"

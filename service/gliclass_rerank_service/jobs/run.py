@@ -150,7 +150,9 @@ def attempt_job(
         # Log only the frames, since the message may contain the user's text.
         where = "".join(traceback.format_tb(error.__traceback__))
         logger.error("a job failed with %s\n%s", type(error).__name__, where)
-        return JobStatus("failed", error=f"internal error ({type(error).__name__}); see the log of what ran the job")
+        return JobStatus(
+            "failed", error=f"internal error ({type(error).__name__}); see the log of the process that ran it"
+        )
 
 
 def cache_key(model: ModelInfo, kind: JobKind, payload: Mapping[str, JsonValue]) -> str:

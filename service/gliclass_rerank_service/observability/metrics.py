@@ -23,24 +23,32 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
-        self._count = Gauge("te_request_count", "Requests to be scored.", ["method"], registry=registry)
-        self._success = Gauge("te_request_success", "Of these, answered.", ["method"], registry=registry)
-        self._failure = Gauge("te_request_failure", "Of all requests, refused or failed.", ["err"], registry=registry)
+        self._count = Gauge("te_request_count", "Requests with texts to score.", ["method"], registry=registry)
+        self._success = Gauge(
+            "te_request_success", "Scored requests that were answered.", ["method"], registry=registry
+        )
+        self._failure = Gauge("te_request_failure", "Requests that were refused or failed.", ["err"], registry=registry)
         self._duration = Histogram(
-            "te_request_duration", "Seconds of an answered request.", buckets=SECONDS, registry=registry
+            "te_request_duration", "Duration of an answered request in seconds.", buckets=SECONDS, registry=registry
         )
         self._queue = Histogram(
-            "te_request_queue_duration", "Seconds that it waited.", buckets=SECONDS, registry=registry
+            "te_request_queue_duration",
+            "Seconds that an answered request waited in the queue.",
+            buckets=SECONDS,
+            registry=registry,
         )
         self._inference = Histogram(
-            "te_request_inference_duration", "Seconds of its batches.", buckets=SECONDS, registry=registry
+            "te_request_inference_duration",
+            "Seconds of the batches with texts of an answered request.",
+            buckets=SECONDS,
+            registry=registry,
         )
         self._batch_size = Histogram("te_batch_next_size", "Texts of a batch.", buckets=SIZES, registry=registry)
         self._batch_tokens = Histogram(
             "te_batch_next_tokens", "Estimated tokens of a batch.", buckets=TOKENS, registry=registry
         )
-        self._queue_size = Gauge("te_queue_size", "Requests of which something waits.", registry=registry)
-        self._queue_tokens = Gauge("gliclass_rerank_queue_tokens", "Estimated tokens that wait.", registry=registry)
+        self._queue_size = Gauge("te_queue_size", "Requests with texts in the queue.", registry=registry)
+        self._queue_tokens = Gauge("gliclass_rerank_queue_tokens", "Estimated tokens in the queue.", registry=registry)
         self._throughput = Gauge(
             "gliclass_rerank_tokens_per_second", "Recent throughput of the model while it computes.", registry=registry
         )
@@ -49,7 +57,7 @@ class Metrics:
         self._texts = Counter("gliclass_rerank_texts", "Texts scored.", registry=registry)
         self._tokens = Counter("gliclass_rerank_tokens", "Estimated tokens scored.", registry=registry)
         self._batch_seconds = Histogram(
-            "gliclass_rerank_batch_duration", "Seconds of a batch.", buckets=SECONDS, registry=registry
+            "gliclass_rerank_batch_duration", "Duration of a batch in seconds.", buckets=SECONDS, registry=registry
         )
 
     def watch(self, stats: Callable[[], BatchingStats], in_flight: Callable[[], int]) -> None:

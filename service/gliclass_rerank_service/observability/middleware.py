@@ -55,7 +55,7 @@ class Observed:
             logger.error("unexpected error", exc_info=error, extra={"request_id": stats.id})
             stats.failure = "Backend"
             if status is None:
-                response = error_response(500, "an error of the service; its log has more", stats.id)
+                response = error_response(500, "internal error; see the service's log", stats.id)
                 await response(scope, receive, sending)
         finally:
             self._tell(scope, stats, status or 499, headers)
@@ -113,11 +113,19 @@ class Guarded:
         """Status, message and headers of a request that is refused before its body is read."""
         settings = self._service.settings
         if not self._service.admits(headers.get("authorization")):
-            return 401, "expected an API key as 'Authorization: Bearer KEY'", {"WWW-Authenticate": "Bearer"}
+            return (
+                401,
+                "expected a valid API key in the header 'Authorization: Bearer KEY'",
+                {"WWW-Authenticate": "Bearer"},
+            )
         if self._service.draining:
-            return 503, "the service is ending; send the request elsewhere", {"Retry-After": "1"}
+            return 503, "the service is shutting down; send the request elsewhere", {"Retry-After": "1"}
         if self._service.in_flight >= settings.max_concurrent_requests:
-            return 429, f"{settings.max_concurrent_requests} requests are being answered", {"Retry-After": "1"}
+            return (
+                429,
+                f"{settings.max_concurrent_requests} requests are in progress, the limit; try again later",
+                {"Retry-After": "1"},
+            )
         announced = headers.get("content-length", "")
         if LENGTH.fullmatch(announced) and int(announced) > settings.max_body_bytes:
             return 413, _too_large(settings.max_body_bytes), {"Connection": "close"}

@@ -173,7 +173,7 @@ class BatchingScorer(Shared):
         with self._changed:
             left = self._queue.submissions()
         for submission in left:
-            submission.end(ClosedError("the scorer was closed before it came to these requests; send them elsewhere"))
+            submission.end(ClosedError("the scorer was closed before it scored these requests; send them elsewhere"))
         if not drain:
             self._worker.join(timeout)
         return not self._worker.is_alive()
@@ -195,7 +195,7 @@ class BatchingScorer(Shared):
     def _check_open(self, tokens: int, deadline: float | None) -> None:
         """Raise unless so many tokens can be accepted now, and probably answered in time."""
         if self._closed:
-            raise ClosedError("the scorer is closed and accepts nothing more; send the requests elsewhere")
+            raise ClosedError("the scorer is closed; send the requests elsewhere")
         if not self._queue.fits(tokens):
             expected = self._pace.seconds_for(self._queue.charged)
             wait = UNKNOWN_WAIT if expected is None else expected

@@ -102,7 +102,7 @@ class Submission(Future[list[FloatArray]]):
         Returns:
             Whether this call ended it.
         """
-        return self.end(SubmissionCancelledError("cancelled by its caller; submit it again if it is wanted after all"))
+        return self.end(SubmissionCancelledError("cancelled by its caller"))
 
     def is_alive(self) -> bool:
         """Whether it has not ended. Ends it if its deadline has passed."""

@@ -58,7 +58,7 @@ def read_calibration(folder: str | Path) -> dict[str, Calibrator]:
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{file}: not readable as JSON: {error}; {REFIT}") from error
     if not isinstance(tasks, dict):
-        raise CheckpointError(f"{file}: expected an object with a calibrator a task, got {tasks!r:.60}; {REFIT}")
+        raise CheckpointError(f"{file}: expected an object with a calibrator per task, got {tasks!r:.60}; {REFIT}")
     return {task: calibrator_from_dict(value, f"{file}, {task}") for task, value in tasks.items()}
 
 
@@ -69,7 +69,7 @@ def write_calibration(folder: str | Path, calibration: Mapping[str, Calibrator])
         InputError: no such folder, or a value that is no `Calibrator`.
     """
     if not Path(folder).is_dir():
-        raise InputError(f"{folder}: expected a model's folder, and there is none; make it first")
+        raise InputError(f"{folder}: expected a model's folder, got none; make it first")
     for task, calibrator in calibration.items():
         if not isinstance(task, str) or not isinstance(calibrator, Calibrator):
             raise InputError(

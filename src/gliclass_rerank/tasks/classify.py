@@ -287,7 +287,7 @@ def _examples(examples: object, count: int, what: str) -> list[tuple[Example, ..
     if examples is None:
         return [()] * count
     if not is_list(examples):
-        raise InputError(f"{what}: expected a sequence of examples, or one a text, got {type(examples).__name__}")
+        raise InputError(f"{what}: expected a sequence of examples, or one per text, got {type(examples).__name__}")
     if not examples or not all(item is None or is_list(item) for item in examples):
         return [tuple(_example(item, f"{what}, {i}") for i, item in enumerate(examples))] * count
     check_count(examples, count, what)

@@ -250,9 +250,11 @@ def _standardised(given: ArrayLike | None, count: int) -> NDArray[np.float64]:
     try:
         scores = np.asarray(given, np.float64)
     except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"first_stage_scores: expected {count} numbers, one a passage, got {given!r:.60}") from error
+        raise InputError(f"first_stage_scores: expected {count} numbers, one per passage, got {given!r:.60}") from error
     if scores.shape != (count,):
-        raise InputError(f"first_stage_scores: expected {count} finite scores, one a passage, got shape {scores.shape}")
+        raise InputError(
+            f"first_stage_scores: expected {count} finite scores, one per passage, got shape {scores.shape}"
+        )
     for i in np.flatnonzero(~np.isfinite(scores)):
         raise InputError(f"first_stage_scores: expected {count} finite scores, got {scores[i]} at index {i}")
     if not count or scores.min() == scores.max():  # the computed deviation of equal scores may differ from 0

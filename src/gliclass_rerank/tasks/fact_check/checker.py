@@ -292,7 +292,7 @@ def _job(pair: object, only_claims: bool) -> _Job:
         raise InputError(f"pairs: expected (answer, evidence) each, got {pair!r:.60}")
     answer, evidence = check_text(pair[0], "answer"), check_texts(pair[1], "evidence", plural="evidence", or_one=True)
     if not evidence:
-        raise InputError("evidence: expected at least one passage, got none; without any, nothing can be checked")
+        raise InputError("evidence: expected at least one passage, got none")
     parts = split(answer)
     texts = {one: text for one in parts.sentences if _is_claim(parts, one, text := parts.plain(one), only_claims)}
     return _Job(answer, tuple(texts), [[text] for text in texts.values()], evidence)

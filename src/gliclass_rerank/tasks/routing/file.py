@@ -111,7 +111,7 @@ def _check_fields(value: object, needed: Sequence[str], known: Sequence[str], wh
     if not isinstance(value, dict):
         raise CheckpointError(f"{where}: expected an object, got {value!r:.60}; {CORRECT}")
     if missing := [name for name in needed if name not in value]:
-        raise CheckpointError(f"{where}: expected the field {missing[0]!r}, and there is none; {CORRECT}")
+        raise CheckpointError(f"{where}: expected the field {missing[0]!r}, got none; {CORRECT}")
     if unknown := [name for name in value if name not in known]:
         raise CheckpointError(f"{where}: expected no fields but {', '.join(known)}, got {unknown[0]!r:.60}; {CORRECT}")
     return value
