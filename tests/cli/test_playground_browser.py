@@ -183,7 +183,7 @@ def test_typed_and_uploaded_passages_are_ranked_together(page: Page, tmp_path: P
     page.open("Rerank")
     page.until(lambda: page.all(".gr-ranking"))
     page.type("Query", "how do I copy a file?")
-    page.type("Passages, with a blank line between them", f"The river is long.\n\n{ATTACK}")
+    page.type("Passages, separated by blank lines", f"The river is long.\n\n{ATTACK}")
     page.upload(tmp_path / "copy.md", tmp_path / "more.jsonl")
     page.press("Rerank")
     page.until(lambda: len(page.all(".gr-ranking tbody tr")) == 5 and "copyfile" in page.texts(".gr-ranking")[0])
@@ -212,9 +212,9 @@ def test_a_route_is_chosen_and_what_belongs_nowhere_is_not_routed(page: Page) ->
     assert page.texts(".gr-decision .gr-chip") == ["billing", "technical support", "no route"]
     page.picture("route")
     page.type(
-        "Routes, one a line: name: description", "kitchen: cooking and baking\n  how long do I boil an egg?\nmusic"
+        "Routes, one per line (name: description)", "kitchen: cooking and baking\n  how long do I boil an egg?\nmusic"
     )
-    page.type("Queries, one a line", "how do I boil an egg?")
+    page.type("Queries, one per line", "how do I boil an egg?")
     page.press("Route")
     page.until(lambda: page.texts(".gr-decision .gr-query") == ["how do I boil an egg?"])
     assert page.texts(".gr-decision .gr-chip") == ["kitchen"]
@@ -248,7 +248,7 @@ def test_labels_flat_and_nested_one_and_several(page: Page) -> None:
     assert page.texts(".gr-bars .gr-chosen th") == ["interest rates", "stock market"]
     page.picture("classify")
     page.type("Text", "Stir the onions in butter until they are golden, then add the rice and a glass of white wine.")
-    page.type("Labels, one a line", "technology\nsports\ncooking")
+    page.type("Labels, one per line", "technology\nsports\ncooking")
     next(one for one in page.all("label") if one.text == "Exactly one label").click()
     page.press("Classify")
     page.until(lambda: page.texts(".gr-bars th") == ["technology", "sports", "cooking"])

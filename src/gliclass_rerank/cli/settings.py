@@ -28,7 +28,8 @@ Concurrency = Annotated[
     int | None, typer.Option(help="Concurrent requests to an OpenAI-compatible server; 16 by default.")
 ]
 BrokerUrl = Annotated[
-    str | None, typer.Option(help="Redis with the jobs, such as redis://localhost:6379/0. The service can do without.")
+    str | None,
+    typer.Option(help="Redis with the jobs, such as redis://localhost:6379/0. Without one, the service runs them."),
 ]
 ResultUrl = Annotated[str | None, typer.Option(help="Redis for the results of jobs; the broker's by default.")]
 JobVisibilitySeconds = Annotated[

@@ -48,7 +48,7 @@ def rerank(
         list[str],
         typer.Argument(
             metavar="FILE... | -",
-            help='Files (a passage each; .jsonl: a passage a line), folders, or "-" for JSON lines on stdin: '
+            help='Files (one passage each; .jsonl: one passage per line), folders, or "-" for JSON lines on stdin: '
             'strings or {"text": ..., "id": ...}.',
         ),
     ],
@@ -111,7 +111,7 @@ def route(
         Path,
         typer.Option(help='Routes as JSON: {"name": "description", ...}, or a file of Router.save, fitted or not.'),
     ],
-    multi: Annotated[bool, typer.Option("--multi", help="Several routes may hold at once.")] = False,
+    multi: Annotated[bool, typer.Option("--multi", help="Allow several routes per query.")] = False,
     model: Model = "mini",
     backend: Backend = "auto",
     device: Device = "auto",
@@ -149,12 +149,12 @@ def check(
         typer.Option(
             "--evidence",
             metavar="FILE...",
-            help='Files (a passage each; .jsonl: a passage a line), folders, or "-" for JSON lines on stdin.',
+            help='Files (one passage each; .jsonl: one passage per line), folders, or "-" for JSON lines on stdin.',
         ),
     ],
     further: Annotated[list[str] | None, typer.Argument(metavar="[FILE...]", help="More evidence.")] = None,
     threshold: Annotated[float, typer.Option(help="Minimum support of a supported claim, in [0, 1].")] = 0.5,
-    refute_threshold: Annotated[float, typer.Option(help="The same for refutation.")] = 0.5,
+    refute_threshold: Annotated[float, typer.Option(help="Minimum refutation of a refuted claim, in [0, 1].")] = 0.5,
     only_claims: Annotated[bool, typer.Option("--only-claims", help="Skip sentences without a claim.")] = False,
     filtered: Annotated[
         bool, typer.Option("--filter", help="Print the answer without the claims that are not supported.")
@@ -195,7 +195,7 @@ def classify(
         list[str], typer.Argument(metavar="TEXT... | -", help='"-": JSON lines on stdin, strings or {"text": ...}.')
     ],
     labels: Annotated[str, typer.Option(help="Labels, comma-separated, or a JSON file: a list or nested objects.")],
-    single: Annotated[bool, typer.Option("--single", help="Exactly one label holds.")] = False,
+    single: Annotated[bool, typer.Option("--single", help="Choose exactly one label.")] = False,
     threshold: Annotated[float, typer.Option(help="Minimum probability of a label, in [0, 1].")] = 0.5,
     prompt: Annotated[str | None, typer.Option(help="A task description in front of the text.")] = None,
     top_k: Annotated[int | None, typer.Option(min=1, help="Maximum number of labels.")] = None,
@@ -257,7 +257,7 @@ def _labels(option: str) -> Any:
 def _named(labels: Sequence[str]) -> list[str]:
     named = [label.strip() for label in labels]
     if not all(named):
-        raise InputError(f"labels: expected some text between the commas, got none at place {named.index('') + 1}")
+        raise InputError(f"labels: expected text between the commas, got none at position {named.index('') + 1}")
     return named
 
 
@@ -294,7 +294,8 @@ def _report_skipped(read: Sources) -> None:
 def _say_unread(what: str, readable: Sequence[bool]) -> None:
     """Print how many scores are meaningless because the model's vocabulary lacks the words, if any."""
     if unread := readable.count(False):
-        say(Text(f"{unread} of {len(readable)} {what}: the model does not know the words, theirs or those asked for"))
+        told = "the model knows no words of the text, or of what it was compared with"
+        say(f"{unread} of {len(readable)} {what} have meaningless scores: {told}")
 
 
 def _result(ranked: Ranked, passage: SourcedPassage, *, with_text: bool) -> dict[str, object]:

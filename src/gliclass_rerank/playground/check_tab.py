@@ -23,13 +23,13 @@ def show(scorer: Scorer, *, is_open: bool) -> None:
     asked, answered = st.columns([2, 3], gap="large")
     with asked, st.form("check", border=False):
         answer = st.text_area("Answer", examples.ANSWER, height=110)
-        typed = st.text_area("Evidence, passages with a blank line between them", examples.EVIDENCE, height=190)
+        typed = st.text_area("Evidence: passages, separated by blank lines", examples.EVIDENCE, height=190)
         files = st.file_uploader(
-            "Or files: texts, a passage each, or JSON lines",
+            "Or files: one passage each, or JSON lines",
             accept_multiple_files=True,
             key="check-files",
         )
-        only_claims = st.toggle("Pass over questions, greetings and headings")
+        only_claims = st.toggle("Skip questions, greetings and headings")
         st.form_submit_button("Check", type="primary")
     if not is_open:
         return

@@ -21,14 +21,14 @@ def show(scorer: Scorer, *, is_open: bool) -> None:
     with asked, st.form("classify", border=False):
         text = st.text_area("Text", examples.TEXT, height=110)
         typed = st.text_area(
-            "Labels, one a line",
+            "Labels, one per line",
             examples.LABELS,
             height=270,
-            help="Indent labels below another to nest them; or write them without groups.",
+            help="Indented labels belong to the label above them.",
         )
-        multi = st.radio("What may hold", (SEVERAL, ONE), horizontal=True) == SEVERAL
+        multi = st.radio("How many labels may apply", (SEVERAL, ONE), horizontal=True) == SEVERAL
         threshold = st.slider(
-            "Probability that a label must reach", 0.0, 1.0, 0.5, 0.01, help="Where exactly one holds: the likeliest."
+            "Minimum probability of a label", 0.0, 1.0, 0.5, 0.01, help="With exactly one label, the likeliest applies."
         )
         st.form_submit_button("Classify", type="primary")
     if not is_open:
@@ -39,7 +39,9 @@ def show(scorer: Scorer, *, is_open: bool) -> None:
         chosen = {label.index for label in found.labels}
         paths = label_sets(labels, 1)[0].paths
         st.html(labels_table(paths, found.scores, chosen, threshold if multi else None))
-        st.caption(f"{len(chosen)} of {len(paths)} labels hold." if chosen else "No label is likely enough.")
+        st.caption(
+            f"{len(chosen)} of {len(paths)} labels apply." if chosen else "No label reaches the minimum probability."
+        )
 
 
 @st.cache_data(max_entries=16, show_spinner="Classifying …", show_time=True)

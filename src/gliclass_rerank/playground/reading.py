@@ -30,7 +30,7 @@ def read_passages(typed: str, uploads: Iterable[tuple[str, bytes]] = ()) -> list
     for name, content in uploads:
         passages += read_content(name, content)
     if not passages:
-        raise InputError("expected at least one passage, got none; type some, with a blank line between them")
+        raise InputError("expected at least one passage, got none; separate passages by blank lines")
     return passages
 
 
@@ -91,7 +91,7 @@ def _nested(rows: Rows) -> Labels:
         return alone
     if alone:
         raise InputError(
-            f"labels: expected labels below {alone[0]!r:.60}, as there are below its neighbours, got none; "
+            f"labels: expected labels below {alone[0]!r:.60}, as below its neighbours, got none; "
             "indent some below it, or put it below another"
         )
     nested = {name: _nested(below) for name, below in groups}

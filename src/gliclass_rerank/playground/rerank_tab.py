@@ -20,9 +20,9 @@ def show(scorer: Scorer, *, is_open: bool) -> None:
     asked, answered = st.columns([2, 3], gap="large")
     with asked, st.form("rerank", border=False):
         query = st.text_input("Query", examples.QUERY)
-        typed = st.text_area("Passages, with a blank line between them", examples.PASSAGES, height=340)
+        typed = st.text_area("Passages, separated by blank lines", examples.PASSAGES, height=340)
         files = st.file_uploader(
-            "Or files: texts, a passage each, or JSON lines",
+            "Or files: one passage each, or JSON lines",
             accept_multiple_files=True,
             key="rerank-files",
         )

@@ -17,14 +17,14 @@ def show(scorer: Scorer, *, is_open: bool) -> None:
     asked, answered = st.columns([2, 3], gap="large")
     with asked, st.form("route", border=False):
         typed = st.text_area(
-            "Routes, one a line: name: description",
+            "Routes, one per line (name: description)",
             examples.ROUTES,
             height=270,
-            help="Indented below a route: queries that belong there.",
+            help="Indented lines are example queries of the route above them.",
         )
-        queries = st.text_area("Queries, one a line", examples.QUERIES, height=110)
-        threshold = st.slider("Probability that a route must reach", 0.0, 1.0, 0.5, 0.01)
-        multi = st.toggle("Several routes may hold")
+        queries = st.text_area("Queries, one per line", examples.QUERIES, height=110)
+        threshold = st.slider("Minimum probability of a route", 0.0, 1.0, 0.5, 0.01)
+        multi = st.toggle("Allow several routes")
         st.form_submit_button("Route", type="primary")
     if not is_open:
         return
