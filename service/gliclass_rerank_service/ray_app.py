@@ -171,6 +171,8 @@ def serve_on_ray(settings: Settings) -> None:
     the main thread, the only one that receives signals.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage reports to Ray's developers
+    # Ray kills a proxy that is not ready within 5 s. On a busy machine it takes longer.
+    os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
     settings = _portable(settings)
     ray.init()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
