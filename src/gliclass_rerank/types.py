@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gliclass_rerank.calibration.calibrators import Calibrator
 
 Direction = Literal["passage-as-text", "passage-as-label"]
+LabelAttention = Literal["joint", "independent"]
 LongText = Literal["window", "truncate", "error"]
 Span = tuple[int, int]
 """Half-open range of code points, ``text[start:end]``."""
@@ -172,6 +173,9 @@ class ModelInfo:
             "labels"). Uncalibrated tasks are absent.
         kernel: types of activations and weights in the products of an int8 graph, "u8s8", or "u8u8" on processors where
             onnxruntime's u8s8 products saturate; else "".
+        independent_labels: a label's logit is the same whatever other labels are asked. Otherwise it may depend on
+            them, and on their order.
+        embeds: it gives vectors of texts, with ``embed``.
     """
 
     name: str
@@ -185,6 +189,8 @@ class ModelInfo:
     first_stage_weight: float | None = None
     calibration: Mapping[str, Calibrator] = field(default_factory=dict, hash=False)
     kernel: str = ""
+    independent_labels: bool = False
+    embeds: bool = False
 
     @property
     def calibrated(self) -> bool:

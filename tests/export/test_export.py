@@ -15,8 +15,9 @@ from checkpoints import CORPUS
 from conftest import Exported, Scorers, Tiny
 
 from gliclass_rerank import InputError, OptionError, ScoreRequest, UnsupportedModelError, load_scorer
-from gliclass_rerank.export.onnx import GRAPH, UNSIGNED_GRAPH, export_checkpoint
+from gliclass_rerank.export.onnx import export_checkpoint
 from gliclass_rerank.export.unsigned_weights import with_unsigned_weights
+from gliclass_rerank.models.checkpoint import graph_name
 from gliclass_rerank.scorers.load import locate
 
 REQUESTS = [
@@ -105,7 +106,8 @@ def test_the_bundled_graph_is_what_export_makes_of_the_bundled_weights(tmp_path:
 
 def test_the_bundled_unsigned_graph_is_made_from_the_signed_one() -> None:
     bundled, _, _ = locate("mini")
-    signed, unsigned = (onnx.load(bundled / name, load_external_data=False) for name in (GRAPH, UNSIGNED_GRAPH))
+    names = graph_name(), graph_name(kernel="u8u8")
+    signed, unsigned = (onnx.load(bundled / name, load_external_data=False) for name in names)
     assert with_unsigned_weights(signed) == unsigned
 
 

@@ -128,6 +128,7 @@ class GliclassInfo(Reply):
     kernel: str
     max_length: int
     direction: str
+    independent_labels: bool
     first_stage_weight: float | None
     calibrated: bool
     calibration: dict[str, dict[str, Any]]

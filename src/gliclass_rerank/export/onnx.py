@@ -7,10 +7,8 @@ folder carries its weights once for all backends.
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 import struct
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,6 +18,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
+from gliclass import GLiClassModel
 from numpy.typing import NDArray
 from onnx import numpy_helper
 from safetensors.torch import save_file
@@ -27,10 +26,14 @@ from safetensors.torch import save_file
 from gliclass_rerank.calibration.file import CALIBRATION_FILE
 from gliclass_rerank.errors import InputError, OptionError, UnsupportedModelError
 from gliclass_rerank.export.graph import Graph
+from gliclass_rerank.export.independent import joined, trace_independent
+from gliclass_rerank.export.independent import see_activations as see_independent
+from gliclass_rerank.export.quantize_activations import Rows
 from gliclass_rerank.export.quantize_graph import Activation, quantize_graph
+from gliclass_rerank.export.trace import trace_module
 from gliclass_rerank.export.unsigned_weights import with_unsigned_weights
-from gliclass_rerank.models.checkpoint import OPTIONS_FILE, Checkpoint, read_checkpoint, refuse_used_folder
-from gliclass_rerank.models.encoding import InputEncoder
+from gliclass_rerank.models.checkpoint import OPTIONS_FILE, Checkpoint, graph_name, read_checkpoint, refuse_used_folder
+from gliclass_rerank.models.encoding import EncodedSequence, InputEncoder
 from gliclass_rerank.models.int8_weights import FACTORS, INT8, SCALE, Tensors
 from gliclass_rerank.models.tokenizer import TextTokenizer
 from gliclass_rerank.scorers.padded.arrays import uni_encoder_inputs
@@ -38,8 +41,7 @@ from gliclass_rerank.scorers.padded.forward import UniEncoderForward
 from gliclass_rerank.scorers.torch import load_model, read_stored, read_weights
 from gliclass_rerank.types import FloatArray, ScoreRequest
 
-WEIGHTS, GRAPH, UNSIGNED_GRAPH = "model.safetensors", "model.onnx", "model.u8u8.onnx"
-OPSET = 20  # the first with GELU as one operator instead of five passes over the widest activations
+WEIGHTS = "model.safetensors"
 MIN_SHARED = 1024  # elements; smaller constants stay in the graph
 COPIED = ("config.json", "tokenizer.json", "tokenizer_config.json", CALIBRATION_FILE, "MODEL_CARD.md", "LICENSE")
 
@@ -76,32 +78,60 @@ def export_checkpoint(
         stored = read_weights(source)
     elif dtype == "int8" and not calibration:
         raise InputError("int8 needs calibration: some typical requests that show how far activations reach")
-    model = load_model(checkpoint).eval()
-    # The trace of "sdpa" transposes keys in nine operators per layer and rebuilds the mask in each layer.
-    model.model.encoder_model.set_attn_implementation("eager")
-    graph = Graph(trace(UniEncoderForward(model), checkpoint))
+    graphs = traced(load_model(checkpoint).eval(), checkpoint)
     if dtype == "int8":
         matrices = {
             key: value.float().numpy()
             for key, value in stored.items()
             if (key in kept if kept else ".encoder_model." in key)
         }
-        seen = {} if kept else see_activations(graph, checkpoint, calibration, on_progress)
-        for key, parts in quantize_graph(graph, matrices, kept, seen, prompt_first=checkpoint.prompt_first).items():
+        seen: Sequence[Mapping[str, Activation]] = [{}, {}]
+        if not kept:
+            encoder = InputEncoder(checkpoint, TextTokenizer(checkpoint.tokenizer_file))
+            sequences = [item for request in encoder.encode(calibration) for item in request.sequences]
+            seen = see_activations(graphs, checkpoint, sequences, on_progress)
+        for key, parts in quantized(graphs, matrices, kept, seen, checkpoint).items():
             stored.pop(key, None)
             stored |= {key + part: torch.from_numpy(array) for part, array in parts.items()}
     target.mkdir(parents=True, exist_ok=True)
     save_file({key: tensor.contiguous() for key, tensor in stored.items()}, target / WEIGHTS, {"format": "pt"})
     (target / WEIGHTS).chmod(0o644)
-    share_weights(graph, target / WEIGHTS)
-    onnx.save(graph.model, target / GRAPH)
-    if dtype == "int8":
-        onnx.save(with_unsigned_weights(graph.model), target / UNSIGNED_GRAPH)
+    for graph, part in zip(graphs, ("", "labels"), strict=False):
+        share_weights(graph, target / WEIGHTS)
+        onnx.save(graph.model, target / graph_name(part))
+        if dtype == "int8":
+            onnx.save(with_unsigned_weights(graph.model), target / graph_name(part, "u8u8"))
     for file in COPIED:
         if (source / file).is_file():
             shutil.copyfile(source / file, target / file)
     card = replace(checkpoint.options, name=name or checkpoint.name, dtype=dtype)
     (target / OPTIONS_FILE).write_text(json.dumps(asdict(card), indent=2) + "\n", "utf-8")
+
+
+def traced(model: GLiClassModel, checkpoint: Checkpoint) -> list[Graph]:
+    """The graphs of a checkpoint: one, or with independent labels that of the texts and that of the labels."""
+    if checkpoint.independent:
+        return [Graph(proto) for proto in trace_independent(model)]
+    # The trace of "sdpa" transposes keys in nine operators per layer and rebuilds the mask in each layer.
+    model.model.encoder_model.set_attn_implementation("eager")
+    return [Graph(trace(UniEncoderForward(model), checkpoint))]
+
+
+def quantized(
+    graphs: Sequence[Graph],
+    matrices: Mapping[str, FloatArray],
+    kept: Mapping[str, Tensors],
+    seen: Sequence[Mapping[str, Activation]],
+    checkpoint: Checkpoint,
+) -> dict[str, Tensors]:
+    """Rewrite all graphs of a checkpoint to int8, see `quantize_graph`. They share the parts of each weight."""
+    if len(graphs) == 1:
+        return quantize_graph(graphs[0], matrices, kept, seen[0], Rows(prompt_first=checkpoint.prompt_first))
+    text, labels = graphs
+    both = seen[0] if kept else joined(matrices, text, seen[0], labels, seen[1])
+    int8 = quantize_graph(text, matrices, kept, both, Rows(ids="ids", fine="special"))
+    quantize_graph(labels, matrices, int8, {}, Rows(ids="label_ids", fine="none"))
+    return int8
 
 
 def quantized_weights(stored: Mapping[str, torch.Tensor]) -> dict[str, Tensors]:
@@ -137,34 +167,26 @@ def trace(forward: UniEncoderForward, checkpoint: Checkpoint) -> onnx.ModelProto
         inputs.append((torch.arange(24) > 8).long().expand(2, -1))
         names.append("segment_ids")
         shapes.append(sequence)
-    # The exporter logs each optional package that is missing. These models need none of them.
-    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            forward, tuple(inputs), dynamo=True, input_names=names, output_names=["logits"],
-            dynamic_shapes=tuple(shapes), opset_version=OPSET, verbose=False,
-        )  # fmt: skip
-    assert program is not None
-    proto: onnx.ModelProto = program.model_proto
-    return proto
+    return trace_module(forward, tuple(inputs), tuple(shapes), names, ["logits"])
 
 
 def see_activations(
-    graph: Graph,
+    graphs: Sequence[Graph],
     checkpoint: Checkpoint,
-    calibration: Sequence[ScoreRequest],
+    sequences: Sequence[EncodedSequence],
     on_progress: Callable[[int, int], None],
-) -> dict[str, Activation]:
-    """Collect statistics of the inputs of the graph's weight products over ``calibration``.
+) -> Sequence[Mapping[str, Activation]]:
+    """Collect statistics of the inputs of each graph's weight products over ``sequences``.
 
     In each sequence, the label tokens together weigh as much as the text tokens together: they are few, but the score
     depends on them as much.
     """
+    if checkpoint.independent:
+        text, labels = graphs
+        return see_independent(text, labels, sequences, on_progress)
+    (graph,) = graphs
     names = graph.product_inputs()
     session = onnxruntime.InferenceSession(graph.with_outputs(names).SerializeToString())
-    encoder = InputEncoder(checkpoint, TextTokenizer(checkpoint.tokenizer_file))
-    sequences = [item for request in encoder.encode(calibration) for item in request.sequences]
     seen: dict[str, Activation] = {}
     for done, item in enumerate(sequences, 1):
         feed = uni_encoder_inputs([item], 0, segments=checkpoint.uses_segments)
@@ -177,7 +199,7 @@ def see_activations(
             one = Activation.of(rows, of_rows)
             seen[name] = seen[name] + one if name in seen else one
         on_progress(done, len(sequences))
-    return seen
+    return [seen]
 
 
 def share_weights(graph: Graph, weights: Path) -> None:

@@ -4,12 +4,15 @@ onnxruntime's dynamic quantization uses one scale for a whole batch, so a score 
 Here each row of an activation has its own scale: a score is the same in any batch, and outliers of one token do not
 coarsen other tokens.
 
-Label tokens and special tokens get a second int8 term for the rounding error of the first. They are few, but a label
-is pooled from only a handful of them, so that rounding errors do not average out as they do over a text.
-benchmarks/quality/int8.py measures the cost of int8.
+Some rows get a second int8 term for the rounding error of the first: special tokens and, where labels are read with
+their text, label tokens. They are few, but a label is pooled from only a handful of them, so that rounding errors do
+not average out as they do over a text. benchmarks/quality/int8.py measures the cost of int8.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -26,16 +29,34 @@ SHIFTS = {"Gelu": 0.17}  # negated lower bounds of operators' outputs; outputs p
 ALL_ROWS, HIGH_PRECISION_ROWS, SHAPE = "rows", "fine.rows", "rows.shape"
 
 
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Which rows a graph has, and which of them get a second int8 term.
+
+    Attributes:
+        ids: name of the graph's input of token ids.
+        fine: "labels" after or before their text in one sequence, and its special tokens; the "special" tokens of a
+            text by itself; or "none", in a graph of labels by themselves.
+        prompt_first: whether labels precede the text in a sequence.
+    """
+
+    ids: str = "input_ids"
+    fine: Literal["labels", "special", "none"] = "labels"
+    prompt_first: bool = True
+
+
 class ActivationQuantizer:
     """Quantization of the rows of one activation.
 
     Args:
         source: name of the activation in the graph. Its shape is (batch, sequence, inputs).
         factors: smoothing factors of the channels, float32, shape (inputs,).
+        rows: of the graph.
     """
 
-    def __init__(self, graph: Graph, source: str, factors: FloatArray) -> None:
+    def __init__(self, graph: Graph, source: str, factors: FloatArray, rows: Rows) -> None:
         self.graph, self.source, self.factors = graph, source, factors
+        self.has_fine = rows.fine != "none"
         self.shift = SHIFTS.get(graph.operator(source), 0.0)
         self.zero = 0 if self.shift else LEVELS + 1
 
@@ -65,7 +86,7 @@ class ActivationQuantizer:
             helper.make_node("Max", [f"{name}.step", tiny], [f"{name}.scales"]),
             helper.make_node("Unsqueeze", [f"{name}.scales", last], [f"{name}.scale"]),
             _quantize(f"{name}.even", f"{name}.scales", _zeros(ALL_ROWS, self.zero), f"{name}.uint8"),
-            *self._quantize_rest(),
+            *(self._quantize_rest() if self.has_fine else ()),
         ]
 
     def _quantize_rest(self) -> list[onnx.NodeProto]:
@@ -96,16 +117,19 @@ class ActivationQuantizer:
         one = graph.constant("int8.one", np.float32(1))
         matrix, columns = graph.constant(weight + INT8, int8), graph.constant(weight + SCALE, scale)
         nodes = []
-        for term, zero, result in ((name, self.zero, "coarse"), (f"{name}.fine", LEVELS + 1, "fine")):
+        rows = f"{output}.coarse"
+        terms = [(name, self.zero, "coarse"), (f"{name}.fine", LEVELS + 1, "fine")]
+        for term, zero, result in terms if self.has_fine else terms[:1]:
             operands = [f"{term}.uint8", matrix, one, columns, graph.constant(f"int8.zero{zero}", np.uint8(zero))]
             product = f"{output}.{result}"
             nodes += [
                 helper.make_node("MatMulIntegerToFloat", operands, [f"{product}.unscaled"], domain=MICROSOFT),
                 helper.make_node("Mul", [f"{product}.unscaled", f"{term}.scale"], [product]),
             ]
-        added = [f"{output}.coarse", f"{HIGH_PRECISION_ROWS}.places", f"{output}.fine"]
-        rows = f"{output}.rows"
-        nodes.append(helper.make_node("ScatterND", added, [rows], reduction="add"))
+        if self.has_fine:
+            added = [rows, f"{HIGH_PRECISION_ROWS}.places", f"{output}.fine"]
+            rows = f"{output}.rows"
+            nodes.append(helper.make_node("ScatterND", added, [rows], reduction="add"))
         if self.shift:  # subtract the shift's product
             ones = (int8.astype(np.float32) * self.factors[:, None]).sum(axis=0) * scale
             shift = graph.constant(f"{output}.unshift", np.float32(-self.shift) * ones)
@@ -123,22 +147,55 @@ def _zeros(rows: str, zero: int) -> str:
     return f"{rows}.zeros{zero}"
 
 
-def index_rows(graph: Graph, *, prompt_first: bool) -> list[onnx.NodeProto]:
-    """Build the nodes that all products share: rows with a second term (special tokens, labels), zero points, shapes.
+def index_rows(graph: Graph, rows: Rows) -> list[onnx.NodeProto]:
+    """Build the nodes that all products share: rows with a second term, zero points, shapes."""
+    has_fine = rows.fine != "none"
+    nodes = _fine_mask(graph, rows) if has_fine else []
+    minus_one, ids = graph.constant("int8.minus_one", np.array([-1])), rows.ids
+    if has_fine:
+        nodes += [
+            helper.make_node("Reshape", ["fine.mask", minus_one], ["fine.flat"]),
+            helper.make_node("NonZero", ["fine.flat"], ["fine.nonzero"]),
+            helper.make_node("Reshape", ["fine.nonzero", minus_one], [HIGH_PRECISION_ROWS]),
+        ]
+    else:  # ids of labels have an axis more than activations
+        flat = graph.constant("rows.flat", np.array([0, -1]))
+        nodes.append(helper.make_node("Reshape", [rows.ids, flat], [ids := "rows.ids"]))
+    nodes += [
+        helper.make_node("Shape", [ids], ["rows.leading"]),
+        helper.make_node("Concat", ["rows.leading", minus_one], [SHAPE], axis=0),
+        helper.make_node("Reshape", [ids, minus_one], [ALL_ROWS]),
+    ]
+    if has_fine:
+        last = graph.constant("int8.last_axis", np.array([1]))
+        nodes.append(helper.make_node("Unsqueeze", [HIGH_PRECISION_ROWS, last], [f"{HIGH_PRECISION_ROWS}.places"]))
+    for name in [HIGH_PRECISION_ROWS, ALL_ROWS] if has_fine else [ALL_ROWS]:
+        nodes.append(helper.make_node("Shape", [name], [f"{name}.count"]))
+        for point in (0, LEVELS + 1):
+            fill = helper.make_tensor("zero", TensorProto.UINT8, [1], [point])
+            nodes.append(helper.make_node("ConstantOfShape", [f"{name}.count"], [_zeros(name, point)], value=fill))
+    return nodes
 
-    Args:
-        prompt_first: whether labels precede the text in a sequence.
-    """
+
+def _fine_mask(graph: Graph, rows: Rows) -> list[onnx.NodeProto]:
+    """Build nodes that mark the rows with a second term, bool, shape (batch, sequence)."""
     zero, one = graph.constant("fine.zero", np.array(0)), graph.constant("fine.one", np.array(1))
-    minus_one, last = graph.constant("int8.minus_one", np.array([-1])), graph.constant("int8.last_axis", np.array([1]))
+    last = graph.constant("int8.last_axis", np.array([1]))
+    of_mask = helper.make_node("ReduceSum", ["attention_mask", last], ["fine.lengths"], keepdims=1)
+    of_lengths = helper.make_node("Unsqueeze", ["lengths", last], ["fine.lengths"])
     nodes = [
-        helper.make_node("Shape", ["input_ids"], ["fine.width"], start=1, end=2),
+        helper.make_node("Shape", [rows.ids], ["fine.width"], start=1, end=2),
         helper.make_node("Squeeze", ["fine.width"], ["fine.end"]),
         helper.make_node("Range", [zero, "fine.end", one], ["fine.positions"]),
-        helper.make_node("ReduceSum", ["attention_mask", last], ["fine.lengths"], keepdims=1),
+        of_lengths if rows.fine == "special" else of_mask,
         helper.make_node("Sub", ["fine.lengths", one], ["fine.final"]),
     ]
-    if prompt_first:
+    if rows.fine == "special":  # [CLS] and <<SEP>> before the text, [SEP] after it
+        nodes += [
+            helper.make_node("LessOrEqual", ["fine.positions", one], ["fine.labels"]),
+            helper.make_node("Equal", ["fine.positions", "fine.final"], ["fine.special"]),
+        ]
+    elif rows.prompt_first:
         nodes += [
             helper.make_node("Unsqueeze", ["separators", last], ["fine.border"]),
             helper.make_node("LessOrEqual", ["fine.positions", "fine.border"], ["fine.labels"]),
@@ -152,21 +209,4 @@ def index_rows(graph: Graph, *, prompt_first: bool) -> list[onnx.NodeProto]:
             helper.make_node("GreaterOrEqual", ["fine.positions", "fine.border"], ["fine.labels"]),
             helper.make_node("Equal", ["fine.positions", zero], ["fine.special"]),
         ]
-    nodes += [
-        helper.make_node("Or", ["fine.labels", "fine.special"], ["fine.mask"]),
-        helper.make_node("Reshape", ["fine.mask", minus_one], ["fine.flat"]),
-        helper.make_node("NonZero", ["fine.flat"], ["fine.nonzero"]),
-        helper.make_node("Reshape", ["fine.nonzero", minus_one], [HIGH_PRECISION_ROWS]),
-        helper.make_node("Shape", ["input_ids"], ["rows.leading"]),
-        helper.make_node("Concat", ["rows.leading", minus_one], [SHAPE], axis=0),
-        helper.make_node("Reshape", ["input_ids", minus_one], [ALL_ROWS]),
-    ]
-    rows = {ALL_ROWS, HIGH_PRECISION_ROWS}
-    for name in sorted(rows - {ALL_ROWS}):
-        nodes.append(helper.make_node("Unsqueeze", [name, last], [f"{name}.places"]))
-    for name in sorted(rows):
-        nodes.append(helper.make_node("Shape", [name], [f"{name}.count"]))
-        for point in (0, LEVELS + 1):
-            fill = helper.make_tensor("zero", TensorProto.UINT8, [1], [point])
-            nodes.append(helper.make_node("ConstantOfShape", [f"{name}.count"], [_zeros(name, point)], value=fill))
-    return nodes
+    return [*nodes, helper.make_node("Or", ["fine.labels", "fine.special"], ["fine.mask"])]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from gliclass_rerank.export.graph import Graph
-from gliclass_rerank.export.quantize_activations import MICROSOFT, ActivationQuantizer, index_rows
+from gliclass_rerank.export.quantize_activations import MICROSOFT, ActivationQuantizer, Rows, index_rows
 from gliclass_rerank.export.quantize_weights import quantize_columns, quantize_rows, smoothing
 from gliclass_rerank.models.int8_weights import FACTORS, INT8, SCALE, Tensors
 from gliclass_rerank.types import FloatArray
@@ -46,7 +46,7 @@ Seen = Mapping[str, Activation]
 
 
 def quantize_graph(
-    graph: Graph, weights: Mapping[str, FloatArray], kept: Mapping[str, Tensors], seen: Seen, *, prompt_first: bool
+    graph: Graph, weights: Mapping[str, FloatArray], kept: Mapping[str, Tensors], seen: Seen, rows: Rows
 ) -> dict[str, Tensors]:
     """Rewrite the products and embedding look-ups that use ``weights`` to int8.
 
@@ -57,12 +57,12 @@ def quantize_graph(
         kept: matrices already stored as int8 (see `gliclass_rerank.models.int8_weights`), reused unchanged. Empty
             for float checkpoints.
         seen: calibration statistics of each product's input, unused if ``kept`` is given.
-        prompt_first: whether labels precede the text in a sequence.
+        rows: of the graph's activations.
 
     Returns:
         The parts of each quantized weight. In the weights file they replace the weight, under its name plus theirs.
     """
-    by_content = _unique_by_content(weights)
+    by_content = unique_by_content(weights)
     varying = graph.varying()
     found = [_Product(node, by_content.get(graph.array(node.input[1]).T.tobytes(), "")) for node in graph.products()]
     products = [product for product in found if product.weight and product.source in varying]
@@ -73,17 +73,20 @@ def quantize_graph(
     replacements: dict[str, list[onnx.NodeProto]] = {}
     prepared: set[str] = set()
     for product in products:
-        rows = ActivationQuantizer(graph, product.source, int8[product.weight][FACTORS])
-        first = [] if rows.source in prepared else rows.quantize()
-        prepared.add(rows.source)
-        replacements[product.output] = [*first, *rows.multiply(product.weight, int8[product.weight], product.output)]
+        quantizer = ActivationQuantizer(graph, product.source, int8[product.weight][FACTORS], rows)
+        first = [] if product.source in prepared else quantizer.quantize()
+        prepared.add(product.source)
+        replacements[product.output] = [
+            *first,
+            *quantizer.multiply(product.weight, int8[product.weight], product.output),
+        ]
     for product in found:
         if product.weight in int8 and product.source not in varying:
             replacements[product.output] = _multiplied_at_load(graph, product, int8[product.weight])
     for output, (node, name) in tables.items():
         replacements[output] = _looked_up(graph, node, name, int8[name])
     graph.replace_nodes(replacements)
-    for node in reversed(index_rows(graph, prompt_first=prompt_first)):
+    for node in reversed(index_rows(graph, rows)):
         graph.model.graph.node.insert(0, node)
     graph.drop_unused()
     graph.model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
@@ -181,7 +184,7 @@ def _multiplied_at_load(graph: Graph, product: _Product, parts: Tensors) -> list
     ]
 
 
-def _unique_by_content(weights: Mapping[str, FloatArray]) -> dict[bytes, str]:
+def unique_by_content(weights: Mapping[str, FloatArray]) -> dict[bytes, str]:
     """Names of matrices by their bytes. Matrices with equal content are ambiguous and left out."""
     names: dict[bytes, str] = {}
     twice: set[bytes] = set()

@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 from gliclass_rerank.calibration.file import CALIBRATION_FILE
 from gliclass_rerank.errors import CheckpointError, InputError, OptionError, UnsupportedModelError
-from gliclass_rerank.types import Direction
+from gliclass_rerank.types import Direction, LabelAttention
 
 OPTIONS_FILE = "gliclass_rerank.json"
 FINGERPRINTED = ("config.json", OPTIONS_FILE, CALIBRATION_FILE)  # in addition to the weights
@@ -80,6 +80,8 @@ class ModelOptions:
         first_stage_weight: log-odds that one standard deviation of a first-stage score is worth.
         dtype: precision of the ONNX graph in the folder, "int8" or "fp32".
         max_labels: number of labels per pass in training; more are divided over passes. None: as many as fit.
+        labels: "joint": text and labels attend to each other, as in upstream. "independent": a text attends to itself
+            only, and each label to the text and itself, so a label's logit does not depend on the other labels.
     """
 
     name: str = ""
@@ -87,6 +89,7 @@ class ModelOptions:
     first_stage_weight: float | None = None
     dtype: str = "fp32"
     max_labels: int | None = None
+    labels: LabelAttention = "joint"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +137,11 @@ class Checkpoint:
         return bool(self.config.get("use_segment_embeddings", False))
 
     @property
+    def independent(self) -> bool:
+        """Whether labels are read independently of each other, see `ModelOptions.labels`."""
+        return self.options.labels == "independent"
+
+    @property
     def tokenizer_file(self) -> Path:
         return self.folder / "tokenizer.json"
 
@@ -141,9 +149,14 @@ class Checkpoint:
     def onnx_file(self) -> Path:
         return self.graph_file("")
 
-    def graph_file(self, kernel: str) -> Path:
-        """The graph of a `ModelInfo.kernel`. All kernels share one weights file."""
-        return self.folder / ("model.u8u8.onnx" if kernel == "u8u8" else "model.onnx")
+    def graph_file(self, kernel: str, part: str = "") -> Path:
+        """The graph of a `ModelInfo.kernel`. All graphs share one weights file."""
+        return self.folder / graph_name(part, kernel)
+
+
+def graph_name(part: str = "", kernel: str = "") -> str:
+    """File of a graph: the only one or that of texts, or with the part "labels" that of independent labels."""
+    return ".".join(filter(None, ("model", part, "u8u8" if kernel == "u8u8" else "", "onnx")))
 
 
 def read_checkpoint(
@@ -169,6 +182,8 @@ def read_checkpoint(
         raise CheckpointError(f"{folder}: config.json has no encoder_config, so this is no GLiClass checkpoint")
     refuse_unsupported(config)
     card = _read_options(folder)
+    if card.labels == "independent":
+        refuse_joint(config)
     positions = _positions(config["encoder_config"])
     return Checkpoint(
         folder=folder,
@@ -211,6 +226,31 @@ def refuse_unsupported(config: Mapping[str, Any]) -> None:
     for flag, why in REFUSED_FLAGS.items():
         if config.get(flag):
             raise UnsupportedModelError(f"config.json: {flag}=true is not supported: {why}")
+
+
+# What a checkpoint with independent labels has: encoders of BERT's modules and absolute positions, and the simple head.
+INDEPENDENT_BACKBONES = ("bert", "electra", "roberta", "xlm-roberta", "camembert")
+INDEPENDENT_FLAGS: Mapping[str, object] = {
+    "architecture_type": "uni-encoder", "class_token_pooling": "average", "embed_class_token": True,
+    "encoder_layer_id": -1, "pooling_strategy": "avg", "scorer_type": "simple", "use_calibrator": False,
+    "use_lstm": False, "use_segment_embeddings": False, "normalize_features": True,
+}  # fmt: skip
+UPSTREAM_DEFAULTS: Mapping[str, object] = {
+    "architecture_type": "uni-encoder", "class_token_pooling": "first", "embed_class_token": True,
+    "encoder_layer_id": -1, "pooling_strategy": "first", "scorer_type": "simple",
+}  # fmt: skip
+
+
+def refuse_joint(config: Mapping[str, Any]) -> None:
+    """Raise `UnsupportedModelError` that names the first flag with which labels cannot be independent."""
+    for flag, needed in INDEPENDENT_FLAGS.items():
+        if (value := config.get(flag, UPSTREAM_DEFAULTS.get(flag, False))) != needed:
+            raise UnsupportedModelError(f"independent labels need {flag}={needed!r}, got {value!r}")
+    backbone = config["encoder_config"].get("model_type", "deberta-v2")
+    if backbone not in INDEPENDENT_BACKBONES:
+        raise UnsupportedModelError(
+            f"independent labels need an encoder of {', '.join(INDEPENDENT_BACKBONES)}, got {backbone!r}"
+        )
 
 
 def _refuse_unsupported_head(config: Mapping[str, Any], architecture: str) -> None:
@@ -287,6 +327,9 @@ def _read_options(folder: Path) -> ModelOptions:
     values = _read_json(folder / OPTIONS_FILE, "")
     if values.get("direction", "passage-as-text") not in get_args(Direction):
         raise CheckpointError(f"{folder / OPTIONS_FILE}: direction {values['direction']!r} is none of {Direction}")
+    labels, known = values.get("labels", "joint"), get_args(LabelAttention)
+    if labels not in known:
+        raise CheckpointError(f"{folder / OPTIONS_FILE}: labels: expected {' or '.join(known)}, got {labels!r}")
     most = values.get("max_labels")
     if most is not None and (not isinstance(most, int) or most < 1):
         raise CheckpointError(f"{folder / OPTIONS_FILE}: max_labels: expected a positive number or null, got {most!r}")

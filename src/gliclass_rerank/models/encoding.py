@@ -128,7 +128,16 @@ class InputEncoder:
         for label in request.labels:
             if not self._label_tokenizer.ids_of_label(label):
                 raise UnreadableTextError("label", label, NOTHING_LEFT)
+        if self._checkpoint.independent:
+            self._refuse_long_blocks(request.labels)
         return self._templates.template(request.labels, request.prompt, request.examples)
+
+    def _refuse_long_blocks(self, labels: Sequence[str]) -> None:
+        """Raise `LabelTooLongError` for a label that has more tokens than the model has positions."""
+        limit = self._checkpoint.max_length - 1  # a block's positions start at 1
+        for label in labels:
+            if (tokens := 1 + len(self._tokenizer.ids_of_label(label))) > limit:
+                raise LabelTooLongError(_too_long(f"label {label[:40]!r}", tokens, limit))
 
     def _encode(
         self, request: ScoreRequest, template: InputTemplate, text: Ids, unread_labels: tuple[int, ...]
@@ -137,8 +146,9 @@ class InputEncoder:
         if not len(text) or (prompt and len(text) <= len(self._tokenizer.ids(prompt, first=template.first))):
             self._parts(request.text, template, text)  # raises if the tokens are all the prompt's
         limit = self._checkpoint.max_length
-        fits = len(template.before) + len(text) + len(template.after) <= limit and len(template.side) <= limit
-        if fits and len(request.labels) <= (self._checkpoint.options.max_labels or len(request.labels)):
+        fits = len(template.before) + len(text) + len(template.after) <= limit
+        fits = fits and (self._checkpoint.independent or len(template.side) <= limit)
+        if fits and len(request.labels) <= self._max_labels(request.labels):
             whole = self._sequence(request, template, template.before, text, template.after, request.labels)
             sequences, spans, truncated = [whole], [(0, len(request.text))], False
         else:
@@ -203,6 +213,8 @@ class InputEncoder:
     def _room(self, labels: Sequence[str], template: InputTemplate) -> tuple[int, int]:
         """Tokens left for text and labels, and for labels in a separate sequence."""
         fixed = len(template.before) + len(template.after) - sum(map(self._templates.label_cost, labels))
+        if self._checkpoint.independent:  # a label takes no room from the text, nor from other labels
+            return self._checkpoint.max_length - fixed, self._checkpoint.max_length
         fixed_side = len(template.side) - sum(map(self._templates.side_cost, labels))
         return self._checkpoint.max_length - fixed, self._checkpoint.max_length - fixed_side
 
@@ -218,13 +230,13 @@ class InputEncoder:
         side_costs = [self._templates.side_cost(label) for label in labels]
         count = self._max_labels(labels)
         label_room = room - min(text_tokens, room // 2)
-        longest = max(costs)
+        longest = max(costs, default=0)
         if room - longest < MIN_TEXT_TOKENS:
             culprit = labels[costs.index(longest)]
             raise LabelTooLongError(
                 _too_long(f"label {culprit[:40]!r} (with prompt and examples)", longest, room - MIN_TEXT_TOKENS)
             )
-        if (longest_side := max(side_costs)) > side_room:
+        if (longest_side := max(side_costs, default=0)) > side_room:
             culprit = labels[side_costs.index(longest_side)]
             raise LabelTooLongError(_too_long(f"label {culprit[:40]!r} (with the prompt)", longest_side, side_room))
         groups: list[tuple[str, ...]] = []
@@ -243,7 +255,9 @@ class InputEncoder:
 
     def _max_labels(self, labels: Sequence[str]) -> int:
         """Labels of one pass: at most as many as in training, in groups of similar size."""
-        most = self._checkpoint.options.max_labels or len(labels)
+        most = self._checkpoint.options.max_labels
+        if self._checkpoint.independent or most is None or len(labels) <= most:
+            return len(labels)
         return math.ceil(len(labels) / math.ceil(len(labels) / most))
 
     def _sequence(

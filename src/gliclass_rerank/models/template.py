@@ -55,7 +55,7 @@ class TemplateBuilder:
         self._checkpoint = checkpoint
         self._tokenizer = tokenizer
         self._build = {
-            "uni-encoder": self._uni_encoder,
+            "uni-encoder": self._independent if checkpoint.independent else self._uni_encoder,
             "bi-encoder": self._bi_encoder,
             "bi-encoder-fused": self._fused,
             "encoder-decoder": self._encoder_decoder,
@@ -73,6 +73,8 @@ class TemplateBuilder:
         """Tokens that a label takes from the text's sequence; 0 if labels have a separate sequence."""
         if self._checkpoint.architecture == "bi-encoder-fused":
             return 1
+        if self._checkpoint.independent:
+            return 0
         if self._checkpoint.architecture in ("uni-encoder", "decoder-kv"):
             return 1 + len(self._tokenizer.ids_of_label(label))
         return 0
@@ -105,6 +107,18 @@ class TemplateBuilder:
             labels_in="after",
             spans=spans,
             separator=len(ids) - 1,
+        )
+
+    def _independent(self, labels: Sequence[str], prompt: str, examples: Sequence[Example]) -> InputTemplate:
+        """A block for the text, and one for each label: positions and attention are those of the block."""
+        ids, spans = self._label_section(labels)
+        return InputTemplate(
+            before=[*self._tokenizer.prefix, self._tokenizer.marker(SEP)],
+            after=[*self._examples(examples), *self._tokenizer.suffix],
+            lead=prompt,
+            labels_in="side",
+            spans=spans,
+            side=ids[:-1],
         )
 
     def _text_last(
@@ -183,7 +197,7 @@ class TemplateBuilder:
             start = len(ids) + skip
             ids += (marker, *self._tokenizer.ids_of_label(label))
             spans.append((start, len(ids) if self._checkpoint.averages_labels else start + 1))
-        if self._checkpoint.averages_labels and not self._checkpoint.extracts_text:
+        if labels and self._checkpoint.averages_labels and not self._checkpoint.extracts_text:
             # In upstream the last label's span has no end: it includes the rest of the sequence.
             spans[-1] = (spans[-1][0], TO_THE_END)
         ids.append(self._tokenizer.marker(SEP))

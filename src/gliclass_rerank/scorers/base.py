@@ -12,7 +12,7 @@ from operator import attrgetter
 import numpy as np
 
 from gliclass_rerank.copies import Reloadable
-from gliclass_rerank.errors import DeviceMemoryError, NonFiniteError
+from gliclass_rerank.errors import DeviceMemoryError, NonFiniteError, UnsupportedModelError
 from gliclass_rerank.models.checkpoint import Checkpoint
 from gliclass_rerank.models.encoding import EncodedRequest, EncodedSequence, InputEncoder
 from gliclass_rerank.models.tokenizer import TextTokenizer
@@ -21,6 +21,7 @@ from gliclass_rerank.scorers.batch_plan import batch_cost, plan_batches, request
 from gliclass_rerank.scorers.prefetch import drain_one_late, prefetch
 from gliclass_rerank.types import Example, FloatArray, Logits, ModelInfo, ScoreRequest
 from gliclass_rerank.unreadable import naming, request_places
+from gliclass_rerank.validation import check_texts
 
 # Requests tokenised at a time: enough to sort by length, few enough to bound memory.
 CHUNK_REQUESTS = 1024
@@ -104,6 +105,39 @@ class LocalScorer(Reloadable, ABC):
             return [row for chunk in chunks for row in self._start(self._encoder.encode(chunk))()]
         with closing(prefetch(self._encoder.encode, chunks)) as encoded:
             return [row for finish in drain_one_late(map(self._start, encoded)) for row in finish()]
+
+    def embed(self, texts: Sequence[str]) -> FloatArray:
+        """Return a vector of each text, float32 of shape (texts, D), rows of length 1.
+
+        Cosines of two vectors tell how alike two texts are. The vector of a long text is the mean over its windows.
+
+        Raises:
+            UnsupportedModelError: the model has none (``info.embeds``).
+            InputError: no text, or one that cannot be encoded.
+        """
+        if not self._info.embeds:
+            raise UnsupportedModelError(
+                f"{self._info.name}: its labels are read together with the text, so it has no vectors of texts alone; "
+                "take a model whose info.embeds is true"
+            )
+        requests = [ScoreRequest.of_checked(text, ()) for text in check_texts(texts, "text", at_least_one=True)]
+        chunks = request_chunks(requests, max_requests=CHUNK_REQUESTS, max_characters=CHUNK_CHARACTERS)
+        return np.concatenate([self._embed_encoded(self._encoder.encode(chunk)) for chunk in chunks])
+
+    def _embed_encoded(self, encoded: Sequence[EncodedRequest]) -> FloatArray:
+        sequences = [item for request in encoded for item in request.sequences]
+        costs = list(map(attrgetter("cost"), sequences))
+        plan = plan_batches(costs, [0] * len(costs), max_tokens=self._max_batch_tokens)
+        batches = [[sequences[i] for i in indices] for indices in plan]
+        vectors = np.concatenate(list(self._map(self._embed, batches)))
+        ordered = iter(vectors[np.argsort(np.concatenate(plan))])
+        means = np.stack([np.mean(list(islice(ordered, len(request.sequences))), axis=0) for request in encoded])
+        unit: FloatArray = means / np.linalg.norm(means, axis=1, keepdims=True)
+        return unit
+
+    def _embed(self, batch: Sequence[EncodedSequence]) -> FloatArray:
+        """Return a vector of each sequence's text, float32 of shape (sequences, D)."""
+        raise NotImplementedError
 
     def labels_share_pass(self, labels: Sequence[str], examples: Sequence[Example] = ()) -> bool:
         """Whether these labels are read in one pass with a text of any length. See `scoring.labels_share_pass`."""

@@ -196,13 +196,15 @@ def usable_cores() -> int:
 
 
 def _load_onnx(checkpoint: Checkpoint, max_batch_tokens: int | None, threads: int) -> LocalScorer:
+    from gliclass_rerank.scorers.independent.onnx import IndependentOnnxScorer
     from gliclass_rerank.scorers.onnx import OnnxScorer
     from gliclass_rerank.scorers.onnx_kernels import exact_kernel  # both import onnxruntime
 
     info = _info(checkpoint, "onnx", "cpu", checkpoint.options.dtype)
     if info.dtype == "int8":
         info = replace(info, kernel=exact_kernel())
-    return OnnxScorer(checkpoint, info, max_batch_tokens=max_batch_tokens or BATCH_TOKENS["onnx"], threads=threads)
+    kind = IndependentOnnxScorer if checkpoint.independent else OnnxScorer
+    return kind(checkpoint, info, max_batch_tokens=max_batch_tokens or BATCH_TOKENS["onnx"], threads=threads)
 
 
 def _load_torch(
@@ -271,4 +273,6 @@ def _info(checkpoint: Checkpoint, backend: str, device: str, dtype: str) -> Mode
         direction=checkpoint.options.direction,
         first_stage_weight=checkpoint.options.first_stage_weight,
         calibration=read_calibration(checkpoint.folder),
+        independent_labels=checkpoint.independent,
+        embeds=checkpoint.independent,
     )

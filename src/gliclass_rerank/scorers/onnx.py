@@ -32,19 +32,7 @@ class OnnxScorer(LocalScorer):
 
     def __init__(self, checkpoint: Checkpoint, info: ModelInfo, *, max_batch_tokens: int, threads: int) -> None:
         super().__init__(checkpoint, info, max_batch_tokens=max_batch_tokens)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        file = checkpoint.graph_file(info.kernel)
-        if not file.is_file():
-            raise CheckpointError(
-                f"{checkpoint.folder}: no {file.name}, which this processor needs for exact int8 products; "
-                "export the checkpoint again, or load it with backend='torch'"
-            )
-        try:
-            self._session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's errors share no base below Exception
-            raise CheckpointError(f"{file}: onnxruntime cannot load it: {error}") from error
+        self._session = open_graph(checkpoint, info.kernel)
         self._pool = PerProcess(partial(ThreadPoolExecutor, threads, thread_name_prefix="gliclass-onnx"))
         self._pad_id = int(checkpoint.config.get("pad_token_id") or 0)
 
@@ -58,3 +46,25 @@ class OnnxScorer(LocalScorer):
         self, run: Callable[[list[EncodedSequence]], FloatArray], batches: Iterable[list[EncodedSequence]]
     ) -> Iterator[FloatArray]:
         return self._pool.get().map(run, batches)
+
+
+def open_graph(checkpoint: Checkpoint, kernel: str, part: str = "") -> onnxruntime.InferenceSession:
+    """Load a graph of a checkpoint to run on one thread.
+
+    Raises:
+        CheckpointError: the graph is missing, or onnxruntime cannot load it.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    file = checkpoint.graph_file(kernel, part)
+    if not file.is_file():
+        why = "this processor needs for exact int8 products" if kernel == "u8u8" else "scores its independent labels"
+        raise CheckpointError(
+            f"{checkpoint.folder}: no {file.name}, which {why}; export the checkpoint again, or load it with "
+            "backend='torch'"
+        )
+    try:
+        return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors share no base below Exception
+        raise CheckpointError(f"{file}: onnxruntime cannot load it: {error}") from error

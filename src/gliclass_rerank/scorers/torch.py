@@ -27,6 +27,7 @@ from gliclass_rerank.models.int8_weights import FACTORS, INT8, SCALE
 from gliclass_rerank.models.tokenizer import TextTokenizer
 from gliclass_rerank.models.upstream import refuse_breaks
 from gliclass_rerank.scorers.base import LocalScorer, Waiting
+from gliclass_rerank.scorers.independent.runner import IndependentRunner
 from gliclass_rerank.scorers.packed.model import PackedHead, PackedUniEncoder, packs
 from gliclass_rerank.scorers.padded.arrays import Padded, label_spans, pad, pad_mask, text_inputs, uni_encoder_inputs
 from gliclass_rerank.scorers.padded.forward import (
@@ -72,7 +73,7 @@ class TorchScorer(LocalScorer):
         super().__init__(checkpoint, info, max_batch_tokens=max_batch_tokens)
         model = model or load_model(checkpoint)
         device, dtype = torch.device(info.device), DTYPES[info.dtype]
-        self._pads = not packs(model, device, dtype, packed)
+        self._pads = checkpoint.independent or not packs(model, device, dtype, packed)
         # Copy the head before the weights are rounded: the head of a packed model is fp32.
         head = None if self._pads else PackedHead(model).to(device)
         model = cast_weights(model.to(device), dtype).eval()
@@ -97,6 +98,14 @@ class TorchScorer(LocalScorer):
 
     def _run(self, batch: Sequence[EncodedSequence]) -> FloatArray:
         return self._launch(batch)()
+
+    def _embed(self, batch: Sequence[EncodedSequence]) -> FloatArray:
+        self._entered.get()
+        with torch.inference_mode():
+            _, vectors = self._runner.both(batch)
+        assert vectors is not None
+        found: FloatArray = vectors.float().cpu().numpy()
+        return found
 
     def _launch(self, batch: Sequence[EncodedSequence]) -> Waiting:
         self._entered.get()
@@ -170,7 +179,7 @@ class ModelRunner(nn.Module):
 
     def __init__(self, checkpoint: Checkpoint, model: GLiClassModel) -> None:
         super().__init__()
-        self.module = forward_of(model)
+        self.module = IndependentRunner(model) if checkpoint.independent else forward_of(model)
         self._checkpoint = checkpoint
         self._device = next(model.parameters()).device
         self._pad_id = int(model.config.pad_token_id or 0)
@@ -187,12 +196,21 @@ class ModelRunner(nn.Module):
             embed_labels: label texts to embeddings, shape (labels, D), for a bi-encoder. Without it, labels are
                 embedded anew.
         """
+        if isinstance(self.module, IndependentRunner):
+            return self.both(batch)[0]
         tensors = {name: torch.from_numpy(array).to(self._device) for name, array in self._arrays(batch).items()}
         if isinstance(self.module, BiEncoderForward):
             embed = embed_labels or (lambda labels: torch.stack([self.embed_label(label) for label in labels]))
             tensors["labels"] = torch.stack([embed(item.labels) for item in batch])
         logits: Tensor = self.module(**tensors)
         return logits
+
+    def both(self, batch: Sequence[EncodedSequence]) -> tuple[Tensor, Tensor | None]:
+        """Return logits as `forward`, and the vectors of the texts, shape (sequences, D), None with joint labels."""
+        if not isinstance(self.module, IndependentRunner):
+            return self(batch), None
+        logits, vectors = self.module(batch)
+        return logits, vectors
 
     def _arrays(self, batch: Sequence[EncodedSequence]) -> dict[str, Padded]:
         if isinstance(self.module, UniEncoderForward):

@@ -115,6 +115,7 @@ def _info(answer: Any, url: str) -> ServiceInfo:
             task: calibrator_from_dict(value, f"{url}/info, {task}") for task, value in said["calibration"].items()
         },
         kernel=str(said.get("kernel", "")),
+        independent_labels=bool(said.get("independent_labels", False)),
     )
     return ServiceInfo(model, max(1, int(answer["max_client_batch_size"])))
 

@@ -105,9 +105,9 @@ class RouteDecision:
 class Router:
     """Route queries to routes described in words. A query is read once, with all routes as its labels.
 
-    If the routes may not fit one pass (more than 32, or fewer with long descriptions), each is read alone, so that a
-    decision does not depend on how they are divided over passes. Hundreds of routes work at the cost of as many short
-    passes.
+    A model with independent labels reads a query once for any number of routes. With other models, routes that may not
+    fit one pass (more than 32, or fewer with long descriptions) are read one by one, so that a decision does not
+    depend on how they are divided over passes. Hundreds of routes then cost as many short passes.
 
     A route's probability is the sigmoid of its logit, calibrated by `fit`, else by the model's calibrator for the task
     "labels", else raw. Thread-safe, also during `fit`.

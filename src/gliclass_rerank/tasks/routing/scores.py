@@ -32,16 +32,16 @@ def label_logits(
 
     Equal labels get equal logits in any order.
 
-    Labels that share a pass influence each other. If all fit one pass they are read together, deduplicated and sorted.
-    If not, their logits would depend on how they are divided over passes, so each is read alone, with the query
-    repeated.
+    Models with independent labels read all labels of a query at once. With other models, labels that share a pass
+    influence each other. If all fit one pass they are read together, deduplicated and sorted. If not, their logits
+    would depend on how they are divided over passes, so each is read alone, with the query repeated.
 
     Args:
         scorer: reads the labels, and determines whether they share a pass.
         queries: texts.
         labels: at least one.
         examples: given to the model in every pass.
-        alone: read each label alone, however few there are.
+        alone: read each label alone, however few there are, unless labels are independent.
         unreadable: "error" raises for a query or label that the model cannot read.
 
     Raises:
@@ -50,7 +50,7 @@ def label_logits(
     """
     distinct, places = np.unique(np.array(labels, dtype=object), return_inverse=True)
     known: list[str] = distinct.tolist()
-    together = not alone and fit_one_pass(scorer, known, examples)
+    together = scorer.info.independent_labels or (not alone and fit_one_pass(scorer, known, examples))
     groups = [tuple(known)] if together else [(label,) for label in known]
     shown = tuple(examples)
     at_once = max(1, REQUESTS_PER_CHUNK // len(groups))

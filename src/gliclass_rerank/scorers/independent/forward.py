@@ -1,0 +1,153 @@
+"""Forward passes over a BERT-like encoder whose labels do not see each other.
+
+The text block attends to itself, from position 0. Each label block attends to the text block and to itself, from
+position 1. So the keys and values of a text are the same for all labels, and are computed once.
+
+Shapes: B texts, S positions, C labels, W positions of a label, H heads, d = D / H.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from gliclass import GLiClassModel
+from torch import Tensor, nn
+from transformers.models.bert.modeling_bert import BertLayer
+
+from gliclass_rerank.models.checkpoint import OFFSET_POSITIONS
+from gliclass_rerank.scorers.padded.forward import head
+
+FIRST_POSITION = 1  # of a label
+
+
+@dataclass(frozen=True, slots=True)
+class TextState:
+    """All that labels read of texts.
+
+    Attributes:
+        keys, values: of each layer, shape (B, H, S, d).
+        lengths: int64, shape (B,).
+        pooled: mean of the last states of each text, shape (B, D).
+    """
+
+    keys: list[Tensor]
+    values: list[Tensor]
+    lengths: Tensor
+    pooled: Tensor
+
+
+class IndependentForward(nn.Module):
+    """Read texts, then score labels against what was read.
+
+    Args:
+        model: upstream's uni-encoder over BERT, ELECTRA or RoBERTa, whose modules it shares.
+    """
+
+    def __init__(self, model: GLiClassModel) -> None:
+        super().__init__()
+        self.model = model
+        encoder = model.model.encoder_model
+        self.embeddings = encoder.embeddings
+        self.layers: list[BertLayer] = list(encoder.encoder.layer)  # ELECTRA's and RoBERTa's have the same parts
+        self.project = getattr(encoder, "embeddings_project", None)  # ELECTRA's small models
+        self.heads = int(encoder.config.num_attention_heads)
+        has_offset = encoder.config.model_type in OFFSET_POSITIONS
+        self.offset = int(encoder.config.pad_token_id) + 1 if has_offset else 0
+
+    def read(self, ids: Tensor, lengths: Tensor) -> TextState:
+        """Read texts: ``ids`` int64 of shape (B, S), ``lengths`` int64 of shape (B,)."""
+        positions = torch.arange(ids.shape[1], device=ids.device)
+        inside = positions < lengths[:, None]
+        hidden = self._embed(ids, positions.expand_as(ids))
+        mask = additive(inside, hidden.dtype)[:, None, None]  # (B, 1, 1, S)
+        keys, values = [], []
+        for layer in self.layers:
+            query, key, value = self._projected(layer, hidden)
+            keys.append(key)
+            values.append(value)
+            context = weights(self._scores(query, key) + mask, layer) @ value
+            hidden = after_attention(layer, merged(context), hidden)
+        return TextState(keys, values, lengths, masked_mean(hidden, inside))
+
+    def score(self, state: TextState, ids: Tensor, widths: Tensor) -> Tensor:
+        """Return logits, shape (B, C), for labels ``ids`` int64 of shape (B, C, W), ``widths`` int64 of shape (B, C).
+
+        The logits of labels of width 0 are meaningless.
+        """
+        texts, labels, width = ids.shape
+        positions = torch.arange(width, device=ids.device)
+        inside = (positions < widths[..., None]) | ((widths[..., None] == 0) & (positions == 0))  # no empty softmax
+        flat = ids.reshape(texts, labels * width)
+        hidden = self._embed(flat, (positions + FIRST_POSITION).expand_as(ids).reshape(flat.shape))
+        of_texts = torch.arange(state.keys[0].shape[2], device=ids.device) < state.lengths[:, None]
+        text_mask = additive(of_texts, hidden.dtype)[:, None, None]  # (B, 1, 1, S)
+        own_mask = additive(inside, hidden.dtype)[:, None, :, None, :]  # (B, 1, C, 1, W)
+        for layer, text_key, text_value in zip(self.layers, state.keys, state.values, strict=True):
+            query, key, value = self._projected(layer, hidden)
+            blocks = (texts, self.heads, labels, width, -1)
+            of_text = (self._scores(query, text_key) + text_mask).reshape(*blocks[:4], text_key.shape[2])
+            of_own = self._scores(query.reshape(blocks), key.reshape(blocks)) + own_mask
+            shares = weights(torch.cat([of_text, of_own], -1), layer)
+            to_text, to_own = shares[..., :-width], shares[..., -width:]
+            context = to_text.reshape(texts, self.heads, labels * width, -1) @ text_value
+            context = context + (to_own @ value.reshape(blocks)).reshape(context.shape)
+            hidden = after_attention(layer, merged(context), hidden)
+        vectors = masked_mean(hidden.reshape(texts, labels, width, -1), inside)
+        return head(self.model, state.pooled, vectors, torch.ones_like(widths[:, :1], dtype=torch.bool))
+
+    def vectors(self, state: TextState) -> Tensor:
+        """Sentence vectors of length 1, shape (B, D): the text side of the score."""
+        projected: Tensor = self.model.model.text_projector(state.pooled)
+        return nn.functional.normalize(projected.float(), dim=-1)
+
+    def _embed(self, ids: Tensor, positions: Tensor) -> Tensor:
+        embedded: Tensor = self.embeddings(
+            input_ids=ids, position_ids=positions + self.offset, token_type_ids=torch.zeros_like(ids)
+        )
+        if self.project is None:
+            return embedded
+        projected: Tensor = self.project(embedded)
+        return projected
+
+    def _projected(self, layer: BertLayer, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of a layer, shape (B, H, S, d) each."""
+        own = layer.attention.self
+        split = (*hidden.shape[:2], self.heads, -1)
+        query, key, value = (part(hidden).reshape(split).transpose(1, 2) for part in (own.query, own.key, own.value))
+        return query, key, value
+
+    @staticmethod
+    def _scores(query: Tensor, key: Tensor) -> Tensor:
+        scale: float = query.shape[-1] ** -0.5
+        return query @ key.transpose(-1, -2) * scale
+
+
+def after_attention(layer: BertLayer, context: Tensor, hidden: Tensor) -> Tensor:
+    """The rest of a layer after the attention of ``context``, shape as ``hidden``."""
+    attended = layer.attention.output(context, hidden)
+    output: Tensor = layer.output(layer.intermediate(attended), attended)
+    return output
+
+
+def weights(scores: Tensor, layer: BertLayer) -> Tensor:
+    """Attention weights in fp32 precision, with the layer's dropout in training."""
+    shares = scores.float().softmax(-1).to(scores.dtype)
+    dropped: Tensor = layer.attention.self.dropout(shares)
+    return dropped
+
+
+def merged(context: Tensor) -> Tensor:
+    """Heads side by side: (B, H, S, d) to (B, S, D)."""
+    return context.transpose(1, 2).flatten(2)
+
+
+def additive(inside: Tensor, dtype: torch.dtype) -> Tensor:
+    """0 where ``inside``, else the lowest number of ``dtype``, same shape."""
+    return (~inside).to(dtype) * torch.finfo(dtype).min
+
+
+def masked_mean(hidden: Tensor, inside: Tensor) -> Tensor:
+    """Mean of ``hidden`` (..., S, D) over the true positions of ``inside`` (..., S)."""
+    kept = inside.to(hidden.dtype)[..., None]
+    return (hidden * kept).sum(-2) / kept.sum(-2).clamp(min=1)

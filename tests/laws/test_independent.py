@@ -1,0 +1,246 @@
+"""Independent labels: a label's logit is the same alone, among others, in any order and in any division."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from checkpoints import CORPUS, Spec, build_checkpoint
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gliclass_rerank import (
+    CheckpointError,
+    InputError,
+    LabelTooLongError,
+    Route,
+    Router,
+    ScoreRequest,
+    UnsupportedModelError,
+    load_scorer,
+)
+from gliclass_rerank.export.onnx import export_checkpoint
+from gliclass_rerank.models.encoding import EncodedSequence
+from gliclass_rerank.scorers.base import LocalScorer
+from gliclass_rerank.scorers.independent.arrays import label_block, label_passes
+from gliclass_rerank.scorers.load import LoadedScorer
+from gliclass_rerank.scorers.padded.forward import head
+from gliclass_rerank.scorers.torch import TorchScorer
+from gliclass_rerank.types import FloatArray
+
+TOLERANCE = 1e-5
+FLAGS = {
+    "class_token_pooling": "average",
+    "pooling_strategy": "avg",
+    "extract_text_features": True,
+    "normalize_features": True,
+    "logit_scale_init_value": 10.0,
+}
+WORDS = sorted({word for line in CORPUS for word in line.split()})
+texts = st.lists(st.sampled_from(WORDS), min_size=1, max_size=90).map(" ".join)
+label_sets = st.lists(st.lists(st.sampled_from(WORDS), min_size=1, max_size=9).map(" ".join), min_size=1, max_size=12)
+CALIBRATION = [ScoreRequest(text, ("science", "a question", "politics and law")) for text in CORPUS]
+laws = settings(deadline=None, max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def as_independent(folder: Path) -> Path:
+    """State in a checkpoint's folder that its labels are independent."""
+    (folder / "gliclass_rerank.json").write_text(json.dumps({"labels": "independent"}), "utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module", params=["bert", "electra", "roberta", "bert fp32", "roberta fp32", "bert int8"])
+def scorer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LocalScorer:
+    """A checkpoint on torch, or with a dtype as an ONNX export of it."""
+    backbone, _, dtype = request.param.partition(" ")
+    root = tmp_path_factory.mktemp("independent")
+    folder = as_independent(build_checkpoint(Spec(f"independent-{backbone}", backbone, FLAGS), root).folder)
+    if dtype:
+        export_checkpoint(folder, root / "exported", dtype=dtype, calibration=CALIBRATION)
+        folder = root / "exported"
+    loaded = load_scorer(folder)
+    assert isinstance(loaded, LocalScorer)
+    assert loaded.info.backend == ("onnx" if dtype else "torch")
+    return loaded
+
+
+def logits_of(scorer: LoadedScorer, text: str, labels: list[str]) -> FloatArray:
+    return np.asarray(scorer.score([ScoreRequest(text, tuple(labels))])[0])
+
+
+@laws
+@given(text=texts, labels=label_sets, order=st.randoms())
+def test_a_label_scores_the_same_alone_and_among_others(
+    scorer: LocalScorer, text: str, labels: list[str], order: Random
+) -> None:
+    together = logits_of(scorer, text, labels)
+    alone = np.concatenate([logits_of(scorer, text, [label]) for label in labels])
+    assert together == pytest.approx(alone, abs=TOLERANCE)
+    places = list(range(len(labels)))
+    order.shuffle(places)
+    assert logits_of(scorer, text, [labels[i] for i in places]) == pytest.approx(together[places], abs=TOLERANCE)
+
+
+@pytest.mark.parametrize("backbone", ["bert", "roberta"])
+def test_int8_is_near_and_a_missing_graph_of_labels_is_named(backbone: str, tmp_path: Path) -> None:
+    folder = as_independent(build_checkpoint(Spec(f"near-{backbone}", backbone, FLAGS), tmp_path).folder)
+    export_checkpoint(folder, tmp_path / "int8", calibration=CALIBRATION)
+    labels = ["law", "music and travel", "a question of health"]
+    exact, rounded = (logits_of(load_scorer(path), CORPUS[0], labels) for path in (folder, tmp_path / "int8"))
+    assert rounded == pytest.approx(exact, abs=0.2)
+    for file in (tmp_path / "int8").glob("model.labels*"):
+        file.unlink()
+    with pytest.raises(CheckpointError, match=r"no model\.labels.*export the checkpoint again"):
+        load_scorer(tmp_path / "int8", backend="onnx")
+
+
+@laws
+@given(text=texts, labels=label_sets)
+def test_logits_are_those_of_one_sequence_with_a_mask(scorer: LocalScorer, text: str, labels: list[str]) -> None:
+    if not isinstance(scorer, TorchScorer):
+        return
+    (sequence,) = scorer.encode([ScoreRequest(text, tuple(labels), long_text="truncate")])[0].sequences
+    found = scorer.score([ScoreRequest(text, tuple(labels), long_text="truncate")])[0]
+    assert np.asarray(found) == pytest.approx(masked_logits(scorer, sequence), abs=TOLERANCE)
+
+
+def masked_logits(scorer: TorchScorer, sequence: EncodedSequence) -> FloatArray:
+    """The same model by transformers' own layers: all blocks in one sequence, and a mask that keeps them apart."""
+    runner: Any = scorer._runner
+    model: Any = runner.module.module.model
+    encoder: Any = model.model.encoder_model
+    encoder.set_attn_implementation("eager")
+    size = len(sequence.ids)
+    ids = torch.from_numpy(np.concatenate([sequence.ids, sequence.side]).astype(np.int64))[None]
+    block, positions = np.zeros(ids.shape[1], int), np.arange(ids.shape[1])
+    for i, (start, end) in enumerate(sequence.label_spans):
+        block[size + start : size + end] = i + 1
+        positions[size + start : size + end] = np.arange(1, end - start + 1)
+    if encoder.config.model_type == "roberta":
+        positions += encoder.config.pad_token_id + 1
+    sees = torch.from_numpy((block == 0) | (block[:, None] == block))
+    mask = torch.where(sees, 0.0, torch.finfo(torch.float32).min)[None, None]
+    with torch.inference_mode():
+        hidden = encoder.embeddings(input_ids=ids, position_ids=torch.from_numpy(positions)[None])
+        for layer in encoder.encoder.layer:
+            output = layer(hidden, attention_mask=mask)
+            hidden = output[0] if isinstance(output, tuple) else output
+        labels = [hidden[0, size + start : size + end].mean(0) for start, end in sequence.label_spans]
+        text = hidden[:, :size].mean(1)
+        logits = head(model, text, torch.stack(labels)[None], torch.ones(1, 1, dtype=torch.bool))
+    found: FloatArray = logits[0].numpy()
+    return found
+
+
+def test_long_texts_are_read_in_windows_and_labels_take_no_room_from_them(scorer: LocalScorer) -> None:
+    text = " ".join(WORDS * 30)
+    few, many = ["law"], ["law", *(" ".join(WORDS[i : i + 12]) for i in range(200))]
+    one, all_of_them = (scorer.score([ScoreRequest(text, tuple(labels))])[0] for labels in (few, many))
+    assert len(one.spans) > 1
+    assert one.spans == all_of_them.spans
+    assert all_of_them.per_window[:, 0] == pytest.approx(one.per_window[:, 0], abs=TOLERANCE)
+
+
+def test_a_label_longer_than_the_positions_is_refused(scorer: LocalScorer) -> None:
+    with pytest.raises(LabelTooLongError, match="labels are never cut"):
+        logits_of(scorer, "a text", ["law", "law " * scorer.info.max_length])
+
+
+def test_every_label_is_in_exactly_one_pass_of_limited_size(scorer: LocalScorer) -> None:
+    labels = [" ".join(WORDS[i : i + 1 + (7 * i) % 20]) for i in range(60)]
+    requests = [ScoreRequest(f"text {i}", tuple(labels[i : i + size])) for i, size in enumerate((50, 3, 17))]
+    batch = [item for request in scorer.encode(requests) for item in request.sequences]
+    found: list[tuple[int, int]] = []
+    for part in label_passes(batch, 0, max_tokens=300):
+        assert part.ids.size <= 300 or part.ids.shape[1] == 1
+        for t, c in zip(*np.nonzero(part.widths), strict=True):
+            place = int(part.places[t, c])
+            found.append((int(t), place))
+            assert part.ids[t, c, : part.widths[t, c]].tolist() == label_block(batch[t], place).tolist()
+    assert sorted(found) == [(t, place) for t, size in enumerate((50, 3, 17)) for place in range(size)]
+
+
+@laws
+@given(many=st.lists(texts, min_size=1, max_size=6))
+def test_a_vector_has_length_one_and_is_the_same_in_any_batch(scorer: LocalScorer, many: list[str]) -> None:
+    vectors = scorer.embed(many)
+    assert vectors.shape == (len(many), scorer.embed(["a text"]).shape[1])
+    assert vectors.dtype == np.float32
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(len(many)), abs=TOLERANCE)
+    alone = np.concatenate([scorer.embed([text]) for text in many])
+    assert vectors == pytest.approx(alone, abs=TOLERANCE)
+
+
+def test_a_long_text_is_embedded_whole(scorer: LocalScorer) -> None:
+    start = " ".join(WORDS * 10)
+    first, second = scorer.embed([f"{start} {' '.join(WORDS[:40])}", f"{start} {' '.join(WORDS[-40:])}"])
+    assert not np.allclose(first, second, atol=1e-4)
+
+
+def test_vectors_are_refused_without_texts_and_by_joint_models(scorer: LocalScorer) -> None:
+    assert scorer.info.embeds
+    with pytest.raises(InputError, match="at least one"):
+        scorer.embed([])
+
+
+def test_a_joint_model_has_no_vectors(tmp_path: Path) -> None:
+    joint = load_scorer(build_checkpoint(Spec("joint", "bert", FLAGS), tmp_path).folder)
+    assert isinstance(joint, LocalScorer)
+    assert not joint.info.embeds
+    with pytest.raises(UnsupportedModelError, match=r"info\.embeds"):
+        joint.embed(["a text"])
+
+
+def test_routes_are_read_together_however_many_there_are(scorer: LocalScorer) -> None:
+    routes = [Route(f"route {i}", " ".join(WORDS[i % 20 : i % 20 + 4])) for i in range(300)]
+    router = Router(routes, scorer)
+    plan = router.plan(["a question about law", "music"])
+    assert [len(request.labels) for request in next(plan)] == [300, 300]
+    plan.close()
+    turned = Router(routes[::-1], scorer).route("a question about law")
+    found = router.route("a question about law")
+    assert found.name == turned.name
+    assert [found.scores[route.name] for route in routes] == pytest.approx(
+        [turned.scores[route.name] for route in routes], abs=TOLERANCE
+    )
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("class_token_pooling", "first"), ("pooling_strategy", "first"), ("use_segment_embeddings", True)],
+)
+def test_a_checkpoint_that_cannot_have_independent_labels_names_the_flag(
+    flag: str, value: object, tmp_path: Path
+) -> None:
+    folder = build_checkpoint(Spec("refused", "bert", FLAGS | {flag: value}), tmp_path).folder
+    with pytest.raises(UnsupportedModelError, match=f"independent labels need {flag}="):
+        load_scorer(as_independent(folder))
+
+
+def test_another_backbone_is_refused_by_name(tmp_path: Path) -> None:
+    folder = build_checkpoint(Spec("refused", "distilbert", FLAGS), tmp_path).folder
+    with pytest.raises(UnsupportedModelError, match="got 'distilbert'"):
+        load_scorer(as_independent(folder))
+
+
+def test_an_unknown_attention_of_labels_is_refused(tmp_path: Path) -> None:
+    folder = build_checkpoint(Spec("refused", "bert", FLAGS), tmp_path).folder
+    (folder / "gliclass_rerank.json").write_text('{"labels": "apart"}', "utf-8")
+    with pytest.raises(CheckpointError, match="labels: expected joint or independent, got 'apart'"):
+        load_scorer(folder)
+
+
+def test_the_option_alone_makes_the_difference(scorer: LocalScorer, tmp_path: Path) -> None:
+    folder = build_checkpoint(Spec("joint", "bert", FLAGS), tmp_path).folder
+    shutil.rmtree(tmp_path / "copy", ignore_errors=True)
+    joint, labels = load_scorer(folder), ["law", "music and travel", "weather"]
+    assert not joint.info.independent_labels
+    assert scorer.info.independent_labels
+    together, alone = logits_of(joint, CORPUS[0], labels), logits_of(joint, CORPUS[0], labels[:1])
+    assert abs(together[0] - alone[0]) > TOLERANCE
