@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from gliclass_rerank.errors import InputError
+from gliclass_rerank.types import LabelAttention
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -61,6 +62,10 @@ class TrainConfig(_Strict):
         model: "mini", a GLiClass checkpoint folder or a hub id to start from. Exclusive with ``backbone``.
         backbone: a plain encoder's folder, from which a new GLiClass model is made (see `init_from_encoder`).
         pooling: how the trained model pools a text's tokens into one vector, by default that of the start model.
+        labels: whether labels attend to each other ("joint") or not ("independent"), by default as in the start model.
+            A joint model becomes an independent one by training.
+        vectors: file of a teacher's vectors (`gliclass_rerank.training.data.vectors`). The model learns to give the
+            texts in it these vectors. Only with independent labels. Relative to the configuration.
         out: folder of the run: metrics, checkpoints, and the model in ``model/``. Relative to the configuration.
         train: sources of training records.
         dev: files for evaluation during training and early stopping. Without them the last weights are kept.
@@ -75,8 +80,9 @@ class TrainConfig(_Strict):
         freeze: weights whose name contains one of these strings are frozen.
         ema: decay per step of the exponential moving average of the weights, which is then evaluated and saved. 0
             turns it off.
-        list_size, max_labels, distillation_weight: see `ExampleBuilder`.
-        bce_weight, listwise_weight: weights of the two losses.
+        list_size, max_labels, distillation_weight, soft_targets: see `ExampleBuilder`.
+        bce_weight, listwise_weight, mse_weight: weights of the losses of logits, see `example_loss`.
+        vector_weight: weight of the loss of vectors, see `vector_loss`.
         dropout: dropout probability. None keeps the checkpoint's own.
         precision: "auto" computes in bf16 if the device supports it in hardware, else in fp32.
         device: see `load_scorer`.
@@ -90,6 +96,8 @@ class TrainConfig(_Strict):
     model: str | None = None
     backbone: Path | None = None
     pooling: Literal["avg", "first"] | None = None
+    labels: LabelAttention | None = None
+    vectors: Path | None = None
     out: Path
     train: tuple[Source, ...] = Field(min_length=1)
     dev: tuple[Path, ...] = ()
@@ -108,8 +116,11 @@ class TrainConfig(_Strict):
     list_size: int = Field(default=6, ge=2)
     max_labels: Positive = 32
     distillation_weight: Share = 0.5
+    soft_targets: Share = 0.0
     bce_weight: float = Field(default=0.5, ge=0)
     listwise_weight: float = Field(default=1.0, ge=0)
+    mse_weight: float = Field(default=0.0, ge=0)
+    vector_weight: float = Field(default=1.0, ge=0)
     dropout: Share | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: str = "auto"
@@ -127,8 +138,10 @@ class TrainConfig(_Strict):
             raise ValueError("'lora' freezes all weights but its own; leave 'freeze' out")
         if self.lora and self.pooling:
             raise ValueError("'lora' trains an adapter, which has no configuration to keep a 'pooling' in")
-        if self.bce_weight == self.listwise_weight == 0:
-            raise ValueError("'bce_weight' and 'listwise_weight' are both 0, nothing would be learned")
+        if self.lora and self.labels:
+            raise ValueError("'lora' trains an adapter, which has no configuration to keep 'labels' in")
+        if self.bce_weight == self.listwise_weight == self.mse_weight == 0:
+            raise ValueError("'bce_weight', 'listwise_weight' and 'mse_weight' are all 0, nothing would be learned")
         return self
 
 
@@ -154,6 +167,7 @@ def resolved(config: TrainConfig, folder: Path) -> TrainConfig:
         update={
             "out": folder / config.out,
             "backbone": config.backbone and folder / config.backbone,
+            "vectors": config.vectors and folder / config.vectors,
             "model": str(folder / config.model) if config.model and (folder / config.model).is_dir() else config.model,
             "train": tuple(s.model_copy(update={"file": folder / s.file}) for s in config.train),
             "dev": tuple(folder / file for file in config.dev),

@@ -18,6 +18,7 @@ from gliclass_rerank.models.checkpoint import (
     OPTIONS_FILE,
     Checkpoint,
     read_checkpoint,
+    refuse_joint,
     refuse_unsupported,
     refuse_used_folder,
 )
@@ -25,6 +26,7 @@ from gliclass_rerank.scorers.load import locate
 from gliclass_rerank.scorers.torch import load_model
 from gliclass_rerank.training.config import Lora, TrainConfig
 from gliclass_rerank.training.init_from_encoder import new_checkpoint
+from gliclass_rerank.types import LabelAttention
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
@@ -70,6 +72,17 @@ def pooled_by(checkpoint: Checkpoint, strategy: str) -> Checkpoint:
     config = {**checkpoint.config, "pooling_strategy": strategy}
     refuse_unsupported(config)
     return replace(checkpoint, config=config)
+
+
+def with_labels(checkpoint: Checkpoint, labels: LabelAttention) -> Checkpoint:
+    """Return the checkpoint with another attention of labels, for which it is not trained yet.
+
+    Raises:
+        UnsupportedModelError: its labels cannot be independent.
+    """
+    if labels == "independent":
+        refuse_joint(checkpoint.config)
+    return replace(checkpoint, options=replace(checkpoint.options, labels=labels))
 
 
 def with_adapters(model: GLiClassModel, checkpoint: Checkpoint, lora: Lora, name: str | None) -> PeftModel:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from gliclass_rerank.models.encoding import EncodedRequest, InputEncoder
 from gliclass_rerank.training.data.examples import ExampleBuilder, TrainingExample
 from gliclass_rerank.training.data.records import Record
+from gliclass_rerank.training.data.vectors import TextVectors
+from gliclass_rerank.types import FloatArray
 
 
 @dataclass(slots=True)
@@ -44,11 +46,15 @@ class RecordSource:
 
 @dataclass(frozen=True, slots=True)
 class EncodedExample:
-    """An example with its tokenized requests and the name of its source."""
+    """An example with its tokenized requests and the name of its source.
+
+    ``vectors``: target vectors of the requests' texts, float32, shape (requests, D), NaN if unknown, or None.
+    """
 
     example: TrainingExample
     encoded: tuple[EncodedRequest, ...]
     source: str
+    vectors: FloatArray | None = None
 
     @property
     def tokens(self) -> int:
@@ -58,8 +64,17 @@ class EncodedExample:
 class MixtureSampler:
     """Sampler of the examples of each step."""
 
-    def __init__(self, sources: Sequence[RecordSource], make: ExampleBuilder, *, step_tokens: int, seed: int) -> None:
+    def __init__(
+        self,
+        sources: Sequence[RecordSource],
+        make: ExampleBuilder,
+        *,
+        step_tokens: int,
+        seed: int,
+        vectors: TextVectors | None = None,
+    ) -> None:
         self.sources = list(sources)
+        self._vectors = vectors
         self._make = make
         self._step_tokens = step_tokens
         self._seed = seed
@@ -78,7 +93,8 @@ class MixtureSampler:
 
     def _encode(self, source: RecordSource, record: Record, rng: random.Random) -> EncodedExample:
         example = self._make(record, rng)
-        return EncodedExample(example, tuple(source.encoder.encode(example.requests)), source.name)
+        vectors = self._vectors.of([request.text for request in example.requests]) if self._vectors else None
+        return EncodedExample(example, tuple(source.encoder.encode(example.requests)), source.name, vectors)
 
     def _mean_tokens(self, source: RecordSource) -> float:
         """Mean tokens per example of a source, over a fixed sample, which turns weights into shares of tokens."""

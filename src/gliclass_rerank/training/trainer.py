@@ -13,7 +13,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,18 @@ from gliclass_rerank.scorers.padded.forward import UniEncoderForward
 from gliclass_rerank.scorers.torch import ModelRunner, TorchScorer, load_model
 from gliclass_rerank.training.config import Source, TrainConfig
 from gliclass_rerank.training.data.examples import ExampleBuilder
-from gliclass_rerank.training.data.records import Record, read_records
+from gliclass_rerank.training.data.records import Record, TextRecord, read_records
+from gliclass_rerank.training.data.vectors import TextVectors, read_vectors
 from gliclass_rerank.training.evaluate import evaluate
-from gliclass_rerank.training.losses import example_loss
-from gliclass_rerank.training.model import base_folder, pooled_by, save_trained, set_dropout, with_adapters
+from gliclass_rerank.training.losses import example_loss, vector_loss
+from gliclass_rerank.training.model import (
+    base_folder,
+    pooled_by,
+    save_trained,
+    set_dropout,
+    with_adapters,
+    with_labels,
+)
 from gliclass_rerank.training.plot import draw_losses
 from gliclass_rerank.training.sampler import EncodedExample, MixtureSampler, RecordSource
 from gliclass_rerank.types import ModelInfo
@@ -82,7 +90,9 @@ class Trainer:
         config.out.mkdir(parents=True, exist_ok=True)
         self.device = torch_device(config.device)
         checkpoint = read_checkpoint(base_folder(config), name=config.out.resolve().name)
-        self.checkpoint = pooled_by(checkpoint, config.pooling) if config.pooling else checkpoint
+        checkpoint = pooled_by(checkpoint, config.pooling) if config.pooling else checkpoint
+        self.checkpoint = with_labels(checkpoint, config.labels) if config.labels else checkpoint
+        self.vectors = vectors_for(self.checkpoint, config, records)
         self.model = load_model(self.checkpoint).to(self.device)
         self.bf16 = computes_in_bf16(config, self.device)
         if (
@@ -113,7 +123,7 @@ class Trainer:
 
         def source(chosen: Source, rows: Sequence[Record], number: int) -> RecordSource:
             length = min(chosen.max_length or config.max_length, self.checkpoint.max_length)
-            cut = read_checkpoint(self.checkpoint.folder, max_length=length)
+            cut = replace(self.checkpoint, max_length=length)
             name = f"{number} {chosen.file.name}"
             return RecordSource(name, rows, chosen.weight, InputEncoder(cut, tokenizer), config.seed)
 
@@ -123,8 +133,9 @@ class Trainer:
             list_size=config.list_size,
             max_labels=config.max_labels,
             distillation_weight=config.distillation_weight,
+            soft_targets=config.soft_targets,
         )
-        return MixtureSampler(sources, make, step_tokens=config.step_tokens, seed=config.seed)
+        return MixtureSampler(sources, make, step_tokens=config.step_tokens, seed=config.seed, vectors=self.vectors)
 
     def run(self, console: Console) -> None:
         """Train until a budget is used up or early stopping ends the run."""
@@ -198,26 +209,38 @@ class Trainer:
     def _losses(self, batch: Sequence[EncodedExample]) -> list[Tensor]:
         """Compute the loss of each example. Sequences of similar length share a forward pass across examples."""
         sequences = [item for example in batch for request in example.encoded for item in request.sequences]
-        rows = iter(self._logits(sequences))
+        rows = iter(self._forward(sequences))
         losses = []
         for item in batch:
-            logits = torch.cat([next(rows) for request in item.encoded for _ in request.sequences])
-            losses.append(
-                example_loss(
-                    logits, item.example, bce_weight=self.config.bce_weight, listwise_weight=self.config.listwise_weight
-                )
-            )
+            own = [next(rows) for request in item.encoded for _ in request.sequences]
+            losses.append(self._loss(item, torch.cat([logits for logits, _ in own]), [vector for _, vector in own]))
         return losses
 
-    def _logits(self, sequences: Sequence[EncodedSequence]) -> list[Tensor]:
-        """Compute the logits of each sequence, shape (labels,)."""
-        padded = isinstance(self.runner.module, UniEncoderForward)
+    def _loss(self, item: EncodedExample, logits: Tensor, vectors: Sequence[Tensor | None]) -> Tensor:
+        config = self.config
+        loss = example_loss(
+            logits,
+            item.example,
+            bce_weight=config.bce_weight,
+            listwise_weight=config.listwise_weight,
+            mse_weight=config.mse_weight,
+        )
+        if item.vectors is not None:
+            found = torch.stack([vector for vector in vectors if vector is not None])
+            loss = loss + config.vector_weight * vector_loss(found, torch.from_numpy(item.vectors).to(found.device))
+        return loss
+
+    def _forward(self, sequences: Sequence[EncodedSequence]) -> list[tuple[Tensor, Tensor | None]]:
+        """Compute the logits of each sequence, shape (labels,), and the vector of its text, if the model has one."""
+        padded = self.checkpoint.independent or isinstance(self.runner.module, UniEncoderForward)
         kinds = [0 if padded else len(item.labels) for item in sequences]
-        rows: dict[int, Tensor] = {}
+        rows: dict[int, tuple[Tensor, Tensor | None]] = {}
         for plan in plan_batches([item.cost for item in sequences], kinds, max_tokens=SUBSTEP_TOKENS):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                logits = self.runner([sequences[i] for i in plan])
-            rows |= {i: row[: len(sequences[i].labels)] for i, row in zip(plan, logits, strict=True)}
+                logits, vectors = self.runner.both([sequences[i] for i in plan])
+            for place, i in enumerate(plan):
+                vector = None if vectors is None else vectors[place]
+                rows[i] = logits[place, : len(sequences[i].labels)], vector
         return [rows[i] for i in range(len(sequences))]
 
     def _evaluate(self, console: Console) -> None:
@@ -248,6 +271,8 @@ class Trainer:
             dtype="fp32",
             max_length=self.checkpoint.max_length,
             direction=self.checkpoint.options.direction,
+            independent_labels=self.checkpoint.independent,
+            embeds=self.checkpoint.independent,
         )
         return TorchScorer(self.checkpoint, info, max_batch_tokens=SUBSTEP_TOKENS, model=self.model)
 
@@ -326,6 +351,24 @@ def optimizer_of(trained: Mapping[str, nn.Parameter], config: TrainConfig) -> to
     decayed = [p for name, p in trained.items() if not any(part in name.lower() for part in NO_DECAY)]
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=config.learning_rate, fused=True)
+
+
+def vectors_for(checkpoint: Checkpoint, config: TrainConfig, records: Sequence[Sequence[Record]]) -> TextVectors | None:
+    """Read the target vectors of a run, if it has any.
+
+    Raises:
+        InputError: the model gives no vectors, or they have another width, or texts are to be learned without any.
+    """
+    if config.vectors is None:
+        if any(isinstance(record, TextRecord) for rows in records for record in rows):
+            raise InputError("records with only a \"text\" need the teacher's 'vectors' in the configuration")
+        return None
+    if not checkpoint.independent:
+        raise InputError("'vectors': a model with joint labels has no vectors to learn; set labels = \"independent\"")
+    vectors = read_vectors(config.vectors)
+    if vectors.width != (width := int(checkpoint.config["encoder_config"]["hidden_size"])):
+        raise InputError(f"{config.vectors}: expected vectors of {width} numbers, got {vectors.width}")
+    return vectors
 
 
 def attention_bytes(config: TrainConfig, checkpoint: Checkpoint) -> int:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gliclass_rerank.calibration.calibrators import sigmoid
 from gliclass_rerank.tasks.fact_check.claims import claim_labels
-from gliclass_rerank.training.data.records import FactRecord, LabelRecord, PoolRecord, RankingRecord, Record
+from gliclass_rerank.training.data.records import FactRecord, LabelRecord, PoolRecord, RankingRecord, Record, TextRecord
 from gliclass_rerank.types import Direction, FloatArray, ScoreRequest
 
 Places = NDArray[np.int64]
@@ -24,16 +25,18 @@ class TrainingExample:
     """Requests and the targets of their logits.
 
     Attributes:
-        requests: at least one.
+        requests: at least one. That of a `TextRecord` has no labels.
         targets: target probability of each label, float32, shape (all labels of all requests,), NaN if unknown.
         list_indices: the logits of each list, as indices into ``targets``, shape (lists, size), or None.
         list_targets: target of each list's softmax, float32, same shape, each row sums to 1, or None.
+        logits: a teacher's log-odds, float32, shape as ``targets``, or None.
     """
 
     requests: tuple[ScoreRequest, ...]
     targets: FloatArray
     list_indices: Places | None = None
     list_targets: FloatArray | None = None
+    logits: FloatArray | None = None
 
     @property
     def weight(self) -> int:
@@ -50,12 +53,15 @@ class ExampleBuilder:
         list_size: passages of a ranking example, including one positive.
         max_labels: maximum labels of a text. True labels come first, the others are sampled.
         distillation_weight: weight of a teacher's softmax in a list's target, in [0, 1], if the record has scores.
+        soft_targets: weight of a teacher's probabilities in the targets of rankings, in [0, 1]. Above 0, the scores of
+            these records must be log-odds. They then also stand in for unknown targets.
     """
 
     direction: Direction = "passage-as-text"
     list_size: int = 6
     max_labels: int = 32
     distillation_weight: float = 0.5
+    soft_targets: float = 0.0
 
     def __call__(self, record: Record, rng: random.Random) -> TrainingExample:
         """Build the example of one record."""
@@ -67,6 +73,9 @@ class ExampleBuilder:
             request = fact_request(record)
             targets = [float(record.label == "supported"), float(record.label == "refuted")]
             return TrainingExample((request,), np.array(targets, np.float32))
+        if isinstance(record, TextRecord):
+            request = ScoreRequest.of_checked(record.text, (), long_text="truncate")
+            return TrainingExample((request,), np.empty(0, np.float32))
         return self._labels(record, rng)
 
     def _ranking(self, record: RankingRecord, rng: random.Random) -> TrainingExample:
@@ -78,9 +87,12 @@ class ExampleBuilder:
         gold[0] = 1
         scores = [record.scores[i] for i in picked] if record.scores else None
         requests = ranking_requests([record.query], passages, self.direction)
+        logits = np.array(scores, np.float32) if scores else None
+        targets = self._targets(gold, logits)
         if len(picked) < 2:
-            return TrainingExample(requests, gold)
-        return TrainingExample(requests, gold, np.arange(len(gold))[None], self._list_targets(gold, scores)[None])
+            return TrainingExample(requests, targets, logits=logits)
+        lists = np.arange(len(gold))[None]
+        return TrainingExample(requests, targets, lists, self._list_targets(gold, scores)[None], logits)
 
     def _pool(self, record: PoolRecord, rng: random.Random) -> TrainingExample:
         """All queries, in random order, over all passages. Each query's passages form a list."""
@@ -90,18 +102,23 @@ class ExampleBuilder:
         lists = np.arange(judged.size).reshape(judged.shape)
         if self.direction == "passage-as-text":  # each request then has one passage as text and the queries as labels
             lists = lists.reshape(judged.shape[::-1]).T
+        taught = np.array([record.scores[q] for q in order], np.float32) if record.scores else None
         targets = np.empty(judged.size, np.float32)
-        targets[lists] = judged
+        targets[lists] = self._targets(judged, taught)
+        logits = None
+        if taught is not None:
+            logits = np.empty_like(targets)
+            logits[lists] = taught
         requests = ranking_requests([record.queries[q] for q in order], list(record.passages), self.direction)
         # A query without teacher scores and without a relevant passage has no list.
         known = [i for i, q in enumerate(order) if record.scores or any(record.relevance[q] or ())]
         if len(record.passages) < 2 or not known:
-            return TrainingExample(requests, targets)
+            return TrainingExample(requests, targets, logits=logits)
         shares = [
             self._list_targets(np.nan_to_num(judged[i]), list(record.scores[order[i]]) if record.scores else None)
             for i in known
         ]
-        return TrainingExample(requests, targets, lists[known], np.stack(shares))
+        return TrainingExample(requests, targets, lists[known], np.stack(shares), logits)
 
     def _labels(self, record: LabelRecord, rng: random.Random) -> TrainingExample:
         true = [i for i, weight in enumerate(record.weights) if weight > 0]
@@ -120,6 +137,14 @@ class ExampleBuilder:
         return TrainingExample(
             (request,), targets, np.arange(len(targets))[None], self._list_targets(targets, scores)[None]
         )
+
+    def _targets(self, gold: FloatArray, logits: FloatArray | None) -> FloatArray:
+        """Targets of single logits, of the shape of ``gold``, which is NaN where unknown."""
+        if logits is None or not self.soft_targets:
+            return gold
+        taught = sigmoid(logits)
+        mixed = (1 - self.soft_targets) * gold + self.soft_targets * taught
+        return np.where(np.isnan(gold), taught, mixed).astype(np.float32)
 
     def _list_targets(self, gold: FloatArray, scores: list[float] | None) -> FloatArray:
         teacher = softmax(np.array(scores, np.float32)) if scores else None

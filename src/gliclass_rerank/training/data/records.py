@@ -1,9 +1,10 @@
-"""Training and evaluation records: four formats of JSON lines, validated when they are read.
+"""Training and evaluation records: five formats of JSON lines, validated when they are read.
 
     {"text", "all_labels", "true_labels", "prompt"?, "examples"?, "scores"?}   upstream gliclass's own format
     {"query", "positive", "negatives"?, "scores"?}                             ranking
     {"queries", "passages", "relevance", "scores"?}                            several queries over the same passages
     {"premise", "hypothesis", "label"}                                         fact-check
+    {"text"}                                                                   a text to learn the vector of
 
 ``true_labels`` is a list, or a mapping from label to weight in [0, 1]. ``scores`` are a teacher's logits, one per
 label, or for the positive passages and then the negative ones. ``relevance`` has one row per query: a weight in [0, 1]
@@ -90,7 +91,14 @@ class FactRecord:
     label: Verdict
 
 
-Record = LabelRecord | RankingRecord | PoolRecord | FactRecord
+@dataclass(frozen=True, slots=True)
+class TextRecord:
+    """A text whose vector is learned from a teacher's (``vectors`` of the configuration)."""
+
+    text: str
+
+
+Record = LabelRecord | RankingRecord | PoolRecord | FactRecord | TextRecord
 
 
 def read_records(file: Path) -> list[Record]:
@@ -116,6 +124,8 @@ def parse_record(value: object, where: str) -> Record:
             return _pool(value)
         if "premise" in value:
             return _fact(value)
+        if value.keys() == {"text"}:
+            return TextRecord(_text(value, "text"))
         if "text" in value:
             return _labels(value)
         raise InputError(
