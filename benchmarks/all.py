@@ -62,6 +62,7 @@ BENCHMARKS = (
     Benchmark("speed.scale", ("--rounds", "2"), ("--quick",)),
     Benchmark("gpu.gpu", (), ("--quick",)),  # without a GPU always a toy run that writes nothing
     Benchmark("quality.int8", (), ("--passages", "1")),
+    Benchmark("quality.contradictions"),
     Benchmark("quality.first_stage_weight", (), ("--candidates", "1")),
     Benchmark(
         "quality.retrieval", ("--queries", "10"), ("--queries", "2", "--no-dense"), reads_data=True, encodes=True
