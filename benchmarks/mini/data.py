@@ -118,8 +118,10 @@ def write_facts(
     """Write claims with their evidence, one by one and several together, and claims made from passages."""
     found = [record for name in FACTS for record in facts(train / "fact" / name, seen, rng, encoders.minilm)]
     rng.shuffle(found)
-    for part in PARTS:
-        chosen = [record for record in found if part_of(record["premise"]) == part]
+    in_part: dict[str, list[Record]] = {part: [] for part in PARTS}
+    for record in found:
+        in_part[part_of(record["premise"])].append(record)
+    for part, chosen in in_part.items():
         save(folder / f"fact.{part}.jsonl", chosen)
         save(folder / f"claims.{part}.jsonl", shuffled(several_claims(chosen, random.Random("claims"))))
         own = [passage for passage in passages if part_of(passage) == part]

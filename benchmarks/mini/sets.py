@@ -8,6 +8,7 @@ import random
 import re
 import unicodedata
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ def evaluation_texts(folder: Path) -> set[str]:
     return {normalised(record[key]) for file in files for record in read(file) for key in fields if record.get(key)}
 
 
+@lru_cache(maxsize=1 << 18)  # evidence of several claims is asked for again and again
 def part_of(text: str) -> str:
     """The part of a text, of `PARTS`. It depends on the text alone, so all records of a text are in the same part."""
     place = random.Random(normalised(text)).random()

@@ -1,4 +1,4 @@
-"""LangChain components for reranking, routing and fact-checking with GLiClass.
+"""LangChain components for reranking, routing, fact-checking and embedding with GLiClass.
 
 Each component takes ``model`` (the bundled "mini", a checkpoint folder, a hub id, or the URL of a running service),
 which is loaded on first use, or a loaded ``scorer``. Components with the same scorer share its memory.
@@ -13,9 +13,17 @@ if importlib.util.find_spec("langchain_core") is None:
 
 # After the check, so that the error names the missing extra.
 from gliclass_rerank_langchain.cross_encoder import GLiClassCrossEncoder
+from gliclass_rerank_langchain.embeddings import GLiClassEmbeddings
 from gliclass_rerank_langchain.fact_check import GLiClassFactCheck
 from gliclass_rerank_langchain.rerank import GLiClassRerank
 from gliclass_rerank_langchain.retriever import GLiClassRetriever
 from gliclass_rerank_langchain.router import GLiClassRouter
 
-__all__ = ["GLiClassCrossEncoder", "GLiClassFactCheck", "GLiClassRerank", "GLiClassRetriever", "GLiClassRouter"]
+__all__ = [
+    "GLiClassCrossEncoder",
+    "GLiClassEmbeddings",
+    "GLiClassFactCheck",
+    "GLiClassRerank",
+    "GLiClassRetriever",
+    "GLiClassRouter",
+]

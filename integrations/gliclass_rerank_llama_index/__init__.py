@@ -4,6 +4,7 @@
     GLiClassFactCheckFilter        postprocessor: keeps the nodes that support, or refute, a claim
     GLiClassSelector               selector: sends queries to query engines or retrievers by their descriptions
     GLiClassFaithfulnessEvaluator  evaluator: judges each sentence of an answer by its contexts
+    GLiClassEmbedding              embedding: vectors of nodes and queries, by a model with independent labels
     FactCheckedQueryEngine         query engine wrapper: adds verdicts to answers and removes unsupported claims
 
 Each takes a model (``model="mini"``, a folder, a hub id or a service's URL), loaded on first use, or a loaded one
@@ -18,6 +19,7 @@ if importlib.util.find_spec("llama_index") is None:
     raise MissingExtraError("llama-index", "gliclass_rerank_llama_index")
 
 # After the check, so that the error names the missing extra.
+from gliclass_rerank_llama_index.embedding import GLiClassEmbedding
 from gliclass_rerank_llama_index.evaluator import GLiClassFaithfulnessEvaluator
 from gliclass_rerank_llama_index.fact_check_filter import GLiClassFactCheckFilter
 from gliclass_rerank_llama_index.query_engine import FactCheckedQueryEngine
@@ -26,6 +28,7 @@ from gliclass_rerank_llama_index.selector import GLiClassSelector
 
 __all__ = [
     "FactCheckedQueryEngine",
+    "GLiClassEmbedding",
     "GLiClassFactCheckFilter",
     "GLiClassFaithfulnessEvaluator",
     "GLiClassRerank",

@@ -13,7 +13,7 @@ from typing import TypeAlias, TypeVar
 
 import numpy as np
 
-from gliclass_rerank.errors import GLiClassRerankError, ModelError, NonFiniteError
+from gliclass_rerank.errors import GLiClassRerankError, ModelError, NonFiniteError, UnsupportedModelError
 from gliclass_rerank.types import Example, FloatArray, Logits, Scorer, ScoreRequest
 
 T = TypeVar("T")
@@ -89,6 +89,23 @@ def checked_rows(answer: object, requests: Sequence[ScoreRequest]) -> list[Float
         if not shape[0] or row.per_window.shape != shape or not np.isfinite(row.per_window).all():
             rows[i] = _checked(row, len(request.labels), i)
     return rows
+
+
+def embed(scorer: Scorer, texts: Sequence[str]) -> FloatArray:
+    """Vectors of texts by a scorer whose ``info.embeds`` is true, float32 of shape (texts, D), rows of length 1.
+
+    Raises:
+        UnsupportedModelError: the scorer has none.
+        InputError: no text, or one that cannot be encoded.
+    """
+    given = getattr(scorer, "embed", None)
+    if not scorer.info.embeds or not callable(given):
+        raise UnsupportedModelError(
+            f"{scorer.info.name}: it has no vectors of texts; take a model whose info.embeds is true, one with "
+            "independent labels"
+        )
+    vectors: FloatArray = given(texts)
+    return vectors
 
 
 def labels_share_pass(scorer: Scorer, labels: Sequence[str], examples: Sequence[Example] = ()) -> bool:

@@ -117,8 +117,8 @@ class LocalScorer(Reloadable, ABC):
         """
         if not self._info.embeds:
             raise UnsupportedModelError(
-                f"{self._info.name}: its labels are read together with the text, so it has no vectors of texts alone; "
-                "take a model whose info.embeds is true"
+                f"{self._info.name}: it has no vectors of texts; take a model whose info.embeds is true, one with "
+                "independent labels"
             )
         requests = [ScoreRequest.of_checked(text, ()) for text in check_texts(texts, "text", at_least_one=True)]
         chunks = request_chunks(requests, max_requests=CHUNK_REQUESTS, max_characters=CHUNK_CHARACTERS)

@@ -9,7 +9,7 @@ from gliclass_rerank.copies import Shared
 from gliclass_rerank.errors import OptionError
 from gliclass_rerank.forks import PerProcess
 from gliclass_rerank.scorers.load import load_scorer
-from gliclass_rerank.scoring import labels_share_pass
+from gliclass_rerank.scoring import embed, labels_share_pass
 from gliclass_rerank.types import Example, FloatArray, ModelInfo, Scorer, ScoreRequest
 
 
@@ -42,6 +42,10 @@ class LazyScorer(Shared):
 
     def score(self, requests: Sequence[ScoreRequest]) -> Sequence[FloatArray]:
         return self._loaded().score(requests)
+
+    def embed(self, texts: Sequence[str]) -> FloatArray:
+        """See `scoring.embed`."""
+        return embed(self._loaded(), texts)
 
     def labels_share_pass(self, labels: Sequence[str], examples: Sequence[Example] = ()) -> bool:
         """See `scoring.labels_share_pass`."""

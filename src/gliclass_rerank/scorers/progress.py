@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from gliclass_rerank.scorers.batch_plan import request_chunks
-from gliclass_rerank.scoring import labels_share_pass
+from gliclass_rerank.scoring import embed, labels_share_pass
 from gliclass_rerank.types import Example, FloatArray, ModelInfo, Scorer, ScoreRequest
 
 PATIENCE = 2.0  # seconds before a bar appears
@@ -36,6 +36,10 @@ class ProgressScorer:
     def info(self) -> ModelInfo:
         """Information of the inner scorer."""
         return self._scorer.info
+
+    def embed(self, texts: Sequence[str]) -> FloatArray:
+        """See `scoring.embed`."""
+        return embed(self._scorer, texts)
 
     def labels_share_pass(self, labels: Sequence[str], examples: Sequence[Example] = ()) -> bool:
         """See `scoring.labels_share_pass`."""
