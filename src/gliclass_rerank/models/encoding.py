@@ -86,6 +86,9 @@ class InputEncoder:
         self._tokenizer = tokenizer
         self._label_tokenizer = label_tokenizer or tokenizer
         self._templates = TemplateBuilder(checkpoint, tokenizer)
+        self._independent = checkpoint.independent
+        # Labels of one pass, None for as many as fit.
+        self._most_labels = None if checkpoint.independent else checkpoint.options.max_labels
 
     def encode(self, requests: Sequence[ScoreRequest]) -> list[EncodedRequest]:
         """Tokenise and template requests. Texts are tokenised together, on all cores.
@@ -128,7 +131,7 @@ class InputEncoder:
         for label in request.labels:
             if not self._label_tokenizer.ids_of_label(label):
                 raise UnreadableTextError("label", label, NOTHING_LEFT)
-        if self._checkpoint.independent:
+        if self._independent:
             self._refuse_long_blocks(request.labels)
         return self._templates.template(request.labels, request.prompt, request.examples)
 
@@ -147,8 +150,8 @@ class InputEncoder:
             self._parts(request.text, template, text)  # raises if the tokens are all the prompt's
         limit = self._checkpoint.max_length
         fits = len(template.before) + len(text) + len(template.after) <= limit
-        fits = fits and (self._checkpoint.independent or len(template.side) <= limit)
-        if fits and len(request.labels) <= self._max_labels(request.labels):
+        fits = fits and (self._independent or len(template.side) <= limit)
+        if fits and len(request.labels) <= (self._most_labels or len(request.labels)):
             whole = self._sequence(request, template, template.before, text, template.after, request.labels)
             sequences, spans, truncated = [whole], [(0, len(request.text))], False
         else:
@@ -213,7 +216,7 @@ class InputEncoder:
     def _room(self, labels: Sequence[str], template: InputTemplate) -> tuple[int, int]:
         """Tokens left for text and labels, and for labels in a separate sequence."""
         fixed = len(template.before) + len(template.after) - sum(map(self._templates.label_cost, labels))
-        if self._checkpoint.independent:  # a label takes no room from the text, nor from other labels
+        if self._independent:  # a label takes no room from the text, nor from other labels
             return self._checkpoint.max_length - fixed, self._checkpoint.max_length
         fixed_side = len(template.side) - sum(map(self._templates.side_cost, labels))
         return self._checkpoint.max_length - fixed, self._checkpoint.max_length - fixed_side
@@ -255,8 +258,8 @@ class InputEncoder:
 
     def _max_labels(self, labels: Sequence[str]) -> int:
         """Labels of one pass: at most as many as in training, in groups of similar size."""
-        most = self._checkpoint.options.max_labels
-        if self._checkpoint.independent or most is None or len(labels) <= most:
+        most = self._most_labels
+        if most is None or len(labels) <= most:
             return len(labels)
         return math.ceil(len(labels) / math.ceil(len(labels) / most))
 
