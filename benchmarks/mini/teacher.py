@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
+from scipy.linalg import orthogonal_procrustes
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 from sklearn.decomposition import TruncatedSVD
@@ -65,7 +66,7 @@ class Teacher:
         """Target vectors of passages and queries: both encoders side by side, reduced to `WIDTH`, length 1.
 
         The two parts are weighted as in the score, so that the cosine of two target vectors orders passages as the
-        dense part of the teacher does.
+        dense part of the teacher does. They are rotated towards MiniLM's vectors, from which `mini` was made.
         """
         scales = np.sqrt(self.weights[:2] / self.weights[:2].sum())
         joined = [
@@ -74,6 +75,8 @@ class Teacher:
         ]
         axes = TruncatedSVD(WIDTH, random_state=0).fit(np.concatenate(joined)).components_
         reduced = [side @ axes.T for side in joined]
+        rotation, _ = orthogonal_procrustes(reduced[0], self.passage_vectors[0])
+        reduced = [side @ rotation for side in reduced]
         passages, queries = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in reduced)
         return passages, queries
 

@@ -22,6 +22,7 @@ from gliclass_rerank import (
     Route,
     Router,
     ScoreRequest,
+    UnreadableTextError,
     UnsupportedModelError,
     load_scorer,
 )
@@ -244,3 +245,38 @@ def test_the_option_alone_makes_the_difference(scorer: LocalScorer, tmp_path: Pa
     assert scorer.info.independent_labels
     together, alone = logits_of(joint, CORPUS[0], labels), logits_of(joint, CORPUS[0], labels[:1])
     assert abs(together[0] - alone[0]) > TOLERANCE
+
+
+def test_a_request_scores_the_same_among_texts_of_other_lengths(scorer: LocalScorer) -> None:
+    labels = ("law", "a cat in the river", "music and bread")
+    requests = [ScoreRequest(" ".join(WORDS[i : i + 1 + 9 * i]), labels) for i in range(12)]
+    together = np.stack(scorer.score(requests))
+    alone = np.stack([scorer.score([request])[0] for request in requests])
+    assert together == pytest.approx(alone, abs=TOLERANCE)
+
+
+def test_training_reads_the_same_logits_in_one_sequence(scorer: LocalScorer) -> None:
+    if not isinstance(scorer, TorchScorer):
+        return
+    requests = [ScoreRequest(text, tuple(WORDS[i : i + 1 + 3 * i])) for i, text in enumerate(CORPUS[:4])]
+    batch = [item for request in scorer.encode(requests) for item in request.sequences]
+    runner = scorer._runner
+    with torch.inference_mode():
+        divided, vectors = runner.both(batch)
+        runner.module.training = True  # and not its parts, which would drop some values
+        whole = runner.both(batch)
+    runner.module.training = False
+    for item, one, other in zip(batch, divided, whole[0], strict=True):
+        count = len(item.labels)
+        assert one[:count].numpy() == pytest.approx(other[:count].numpy(), abs=TOLERANCE)
+    assert vectors is not None
+    assert whole[1] is not None
+    assert vectors.numpy() == pytest.approx(whole[1].numpy(), abs=TOLERANCE)
+
+
+def test_a_text_that_cannot_be_read_or_has_no_room_has_no_vector(scorer: LocalScorer, tmp_path: Path) -> None:
+    if "roberta" not in scorer.info.name:  # a byte-level vocabulary reads everything
+        with pytest.raises(UnreadableTextError, match="text 1"):
+            scorer.embed(["a text", "ꙮꙮꙮ"])
+    with pytest.raises(LabelTooLongError, match="tokens of the text"):
+        scorer.score([ScoreRequest("a text", ("law",), prompt="word " * scorer.info.max_length)])

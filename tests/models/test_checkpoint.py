@@ -191,6 +191,7 @@ def test_the_card_is_read(folder: Path) -> None:
         "first_stage_weight": 0.5,
         "dtype": "fp32",
         "max_labels": 9,
+        "labels": "joint",
     }
     assert asdict(checkpoint.options) == known  # "calibrated" was of the first versions
     (folder / "gliclass_rerank.json").write_text('{"direction": "sideways"}', "utf-8")

@@ -98,6 +98,28 @@ def test_vectors_need_independent_labels_and_the_models_width(tiny: Tiny, data: 
         train(narrow, console=QUIET)
 
 
+def test_a_text_without_a_vector_and_a_dev_set_of_texts_are_refused(tiny: Tiny, data: Path, tmp_path: Path) -> None:
+    file = tmp_path / "fewer.npz"
+    save_vectors(file, TEXTS[:2], np.eye(width_of(tiny), dtype=np.float32)[:2])
+    with pytest.raises(InputError, match=r"fewer\.npz: expected a vector of each.*1 have none.*'bread rises"):
+        train(config_for(tiny(JOINT).folder, data, tmp_path / "run", vectors=file), console=QUIET)
+    whole = vectors_file(tmp_path, width_of(tiny))
+    with pytest.raises(InputError, match="got one with only the text 'the court"):
+        train(config_for(tiny(JOINT).folder, data, tmp_path / "run", vectors=whole, dev=(data,)), console=QUIET)
+
+
+def test_vectors_are_written_under_the_given_name_and_broken_files_are_named(tmp_path: Path) -> None:
+    save_vectors(tmp_path / "vectors", TEXTS, np.eye(3, dtype=np.float32))
+    whole = (tmp_path / "vectors").read_bytes()
+    assert read_vectors(tmp_path / "vectors").width == 3
+    np.savez(tmp_path / "flat.npz", keys=np.array(["a"]), vectors=np.zeros(3))
+    for name, content in (("cut", whole[:100]), ("empty", b"")):
+        (tmp_path / f"{name}.npz").write_bytes(content)
+    for name in ("cut", "empty", "flat"):
+        with pytest.raises(InputError, match=f"{name}\\.npz: expected vectors written by save_vectors"):
+            read_vectors(tmp_path / f"{name}.npz")
+
+
 def test_a_file_that_holds_no_vectors_is_named(tmp_path: Path) -> None:
     (tmp_path / "vectors.npz").write_text("no vectors", "utf-8")
     with pytest.raises(InputError, match=r"vectors\.npz: expected vectors written by save_vectors"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Any, cast
@@ -82,8 +83,9 @@ class BatchingScorer(Shared):
 
     @property
     def info(self) -> ModelInfo:
-        """Model information of the inner scorer."""
-        return self._scorer.info
+        """Model information of the inner scorer, without its vectors, which the queue does not batch."""
+        info = self._scorer.info
+        return replace(info, embeds=False) if info.embeds else info
 
     def labels_share_pass(self, labels: Sequence[str], examples: Sequence[Example] = ()) -> bool:
         """See `gliclass_rerank.scoring.labels_share_pass`."""

@@ -31,7 +31,7 @@ class TextGraph(nn.Module):
 
     def forward(self, ids: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
         state = self.read.read(ids, lengths)
-        return self.read.vectors(state), state.pooled, *state.keys, *state.values
+        return self.read.vectors(state.pooled), state.pooled, *state.keys, *state.values
 
 
 class LabelGraph(nn.Module):

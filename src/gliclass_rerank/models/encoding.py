@@ -235,6 +235,11 @@ class InputEncoder:
         label_room = room - min(text_tokens, room // 2)
         longest = max(costs, default=0)
         if room - longest < MIN_TEXT_TOKENS:
+            if not longest:
+                raise LabelTooLongError(
+                    f"expected room for {MIN_TEXT_TOKENS} tokens of the text, and prompt and examples leave "
+                    f"{max(room, 0)} of {self._checkpoint.max_length}; shorten them, or raise max_length"
+                )
             culprit = labels[costs.index(longest)]
             raise LabelTooLongError(
                 _too_long(f"label {culprit[:40]!r} (with prompt and examples)", longest, room - MIN_TEXT_TOKENS)

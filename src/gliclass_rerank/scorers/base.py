@@ -12,7 +12,7 @@ from operator import attrgetter
 import numpy as np
 
 from gliclass_rerank.copies import Reloadable
-from gliclass_rerank.errors import DeviceMemoryError, NonFiniteError, UnsupportedModelError
+from gliclass_rerank.errors import DeviceMemoryError, NonFiniteError, UnreadableTextError, UnsupportedModelError
 from gliclass_rerank.models.checkpoint import Checkpoint
 from gliclass_rerank.models.encoding import EncodedRequest, EncodedSequence, InputEncoder
 from gliclass_rerank.models.tokenizer import TextTokenizer
@@ -20,7 +20,7 @@ from gliclass_rerank.models.upstream import refuse_breaks
 from gliclass_rerank.scorers.batch_plan import batch_cost, plan_batches, request_chunks
 from gliclass_rerank.scorers.prefetch import drain_one_late, prefetch
 from gliclass_rerank.types import Example, FloatArray, Logits, ModelInfo, ScoreRequest
-from gliclass_rerank.unreadable import naming, request_places
+from gliclass_rerank.unreadable import UNKNOWN_WORDS, naming, numbered, request_places
 from gliclass_rerank.validation import check_texts
 
 # Requests tokenised at a time: enough to sort by length, few enough to bound memory.
@@ -114,6 +114,8 @@ class LocalScorer(Reloadable, ABC):
         Raises:
             UnsupportedModelError: the model has none (``info.embeds``).
             InputError: no text, or one that cannot be encoded.
+            UnreadableTextError: a text of which the vocabulary covers (almost) nothing.
+            NonFiniteError: the model returns NaN or infinity.
         """
         if not self._info.embeds:
             raise UnsupportedModelError(
@@ -122,9 +124,19 @@ class LocalScorer(Reloadable, ABC):
             )
         requests = [ScoreRequest.of_checked(text, ()) for text in check_texts(texts, "text", at_least_one=True)]
         chunks = request_chunks(requests, max_requests=CHUNK_REQUESTS, max_characters=CHUNK_CHARACTERS)
-        return np.concatenate([self._embed_encoded(self._encoder.encode(chunk)) for chunk in chunks])
+        with naming(lambda: numbered("text", texts)):
+            vectors = np.concatenate([self._embed_chunk(chunk) for chunk in chunks])
+        if not np.isfinite(vectors).all():
+            raise NonFiniteError(
+                f"{self._info.name}: the model gives vectors that are not finite; its weights are broken"
+            )
+        return vectors
 
-    def _embed_encoded(self, encoded: Sequence[EncodedRequest]) -> FloatArray:
+    def _embed_chunk(self, requests: Sequence[ScoreRequest]) -> FloatArray:
+        encoded = self._encoder.encode(requests)
+        for request, read in zip(requests, encoded, strict=True):
+            if read.unread_text:
+                raise UnreadableTextError("text", request.text, UNKNOWN_WORDS)
         sequences = [item for request in encoded for item in request.sequences]
         costs = list(map(attrgetter("cost"), sequences))
         plan = plan_batches(costs, [0] * len(costs), max_tokens=self._max_batch_tokens)

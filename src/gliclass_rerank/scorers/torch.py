@@ -77,7 +77,7 @@ class TorchScorer(LocalScorer):
         # Copy the head before the weights are rounded: the head of a packed model is fp32.
         head = None if self._pads else PackedHead(model).to(device)
         model = cast_weights(model.to(device), dtype).eval()
-        self._runner = ModelRunner(checkpoint, model)
+        self._runner = ModelRunner(checkpoint, model).eval()
         if self._runner.label_tokenizer:
             self._encoder = InputEncoder(checkpoint, self._tokenizer, self._runner.label_tokenizer)
         self._packed = PackedUniEncoder(model, head, max_length=checkpoint.max_length) if head else None

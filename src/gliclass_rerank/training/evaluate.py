@@ -26,7 +26,7 @@ from gliclass_rerank.metrics.ranking import ndcg_at, order_of, reciprocal_rank_a
 from gliclass_rerank.scoring import score_requests
 from gliclass_rerank.tasks.fact_check.claims import Verdict, verdict_of
 from gliclass_rerank.training.data.examples import fact_request, ranking_requests
-from gliclass_rerank.training.data.records import FactRecord, LabelRecord, PoolRecord, RankingRecord, Record
+from gliclass_rerank.training.data.records import FactRecord, LabelRecord, PoolRecord, RankingRecord, Record, TextRecord
 from gliclass_rerank.types import FloatArray, Scorer, ScoreRequest
 
 CUTOFF = 10
@@ -127,9 +127,10 @@ def evaluate(scorer: Scorer, records: Sequence[Record]) -> Evaluation:
     """Score records and compare with their gold labels. Probabilities are calibrated if the model is.
 
     Raises:
-        InputError: a record that the model cannot read.
+        InputError: a record that the model cannot read, or one with nothing to measure.
         ModelError: the scorer returns logits of another shape.
     """
+    refuse_texts(records)
     ranking = [record for record in records if isinstance(record, RankingRecord | PoolRecord)]
     labels = [record for record in records if isinstance(record, LabelRecord)]
     facts = [record for record in records if isinstance(record, FactRecord)]
@@ -140,8 +141,17 @@ def evaluate(scorer: Scorer, records: Sequence[Record]) -> Evaluation:
     )
 
 
+def refuse_texts(records: Sequence[Record]) -> None:
+    """Raise `InputError` if a record has only a text, with which nothing can be measured."""
+    if found := next((record for record in records if isinstance(record, TextRecord)), None):
+        raise InputError(
+            f"expected records with labels or answers to measure, got one with only the text {found.text[:40]!r}"
+        )
+
+
 def task_logits(scorer: Scorer, records: Sequence[Record]) -> dict[str, tuple[FloatArray, NDArray[np.bool_]]]:
     """Raw logits and gold values (bool) by task, for fitting calibrators. Both of shape (decisions,)."""
+    refuse_texts(records)
     found: dict[str, tuple[FloatArray, NDArray[np.bool_]]] = {}
     ranking = [record for record in records if isinstance(record, RankingRecord | PoolRecord)]
     labels = [record for record in records if isinstance(record, LabelRecord)]

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -34,7 +35,7 @@ from gliclass_rerank.training.config import Source, TrainConfig
 from gliclass_rerank.training.data.examples import ExampleBuilder
 from gliclass_rerank.training.data.records import Record, TextRecord, read_records
 from gliclass_rerank.training.data.vectors import TextVectors, read_vectors
-from gliclass_rerank.training.evaluate import evaluate
+from gliclass_rerank.training.evaluate import evaluate, refuse_texts
 from gliclass_rerank.training.losses import example_loss, vector_loss
 from gliclass_rerank.training.model import (
     base_folder,
@@ -74,6 +75,7 @@ def train(config: TrainConfig, *, console: Console | None = None) -> Path:
     """
     records = [read_records(source.file) for source in config.train]
     dev = [record for file in config.dev for record in read_records(file)[: config.dev_records]]
+    refuse_texts(dev)
     trainer = Trainer(config, records, dev)
     trainer.run(console or Console(stderr=True))
     return config.out / "model"
@@ -181,7 +183,7 @@ class Trainer:
 
     def _step(self, examples: Sequence[EncodedExample]) -> tuple[dict[str, list[float]], int]:
         """Take one optimizer step. Return the losses by source and the tokens read."""
-        self.model.train()
+        self.runner.train()
         torch.manual_seed(self.config.seed * 1_000_003 + self.state.step)
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate()
@@ -359,8 +361,9 @@ def vectors_for(checkpoint: Checkpoint, config: TrainConfig, records: Sequence[S
     Raises:
         InputError: the model gives no vectors, or they have another width, or texts are to be learned without any.
     """
+    texts = [record.text for rows in records for record in rows if isinstance(record, TextRecord)]
     if config.vectors is None:
-        if any(isinstance(record, TextRecord) for rows in records for record in rows):
+        if texts:
             raise InputError("records with only a \"text\" need the teacher's 'vectors' in the configuration")
         return None
     if not checkpoint.independent:
@@ -368,6 +371,12 @@ def vectors_for(checkpoint: Checkpoint, config: TrainConfig, records: Sequence[S
     vectors = read_vectors(config.vectors)
     if vectors.width != (width := int(checkpoint.config["encoder_config"]["hidden_size"])):
         raise InputError(f"{config.vectors}: expected vectors of {width} numbers, got {vectors.width}")
+    unknown = np.flatnonzero(np.isnan(vectors.of(texts)[:, 0]))
+    if len(unknown):
+        raise InputError(
+            f"{config.vectors}: expected a vector of each record with only a text, {len(unknown)} have none, the first "
+            f"is {texts[unknown[0]][:40]!r}"
+        )
     return vectors
 
 
@@ -392,7 +401,10 @@ def refuse_another_run(stored: Mapping[str, Any], config: TrainConfig, file: Pat
     """Raise `InputError` if a checkpoint was written under another configuration. Budgets may differ."""
     free = {"steps", "minutes", "patience", "eval_every", "threads", "device", "out"}
     now = config.model_dump(mode="json")
-    if changed := [name for name in now if name not in free and now[name] != stored.get(name)]:
+    known = {name: field.default for name, field in TrainConfig.model_fields.items()} | dict(
+        stored
+    )  # of an older version
+    if changed := [name for name in now if name not in free and now[name] != known[name]]:
         raise InputError(
             f"{file} is of a run with another {', '.join(changed)}; go on with the same, or choose another 'out'"
         )

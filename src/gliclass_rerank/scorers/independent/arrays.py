@@ -85,3 +85,36 @@ def label_block(item: EncodedSequence, place: int) -> Ids:
     """Token ids of one label, its marker included."""
     start, end = item.label_spans[place]
     return item.side[start:end]
+
+
+@dataclass(frozen=True, slots=True)
+class WholeSequences:
+    """Texts with all their labels, each in one sequence.
+
+    Attributes:
+        ids: int64, shape (texts, tokens), padded.
+        blocks: int64, same shape: 0 for the text, i for its label i - 1, -1 for padding.
+        positions: int64, same shape: place of each token in its block, from 0.
+        spans: int64, shape (texts, most labels, 2): range of each label's tokens.
+    """
+
+    ids: NDArray[np.int64]
+    blocks: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    spans: NDArray[np.int64]
+
+
+def whole_sequences(batch: Sequence[EncodedSequence], pad_id: int) -> WholeSequences:
+    """Lay each text and its labels one after the other."""
+    shape = len(batch), max(len(item.ids) + len(item.side) for item in batch)
+    ids, blocks, positions = np.full(shape, pad_id, np.int64), np.full(shape, -1, np.int64), np.zeros(shape, np.int64)
+    spans = np.zeros((len(batch), max(len(item.label_spans) for item in batch), 2), np.int64)
+    for t, item in enumerate(batch):
+        size = len(item.ids)
+        ids[t, : size + len(item.side)] = np.concatenate([item.ids, item.side])
+        blocks[t, :size], positions[t, :size] = 0, np.arange(size)
+        for i, (start, end) in enumerate(item.label_spans):
+            blocks[t, size + start : size + end] = i + 1
+            positions[t, size + start : size + end] = np.arange(end - start)
+        spans[t, : len(item.label_spans)] = item.label_spans + size
+    return WholeSequences(ids, blocks, positions, spans)

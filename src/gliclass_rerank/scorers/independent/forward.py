@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers.models.bert.modeling_bert import BertLayer
 
 from gliclass_rerank.models.checkpoint import OFFSET_POSITIONS
-from gliclass_rerank.scorers.padded.forward import head
+from gliclass_rerank.scorers.padded.forward import head, span_means
 
 FIRST_POSITION = 1  # of a label
 
@@ -73,7 +73,9 @@ class IndependentForward(nn.Module):
     def score(self, state: TextState, ids: Tensor, widths: Tensor) -> Tensor:
         """Return logits, shape (B, C), for labels ``ids`` int64 of shape (B, C, W), ``widths`` int64 of shape (B, C).
 
-        The logits of labels of width 0 are meaningless.
+        The logits of labels of width 0 are meaningless. The attention to the text and that to the label itself are
+        normalised apart and then weighted. In one softmax, the padding of a text would stand between the two and move
+        the last bits of a sum with the other texts of a batch, which int8 turns into hundredths of a logit.
         """
         texts, labels, width = ids.shape
         positions = torch.arange(width, device=ids.device)
@@ -86,19 +88,38 @@ class IndependentForward(nn.Module):
         for layer, text_key, text_value in zip(self.layers, state.keys, state.values, strict=True):
             query, key, value = self._projected(layer, hidden)
             blocks = (texts, self.heads, labels, width, -1)
-            of_text = (self._scores(query, text_key) + text_mask).reshape(*blocks[:4], text_key.shape[2])
+            of_text = self._scores(query, text_key) + text_mask
             of_own = self._scores(query.reshape(blocks), key.reshape(blocks)) + own_mask
-            shares = weights(torch.cat([of_text, of_own], -1), layer)
-            to_text, to_own = shares[..., :-width], shares[..., -width:]
-            context = to_text.reshape(texts, self.heads, labels * width, -1) @ text_value
-            context = context + (to_own @ value.reshape(blocks)).reshape(context.shape)
+            to_text, text_total = shares(of_text)
+            to_own, own_total = shares(of_own)
+            share_of_text = torch.sigmoid(text_total - own_total.reshape(text_total.shape)).to(query.dtype)
+            own = (to_own @ value.reshape(blocks)).reshape(query.shape)
+            context = share_of_text * (to_text @ text_value) + (1 - share_of_text) * own
             hidden = after_attention(layer, merged(context), hidden)
         vectors = masked_mean(hidden.reshape(texts, labels, width, -1), inside)
         return head(self.model, state.pooled, vectors, torch.ones_like(widths[:, :1], dtype=torch.bool))
 
-    def vectors(self, state: TextState) -> Tensor:
-        """Sentence vectors of length 1, shape (B, D): the text side of the score."""
-        projected: Tensor = self.model.model.text_projector(state.pooled)
+    def whole(self, ids: Tensor, blocks: Tensor, positions: Tensor, spans: Tensor) -> tuple[Tensor, Tensor]:
+        """Read texts and labels in one pass: logits (B, C) and pooled texts (B, D), those of `read` and `score`.
+
+        All tokens share the products with the weights, which makes it fast in training. The attention of each token to
+        all tokens is computed and masked, which `score` avoids. Arguments are those of `WholeSequences`.
+        """
+        of_text = blocks == 0
+        sees = of_text[:, None, :] | (blocks[:, :, None] == blocks[:, None, :])
+        hidden = self._embed(ids, torch.where(of_text, positions, positions + FIRST_POSITION))
+        mask = additive(sees, hidden.dtype)[:, None]
+        for layer in self.layers:
+            query, key, value = self._projected(layer, hidden)
+            context = weights(self._scores(query, key) + mask, layer) @ value
+            hidden = after_attention(layer, merged(context), hidden)
+        pooled = masked_mean(hidden, of_text)
+        all_true = torch.ones_like(blocks[:, :1], dtype=torch.bool)
+        return head(self.model, pooled, span_means(hidden, spans), all_true), pooled
+
+    def vectors(self, pooled: Tensor) -> Tensor:
+        """Sentence vectors of length 1, shape (B, D), of pooled texts: the text side of the score."""
+        projected: Tensor = self.model.model.text_projector(pooled)
         return nn.functional.normalize(projected.float(), dim=-1)
 
     def _embed(self, ids: Tensor, positions: Tensor) -> Tensor:
@@ -135,6 +156,14 @@ def weights(scores: Tensor, layer: BertLayer) -> Tensor:
     shares = scores.float().softmax(-1).to(scores.dtype)
     dropped: Tensor = layer.attention.self.dropout(shares)
     return dropped
+
+
+def shares(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Softmax of ``scores`` over the last axis, and the logarithm of the sum of their exponentials, in fp32."""
+    wide = scores.float()
+    found = wide.softmax(-1)
+    total = wide.amax(-1, keepdim=True) - found.amax(-1, keepdim=True).log()
+    return found.to(scores.dtype), total
 
 
 def merged(context: Tensor) -> Tensor:

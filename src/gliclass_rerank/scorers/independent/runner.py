@@ -9,7 +9,7 @@ from gliclass import GLiClassModel
 from torch import Tensor, nn
 
 from gliclass_rerank.models.encoding import EncodedSequence
-from gliclass_rerank.scorers.independent.arrays import label_passes, text_arrays
+from gliclass_rerank.scorers.independent.arrays import label_passes, text_arrays, whole_sequences
 from gliclass_rerank.scorers.independent.forward import IndependentForward
 
 
@@ -31,6 +31,15 @@ class IndependentRunner(nn.Module):
 
         Columns beyond the labels of a text are meaningless.
         """
+        return self._whole(batch) if self.training else self._divided(batch)
+
+    def _whole(self, batch: Sequence[EncodedSequence]) -> tuple[Tensor, Tensor]:
+        arrays = whole_sequences(batch, self._pad_id)
+        tensors = (arrays.ids, arrays.blocks, arrays.positions, arrays.spans)
+        logits, pooled = self.module.whole(*(torch.from_numpy(array).to(self._device) for array in tensors))
+        return logits, self.module.vectors(pooled)
+
+    def _divided(self, batch: Sequence[EncodedSequence]) -> tuple[Tensor, Tensor]:
         ids, lengths = (torch.from_numpy(array).to(self._device) for array in text_arrays(batch, self._pad_id))
         state = self.module.read(ids, lengths)
         logits: Tensor | None = None
@@ -44,4 +53,4 @@ class IndependentRunner(nn.Module):
             rows = torch.arange(len(batch), device=self._device)[:, None].expand_as(places)
             logits = logits.index_put((rows[kept], places[kept]), scores[kept])
         empty = torch.zeros(len(batch), 0, device=self._device)
-        return (empty if logits is None else logits), self.module.vectors(state)
+        return (empty if logits is None else logits), self.module.vectors(state.pooled)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +47,8 @@ def text_key(text: str) -> str:
 
 def save_vectors(file: Path, texts: Sequence[str], vectors: FloatArray) -> None:
     """Write the vectors of texts, shape (texts, D), as float16."""
-    np.savez(file, keys=np.array([text_key(text) for text in texts]), vectors=vectors.astype(np.float16))
+    with file.open("wb") as out:  # np.savez would add ".npz" to another name
+        np.savez(out, keys=np.array([text_key(text) for text in texts]), vectors=vectors.astype(np.float16))
 
 
 def read_vectors(file: Path) -> TextVectors:
@@ -57,6 +59,9 @@ def read_vectors(file: Path) -> TextVectors:
     """
     try:
         with np.load(file, allow_pickle=False) as stored:
-            return TextVectors(stored["keys"].tolist(), stored["vectors"])
-    except (OSError, ValueError, KeyError) as error:
+            keys, vectors = stored["keys"].tolist(), stored["vectors"]
+        if vectors.shape[:1] != (len(keys),) or vectors.ndim != 2:
+            raise ValueError(f"{len(keys)} keys and an array of shape {vectors.shape}")
+    except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
         raise InputError(f"{file}: expected vectors written by save_vectors, got {error}") from error
+    return TextVectors(keys, vectors)
