@@ -10,7 +10,7 @@ import json
 import shutil
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -105,7 +105,7 @@ def export_checkpoint(
         if (source / file).is_file():
             shutil.copyfile(source / file, target / file)
     card = replace(checkpoint.options, name=name or checkpoint.name, dtype=dtype)
-    (target / OPTIONS_FILE).write_text(json.dumps(asdict(card), indent=2) + "\n", "utf-8")
+    (target / OPTIONS_FILE).write_text(card.as_json(), "utf-8")
 
 
 def traced(model: GLiClassModel, checkpoint: Checkpoint) -> list[Graph]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -90,6 +90,11 @@ class ModelOptions:
     dtype: str = "fp32"
     max_labels: int | None = None
     labels: LabelAttention = "joint"
+
+    def as_json(self) -> str:
+        """The text of the file, without ``labels`` where they are joint, the default."""
+        values = {key: value for key, value in asdict(self).items() if (key, value) != ("labels", "joint")}
+        return json.dumps(values, indent=2) + "\n"
 
 
 @dataclass(frozen=True, slots=True)

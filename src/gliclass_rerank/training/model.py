@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from gliclass import GLiClassModel
@@ -126,7 +126,7 @@ def _complete(folder: Path, checkpoint: Checkpoint) -> None:
         elif (checkpoint.folder / file).is_file():
             shutil.copyfile(checkpoint.folder / file, folder / file)
     card = replace(checkpoint.options, name=checkpoint.name, dtype="fp32", first_stage_weight=None)
-    (folder / OPTIONS_FILE).write_text(json.dumps(asdict(card), indent=2) + "\n", "utf-8")
+    (folder / OPTIONS_FILE).write_text(card.as_json(), "utf-8")
 
 
 def merge_adapter(adapter: Path, target: Path) -> None:
