@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from gliclass_rerank import MissingExtraError
+from gliclass_rerank.training.data.vectors import text_key
 from gliclass_rerank.types import FloatArray
 
 DENSE = "all-MiniLM-L6-v2"
@@ -64,7 +64,7 @@ class SentenceEncoder:
         """Vectors of length 1, float32, shape (texts, 384). ``cached_as`` names the file in the cache."""
         file = self._cache / f"{cached_as}.npz" if self._cache else None
         known = _load(file) if file and file.is_file() else {}
-        keys = [hashlib.blake2b(text.encode(), digest_size=16).hexdigest() for text in texts]
+        keys = [text_key(text) for text in texts]
         new = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
         if new:
             known.update(zip(new, self._forward(list(new.values())), strict=True))

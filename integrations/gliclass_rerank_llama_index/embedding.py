@@ -13,6 +13,7 @@ from pydantic.json_schema import SkipJsonSchema
 from gliclass_rerank import Scorer
 from gliclass_rerank.scorers.lazy import LazyScorer
 from gliclass_rerank.scoring import embed
+from gliclass_rerank_llama_index.model import lazy_scorer, with_shared_scorer
 
 
 class GLiClassEmbedding(BaseEmbedding):
@@ -36,15 +37,11 @@ class GLiClassEmbedding(BaseEmbedding):
     @model_validator(mode="before")
     @classmethod
     def _share_the_scorer(cls, data: object) -> object:
-        given = data.get("scorer") if isinstance(data, dict) else None
-        if not isinstance(data, dict) or given is None:
-            return data
-        shared = given if isinstance(given, LazyScorer) else LazyScorer("", given)
-        return {**data, "scorer": shared, "model_name": shared.model}
+        return with_shared_scorer(data, "model_name")
 
     def model_post_init(self, context: object, /) -> None:
         super().model_post_init(context)
-        self._scorer = self.scorer if isinstance(self.scorer, LazyScorer) else LazyScorer(self.model_name)
+        self._scorer = lazy_scorer(self.scorer, self.model_name)
 
     @classmethod
     def class_name(cls) -> str:

@@ -18,6 +18,7 @@ from pydantic.json_schema import SkipJsonSchema
 from gliclass_rerank import InputError, Scorer
 from gliclass_rerank.scorers.lazy import LazyScorer
 from gliclass_rerank.validation import is_blank
+from gliclass_rerank_llama_index.model import lazy_scorer, with_shared_scorer
 
 dispatcher = get_dispatcher(__name__)
 
@@ -49,15 +50,11 @@ class ScoringPostprocessor(BaseNodePostprocessor):
     @model_validator(mode="before")
     @classmethod
     def _share_the_scorer(cls, data: object) -> object:
-        given = data.get("scorer") if isinstance(data, dict) else None
-        if not isinstance(data, dict) or given is None:
-            return data
-        shared = given if isinstance(given, LazyScorer) else LazyScorer("", given)
-        return {**data, "scorer": shared, "model": shared.model}
+        return with_shared_scorer(data, "model")
 
     def model_post_init(self, context: object, /) -> None:
         super().model_post_init(context)
-        self._scorer = self.scorer if isinstance(self.scorer, LazyScorer) else LazyScorer(self.model)
+        self._scorer = lazy_scorer(self.scorer, self.model)
 
     def _postprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
