@@ -57,6 +57,10 @@ def each(part: str, measure: str) -> Callable[[Report], Figures]:
     return lambda report: {name: row[measure] for name, row in report[part].items()}
 
 
+def contradictions(report: Report) -> Figures:
+    return {kind: found["supported"] for kind, found in report["results"].items()}
+
+
 def throughput(report: Report) -> Figures:
     ours = report["results"][OURS]
     return {"passages/s": ours["passages_per_second"], "× upstream": ours["times_upstream"]}
@@ -121,6 +125,7 @@ FIGURES: Mapping[str, tuple[str, Callable[[Report], Figures]]] = {
     "labels": ("ms with ", labels),
     "scale": ("", scale),
     "int8": ("difference in probability: ", int8),
+    "contradictions": ("contradictions supported: ", contradictions),
     "first-stage-weight": ("weight: ", lambda report: {name: report[name] for name in ("best", "chosen")}),
     "retrieval": ("mean nDCG@10: ", means("ndcg@10")),
     "fact-check": ("mean balanced accuracy: ", means("balanced_accuracy")),
