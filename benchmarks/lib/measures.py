@@ -1,16 +1,18 @@
-"""Metrics in addition to `gliclass_rerank.metrics.decisions`: best thresholds and significance of differences."""
+"""Metrics in addition to `gliclass_rerank.metrics.decisions`: best thresholds, intervals, significance."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from gliclass_rerank.metrics.decisions import ClassificationReport, auroc, classification_report
 
 PERMUTATIONS = 10_000
 CHUNK = 1000  # permutations in memory at once
+RESAMPLES = 1_000
+LEVEL = 0.95  # of the intervals
 
 
 def auroc_if_both(scores: ArrayLike, outcomes: ArrayLike) -> float | None:
@@ -36,6 +38,31 @@ def best_threshold(scores: ArrayLike, positive: ArrayLike) -> float:
     found = (numbers[held] >= thresholds[:, None]).mean(axis=1)
     spared = (numbers[~held] < thresholds[:, None]).mean(axis=1)
     return float(thresholds[np.argmax(found + spared)])
+
+
+def interval(
+    statistic: Callable[[Sequence[NDArray[np.intp]]], float], sizes: Sequence[int], *, seed: int = 7
+) -> tuple[float, float]:
+    """Bootstrap interval of a statistic, between the percentiles of `LEVEL`.
+
+    Args:
+        statistic: from indices of the drawn items of each group; NaN for a draw that has none, which is left out.
+        sizes: number of items of each group. Each is drawn anew, with replacement.
+        seed: of the draws.
+    """
+    rng = np.random.default_rng(seed)
+    found = [statistic([rng.integers(0, size, size) for size in sizes]) for _ in range(RESAMPLES)]
+    low, high = np.nanpercentile(found, [50 - 50 * LEVEL, 50 + 50 * LEVEL])
+    return float(low), float(high)
+
+
+def mean_interval(groups: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """Bootstrap interval of the mean of the groups' means."""
+    arrays = [np.asarray(group, np.float64) for group in groups]
+    return interval(
+        lambda drawn: float(np.mean([array[chosen].mean() for array, chosen in zip(arrays, drawn, strict=True)])),
+        [len(array) for array in arrays],
+    )
 
 
 def permutation_p(differences: ArrayLike, *, permutations: int = PERMUTATIONS, seed: int = 7) -> float:

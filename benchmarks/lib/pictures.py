@@ -22,7 +22,13 @@ def save(figure: Figure, title: str, file: Path) -> None:
     figure.savefig(file, dpi=150)
 
 
-def draw_bars(values: Mapping[str, Mapping[str, float | None]], label: str, title: str, file: Path) -> None:
+def draw_bars(
+    values: Mapping[str, Mapping[str, float | None]],
+    label: str,
+    title: str,
+    file: Path,
+    intervals: Mapping[str, Mapping[str, tuple[float, float]]] | None = None,
+) -> None:
     """Draw grouped bars: a group for each set, a bar for each contestant.
 
     Args:
@@ -30,6 +36,7 @@ def draw_bars(values: Mapping[str, Mapping[str, float | None]], label: str, titl
         label: of the vertical axis.
         title: of the figure.
         file: path of the image.
+        intervals: low and high end of a value, by contestant and set, drawn as a line.
     """
     sets = list(dict.fromkeys(name for row in values.values() for name in row))
     width = 0.8 / len(values)
@@ -37,7 +44,11 @@ def draw_bars(values: Mapping[str, Mapping[str, float | None]], label: str, titl
     axes = figure.subplots()
     for i, (contestant, row) in enumerate(values.items()):
         places = [place + (i + 0.5) * width - 0.4 for place in range(len(sets))]
-        axes.bar(places, [row.get(name) or 0.0 for name in sets], width, label=contestant)
+        heights = [row.get(name) or 0.0 for name in sets]
+        axes.bar(places, heights, width, label=contestant)
+        for place, name in zip(places, sets, strict=True):
+            if ends := (intervals or {}).get(contestant, {}).get(name):
+                axes.plot([place, place], ends, color="black", linewidth=0.7)
     axes.set_xticks(range(len(sets)), sets, rotation=30, ha="right")
     axes.set_ylabel(label)
     figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize="small")

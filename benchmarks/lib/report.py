@@ -29,11 +29,19 @@ def evaluation_parser(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def load_models(models: Sequence[str], threads: int) -> dict[str, Scorer]:
-    """Load scorers by their model's name, with the revision if two share a name."""
+def load_models(models: Sequence[str], threads: int, *, passage_cache: int | str = 0) -> dict[str, Scorer]:
+    """Load scorers by their model's name, with the revision if two share a name.
+
+    Args:
+        models: arguments of `load_scorer`.
+        threads: CPU threads of each.
+        passage_cache: memory of those with independent labels for passages that come back.
+    """
     scorers: dict[str, Scorer] = {}
     for model in models:
         scorer = load_scorer(model, threads=threads)
+        if passage_cache and scorer.info.independent_labels:
+            scorer = load_scorer(model, threads=threads, passage_cache=passage_cache)
         info = scorer.info
         scorers[f"{info.name} {info.revision[:7]}" if info.name in scorers else info.name] = scorer
     return scorers

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -160,10 +160,19 @@ def retrieval(report: Report) -> str:
 
 def quality(report: Report) -> str:
     """Mean nDCG@10 of each contestant of the retrieval benchmark."""
-    rows = {CONTESTANTS.get(name, name): [sets["mean"]["ndcg@10"]] for name, sets in report["results"].items()}
+    ends = {name: rows["mean"] for name, rows in report.get("intervals", {}).items()}
+    rows: dict[str, list[Cell]] = {
+        CONTESTANTS.get(name, name): [with_interval(sets["mean"]["ndcg@10"], ends.get(name))]
+        for name, sets in report["results"].items()
+    }
     queries = sum(one["queries"] for one in report["sets"].values())
     told = f"Mean over {len(report['sets'])} collections, {queries} queries, up to {report['depth']} candidates each."
     return f"{markdown(['nDCG@10'], rows)}\n\n{told}"
+
+
+def with_interval(value: float, ends: Sequence[float] | None) -> str:
+    """A figure with three digits, and the ends of its interval if there is one."""
+    return f"{value:.3f} ({ends[0]:.3f} to {ends[1]:.3f})" if ends else f"{value:.3f}"
 
 
 def turned(report: Report, key: str) -> str:
@@ -253,6 +262,7 @@ CONTESTANTS = {
     "all-MiniLM-L6-v2": "all-MiniLM-L6-v2 vectors",
     "hybrid": "both, rank fusion",
     "mini": "`mini` alone",
+    "mini, vectors": "`mini`'s vectors",
     "mini + BM25": "**`mini` with BM25's scores**",
 }
 RERANKERS = {

@@ -6,18 +6,21 @@ A model reads the evidence once, with the claim and "It is false that ..." as la
 the probability of the first is at least 0.5. The metrics are the balanced accuracy of supported or not, the area under
 the ROC curve, which needs no threshold, and, for sets with refuted claims, the balanced accuracy of supported, refuted
 and neither. Other labels count as neither. The baselines, cosine of all-MiniLM-L6-v2 and word overlap, each use the
-threshold with the best balanced accuracy on a sample of training sets (DATA/train/fact).
+threshold with the best balanced accuracy on a sample of training sets (DATA/train/fact). Intervals are of 95%, by
+bootstrap over the claims.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +30,7 @@ from rich.console import Console
 from benchmarks.lib.baselines import DENSE, STEMMER, SentenceEncoder, word_overlap
 from benchmarks.lib.eval_data import SEED, Fact, FactSet, data_folder, read_facts, set_folders
 from benchmarks.lib.machine import cpu
-from benchmarks.lib.measures import auroc_if_both, best_threshold
+from benchmarks.lib.measures import auroc_if_both, best_threshold, interval
 from benchmarks.lib.pictures import draw_bars
 from benchmarks.lib.report import evaluation_parser, header, load_models, table
 from benchmarks.lib.results import write
@@ -35,31 +38,46 @@ from gliclass_rerank import Scorer
 from gliclass_rerank.cli.output import print_table
 from gliclass_rerank.metrics.decisions import balanced_accuracy
 from gliclass_rerank.scorers.progress import ProgressScorer
+from gliclass_rerank.tasks.fact_check.claims import Verdict, verdict_of
 from gliclass_rerank.training.data.records import VERDICTS, FactRecord
-from gliclass_rerank.training.evaluate import evaluate
+from gliclass_rerank.training.evaluate import fact_logits, probabilities
 
 TRAINING_RECORDS = 200  # of each training set, for the baselines' thresholds
 MEAN = "mean"
+METRICS = ("balanced_accuracy", "auroc", "three_way")  # in [0, 1]
 
 Baseline = Callable[[Sequence[Fact], str], NDArray[np.floating]]
 """Function from facts and the name of their set to one score each, higher for supported. Shape (facts,)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """Results of one contestant on one set. Rates in [0, 1], None if the set or contestant has none.
+class Scored:
+    """Decisions of a contestant on the claims of a set.
 
     Attributes:
-        balanced_accuracy: of supported or not.
-        auroc: of supported or not.
-        three_way: balanced accuracy of supported, refuted and neither.
-        seconds: time of a model.
+        labels: gold label of each claim.
+        scores: higher for supported, shape (claims,).
+        threshold: score from which a claim counts as supported.
+        verdicts: of each claim, None for a contestant without them or a set without refuted claims.
+        seconds: time of a model, None for a baseline.
     """
 
-    balanced_accuracy: float
-    auroc: float | None
-    three_way: float | None = None
+    labels: Sequence[str]
+    scores: NDArray[np.floating]
+    threshold: float
+    verdicts: Sequence[str] | None = None
     seconds: float | None = None
+
+    def measure(self, metric: str, chosen: Sequence[int] | NDArray[np.intp] | None = None) -> float | None:
+        """One of METRICS over the chosen claims, all by default. None if the set or the contestant has none."""
+        places = range(len(self.labels)) if chosen is None else chosen
+        labels, scores = [self.labels[i] for i in places], self.scores[list(places)]
+        gold = [label == "supported" for label in labels]
+        if metric == "auroc":
+            return auroc_if_both(scores, gold)
+        if metric == "balanced_accuracy":
+            return balanced_accuracy(gold, (scores >= self.threshold).tolist())
+        return None if self.verdicts is None else balanced_accuracy(labels, [self.verdicts[i] for i in places])
 
 
 def main() -> None:
@@ -72,23 +90,37 @@ def main() -> None:
     if not options.no_dense:
         baselines[DENSE] = cosine(SentenceEncoder(options.cache))
     thresholds = fit_thresholds(baselines, training_sets(data, options.train))
-    results: dict[str, dict[str, Outcome]] = {name: {} for name in (*baselines, *models)}
+    results: dict[str, dict[str, Scored]] = {name: {} for name in (*baselines, *models)}
     for facts in sets:
         for name, baseline in baselines.items():
-            results[name][facts.name] = judge_baseline(baseline, thresholds[name], facts)
+            scores = baseline(facts.facts, facts.name)
+            results[name][facts.name] = Scored(gold_labels(facts), scores, thresholds[name])
         for name, scorer in models.items():
             shown = ProgressScorer(scorer, Console(stderr=True), f"{facts.name}, {name}")
             results[name][facts.name] = judge_model(shown, facts)
-    summary = {name: with_mean(outcomes) for name, outcomes in results.items()}
+    summary = {name: with_mean(by_set) for name, by_set in results.items()}
     show(summary)
     if options.no_write:
         return
-    report = header(models) | {"threads": options.threads, "seed": SEED, "stemmer": STEMMER, "thresholds": thresholds}
+    report: dict[str, Any] = header(models) | {
+        "threads": options.threads,
+        "seed": SEED,
+        "stemmer": STEMMER,
+        "thresholds": thresholds,
+    }
     report |= {"sets": {facts.name: described(facts) for facts in sets}, "results": summary}
+    report["intervals"] = {name: intervals(by_set) for name, by_set in results.items()}
+    report["score of each claim"] = {
+        name: {of: [round(float(score), 4) for score in one.scores] for of, one in by_set.items()}
+        for name, by_set in results.items()
+    }
     file = write(report, "fact-check", options.out)
     values = {name: {of: row["balanced_accuracy"] for of, row in rows.items()} for name, rows in summary.items()}
     title = f"supported or not, up to {options.records} claims a set, {cpu()}"
-    draw_bars(values, "balanced accuracy", title, file.with_suffix(".png"))
+    ends = {
+        name: {of: row["balanced_accuracy"] for of, row in rows.items()} for name, rows in report["intervals"].items()
+    }
+    draw_bars(values, "balanced accuracy", title, file.with_suffix(".png"), ends)
 
 
 def parse_options() -> argparse.Namespace:
@@ -138,32 +170,59 @@ def fit_thresholds(baselines: Mapping[str, Baseline], sets: Sequence[FactSet]) -
     }
 
 
-def judge_baseline(baseline: Baseline, threshold: float, facts: FactSet) -> Outcome:
-    scores, gold = baseline(facts.facts, facts.name), supported(facts)
-    return Outcome(balanced_accuracy(gold.tolist(), (scores >= threshold).tolist()), auroc_if_both(scores, gold))
-
-
-def judge_model(scorer: Scorer, facts: FactSet) -> Outcome:
-    """Evaluate a model on the claims as `gliclass-rerank evaluate` does. Other labels count as neither."""
+def judge_model(scorer: Scorer, facts: FactSet) -> Scored:
+    """Score the claims as `gliclass-rerank evaluate` does."""
     start = time.perf_counter()
-    labels = [VERDICTS.get(fact.label, "not_enough_info") for fact in facts.facts]
+    labels = gold_labels(facts)
     records = [FactRecord(fact.premise, fact.claim, label) for fact, label in zip(facts.facts, labels, strict=True)]
-    report = evaluate(scorer, records).fact
-    assert report is not None
-    three_way = report.three_way if "refuted" in labels else None
-    return Outcome(report.balanced_accuracy, report.auroc, three_way, time.perf_counter() - start)
+    pairs = fact_logits(scorer, records)
+    support, refutation = (
+        probabilities(scorer, task, pairs[:, column]) for column, task in enumerate(("support", "refutation"))
+    )
+    verdicts = [verdict_of(*pair) for pair in zip(support.tolist(), refutation.tolist(), strict=True)]
+    shown = verdicts if "refuted" in labels else None
+    return Scored(labels, support, 0.5, shown, time.perf_counter() - start)
+
+
+def gold_labels(facts: FactSet) -> list[Verdict]:
+    """Gold verdict of each claim. Labels of a set's own count as neither."""
+    return [VERDICTS.get(fact.label, "not_enough_info") for fact in facts.facts]
 
 
 def supported(facts: FactSet) -> NDArray[np.bool_]:
     return np.array([fact.label == "supported" for fact in facts.facts])
 
 
-def with_mean(outcomes: Mapping[str, Outcome]) -> dict[str, dict[str, float | None]]:
-    """Rows of a contestant by set, and "mean" over the sets that have a value."""
-    rows = {name: asdict(outcome) for name, outcome in outcomes.items()}
-    columns = {key: [row[key] for row in rows.values() if row[key] is not None] for key in next(iter(rows.values()))}
+def with_mean(by_set: Mapping[str, Scored]) -> dict[str, dict[str, float | None]]:
+    """Metrics of a contestant by set, and "mean" over the sets that have a value."""
+    rows: dict[str, dict[str, float | None]] = {
+        name: {metric: scored.measure(metric) for metric in METRICS} | {"seconds": scored.seconds}
+        for name, scored in by_set.items()
+    }
+    columns: dict[str, list[float]] = {key: [] for key in (*METRICS, "seconds")}
+    for row in rows.values():
+        for key, value in row.items():
+            columns[key] += [] if value is None else [value]
     means = {key: fmean(values) if values else None for key, values in columns.items()}
     return rows | {MEAN: means | {"seconds": sum(columns["seconds"]) or None}}
+
+
+def intervals(by_set: Mapping[str, Scored]) -> dict[str, dict[str, tuple[float, float] | None]]:
+    """Interval of each metric by set, and of its mean over the sets ("mean"). None where there is no metric."""
+    groups = {name: [scored] for name, scored in by_set.items()} | {MEAN: list(by_set.values())}
+    return {name: {metric: mean_of_metric(group, metric) for metric in METRICS} for name, group in groups.items()}
+
+
+def mean_of_metric(group: Sequence[Scored], metric: str) -> tuple[float, float] | None:
+    """Interval of the mean of a metric over the sets that have it."""
+    having = [scored for scored in group if scored.measure(metric) is not None]
+
+    def mean(drawn: Sequence[NDArray[np.intp]]) -> float:
+        values = [scored.measure(metric, chosen) for scored, chosen in zip(having, drawn, strict=True)]
+        found = [value for value in values if value is not None]  # a draw may lack a class
+        return fmean(found) if found else math.nan
+
+    return interval(mean, [len(scored.labels) for scored in having]) if having else None
 
 
 def show(summary: Mapping[str, Mapping[str, Mapping[str, float | None]]]) -> None:

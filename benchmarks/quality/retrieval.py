@@ -5,13 +5,16 @@
 
 BM25 finds the candidates of each query, and every contestant orders exactly these. The contestants are BM25 itself,
 all-MiniLM-L6-v2 by cosine, the two fused by reciprocal ranks, each model alone, each model with BM25's first-stage
-scores (the weight is the model's own), and cross-encoders. If a set has its own candidates, they replace BM25's, and
-BM25 only scores them. Seconds are those of the model. Its ranking with BM25 uses the same logits and has the same time.
+scores (the weight is the model's own), the vectors of each model that embeds, and cross-encoders. If a set has its own
+candidates, they replace BM25's, and BM25 only scores them. Seconds are those of the model. Its ranking with BM25 uses
+the same logits and has the same time. A model with independent labels reads a passage once for all queries. Intervals
+are of 95%, by bootstrap over the queries.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,18 +34,21 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from benchmarks.lib.baselines import BM25, DENSE, STEMMER, SentenceEncoder
 from benchmarks.lib.eval_data import SEED, Collection, data_folder, read_collection, set_folders
 from benchmarks.lib.machine import cpu
-from benchmarks.lib.measures import permutation_p
+from benchmarks.lib.measures import mean_interval, permutation_p
 from benchmarks.lib.pictures import draw_bars
 from benchmarks.lib.report import evaluation_parser, header, load_models, table
 from benchmarks.lib.results import write
 from benchmarks.quality.first_stage_weight import RememberingScorer
 from gliclass_rerank import MissingExtraError, Reranker, Scorer
 from gliclass_rerank.cli.output import print_table
+from gliclass_rerank.scoring import embed
 
 RRF_K = 60  # Cormack, Clarke and Büttcher 2009
 BM25_NAME, HYBRID = "BM25", "hybrid"
 FIRST_STAGES = (BM25_NAME, DENSE, HYBRID)
 CUTOFF = 10
+WHOLE = ("scifact",)  # sets of which all queries are taken
+PASSAGE_CACHE = "8GB"  # holds the candidates of all queries of a set
 MAIN = f"ndcg@{CUTOFF}"
 MEAN = "mean"
 
@@ -96,14 +102,15 @@ def main() -> None:
     options = parse_options()
     folders = set_folders(data_folder(options.data), "eval/retrieval", options.sets)
     torch.set_num_threads(options.threads)
-    models = load_models(options.model or ["mini"], options.threads)
+    models = load_models(options.model or ["mini"], options.threads, passage_cache=PASSAGE_CACHE)
     rerankers = [by_model(name, scorer) for name, scorer in models.items()]
+    rerankers += [by_vectors(name, scorer) for name, scorer in models.items() if scorer.info.embeds]
     rerankers += [by_cross_encoder(folder) for folder in options.cross_encoder]
     encoder = None if options.no_dense else SentenceEncoder(options.cache)
     sets: dict[str, object] = {}
     results: dict[str, dict[str, Outcome]] = {}
     for folder in folders:
-        collection = read_collection(folder, options.queries)
+        collection = read_collection(folder, sys.maxsize if folder.name in WHOLE else options.queries)
         cases = find_candidates(collection, options.depth)
         sets[collection.name] = described(collection, options.depth)
         first_stage = by_first_stage(cases, encoder, collection.name)
@@ -117,21 +124,22 @@ def main() -> None:
     show(summary, compared)
     if options.no_write:
         return
-    report = header(models) | {"threads": options.threads, "depth": options.depth, "seed": SEED}
+    report: dict[str, Any] = header(models) | {"threads": options.threads, "depth": options.depth, "seed": SEED}
     report |= {"bm25": {"k1": 1.5, "b": 0.75, "stopwords": "en", "stemmer": STEMMER}, "sets": sets}
-    report |= {"results": summary, "compared": compared}
+    report |= {"results": summary, "intervals": intervals(results), "compared": compared}
     report[f"{MAIN} of each query"] = {
         name: {of: [round(value, 4) for value in outcome.measures[MAIN]] for of, outcome in outcomes.items()}
         for name, outcomes in results.items()
     }
     file = write(report, "retrieval", options.out)
     title = f"up to {options.queries} queries a set, {options.depth} candidates, {cpu()}"
-    draw_bars({name: column(row) for name, row in summary.items()}, "nDCG@10", title, file.with_suffix(".png"))
+    bars = {name: column(row) for name, row in summary.items()}
+    draw_bars(bars, "nDCG@10", title, file.with_suffix(".png"), report["intervals"])
 
 
 def parse_options() -> argparse.Namespace:
     parser = evaluation_parser(__doc__)
-    parser.add_argument("--queries", type=int, default=50, help="maximum per set; 50 by default")
+    parser.add_argument("--queries", type=int, default=100, help="maximum per set; 100 by default")
     parser.add_argument("--depth", type=int, default=100, help="candidates per query; 100 by default")
     parser.add_argument("--cross-encoder", action="append", default=[], type=Path, help="folder; may be repeated")
     return parser.parse_args()
@@ -186,6 +194,16 @@ def by_model(name: str, scorer: Scorer) -> Contestant:
         alone = reranker.rank(case.query, case.passages)
         together = reranker.rank(case.query, case.passages, first_stage_scores=case.bm25)
         return {name: [hit.index for hit in alone], f"{name} + BM25": [hit.index for hit in together]}
+
+    return orders
+
+
+def by_vectors(name: str, scorer: Scorer) -> Contestant:
+    """Create a contestant for the cosines of a model's vectors."""
+
+    def orders(case: Case) -> dict[str, Order]:
+        query, *passages = embed(scorer, (case.query, *case.passages))
+        return {f"{name}, vectors": best_first(np.stack(passages) @ query)}
 
     return orders
 
@@ -266,6 +284,15 @@ def averages(outcomes: Mapping[str, Outcome]) -> dict[str, Row]:
     means = {name: fmean(row[name] for row in rows.values()) for name in next(iter(rows.values()))}
     speeds = {of: speed([outcome]) for of, outcome in outcomes.items()} | {MEAN: speed(list(outcomes.values()))}
     return {of: {**row, **speeds[of]} for of, row in {**rows, MEAN: means}.items()}
+
+
+def intervals(results: Results) -> dict[str, dict[str, tuple[float, float]]]:
+    """Interval of nDCG@10 by contestant and set, and of its mean over the sets ("mean")."""
+    values = {name: {of: one.measures[MAIN] for of, one in outcomes.items()} for name, outcomes in results.items()}
+    return {
+        name: {of: mean_interval([row]) for of, row in rows.items()} | {MEAN: mean_interval(list(rows.values()))}
+        for name, rows in values.items()
+    }
 
 
 def speed(outcomes: Sequence[Outcome]) -> Row:

@@ -16,10 +16,11 @@ from conftest import Exported, Tiny
 from fakes import OverlapScorer
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import bootstrap
 
 from benchmarks.lib import eval_data
 from benchmarks.lib.baselines import SentenceEncoder, word_overlap
-from benchmarks.lib.measures import best_threshold, permutation_p, report_on
+from benchmarks.lib.measures import best_threshold, mean_interval, permutation_p, report_on
 from benchmarks.lib.toy_data import PASSAGES, QUERIES, write_lines, write_toy_data
 from benchmarks.mini import judge as mini_judge
 from benchmarks.quality import fact_check, frameworks, label_order, retrieval, route_examples, routing, zero_shot
@@ -72,6 +73,8 @@ def test_retrieval_measures_every_contestant(run: Run, tmp_path: Path, dense: bo
     queries = report["ndcg@10 of each query"]
     assert np.mean(queries[model]["first"]) == pytest.approx(alone["first"]["ndcg@10"], abs=1e-4)
     differences = np.concatenate([np.subtract(queries[model][of], queries["BM25"][of]) for of in report["sets"]])
+    for of, (low, high) in report["intervals"][model].items():
+        assert 0 <= low <= alone[of]["ndcg@10"] <= high <= 1
     pooled = report["compared"][model]["BM25"]["pooled"]
     assert pooled["difference"] == pytest.approx(differences.mean(), abs=1e-4)
 
@@ -83,6 +86,12 @@ def test_fact_check_measures_models_and_baselines(run: Run) -> None:
     overlap = report["results"]["word overlap"]["claims"]
     assert (overlap["balanced_accuracy"], overlap["auroc"], overlap["three_way"]) == (1, 1, None)
     assert report["thresholds"] == {"word overlap": 1.0}
+    assert report["intervals"]["word overlap"]["claims"] == {
+        "balanced_accuracy": [1, 1],
+        "auroc": [1, 1],
+        "three_way": None,
+    }
+    assert report["score of each claim"]["word overlap"]["claims"][0] >= 0
     assert 0 <= report["results"][model]["claims"]["three_way"] <= 1
 
 
@@ -214,6 +223,15 @@ def test_f1_is_that_of_scikit_learn(pairs: list[tuple[int, int]]) -> None:
 def test_f1_by_hand() -> None:
     told = report_on([0, 0, 0, 1], [0, 0, 1, 2])  # F1 of the labels: 2 * 2 / (3 + 2), 0, 0
     assert (told.macro_f1, told.weighted_f1, told.micro_f1) == pytest.approx((0.8 / 3, 0.6, 0.5))
+
+
+def test_the_interval_of_a_mean_is_that_of_scipy() -> None:
+    values = np.random.default_rng(0).normal(3.0, 2.0, 80)
+    reference = bootstrap((values,), np.mean, method="percentile", rng=np.random.default_rng(1)).confidence_interval
+    assert mean_interval([values.tolist()]) == pytest.approx(tuple(reference), abs=0.05)
+    assert mean_interval([[0.5] * 9, [0.7] * 3]) == pytest.approx((0.6, 0.6))
+    wide, narrow = (np.ptp(mean_interval([values[:size].tolist()])) for size in (10, 80))
+    assert wide > 1.5 * narrow
 
 
 def test_the_best_threshold_is_a_score() -> None:

@@ -166,10 +166,16 @@ def task_logits(scorer: Scorer, records: Sequence[Record]) -> dict[str, tuple[Fl
         rows = score_requests(scorer, [_label_request(record) for record in labels])
         found["labels"] = np.concatenate(rows), np.concatenate([np.array(r.weights) >= 0.5 for r in labels])
     if facts:
-        pairs = np.stack(score_requests(scorer, [fact_request(record) for record in facts]))
+        pairs = fact_logits(scorer, facts)
         for column, (task, verdict) in enumerate((("support", "supported"), ("refutation", "refuted"))):
             found[task] = pairs[:, column], np.array([record.label == verdict for record in facts])
     return found
+
+
+def fact_logits(scorer: Scorer, records: Sequence[FactRecord]) -> FloatArray:
+    """Raw logits of each claim and of its denial, shape (records, 2)."""
+    pairs: FloatArray = np.stack(score_requests(scorer, [fact_request(record) for record in records]))
+    return pairs
 
 
 def probabilities(scorer: Scorer, task: str, logits: NDArray[np.float32]) -> FloatArray:
@@ -254,7 +260,7 @@ def _evaluate_labels(scorer: Scorer, records: Sequence[LabelRecord]) -> LabelRep
 
 
 def _evaluate_facts(scorer: Scorer, records: Sequence[FactRecord]) -> FactMetrics:
-    pairs = np.stack(score_requests(scorer, [fact_request(record) for record in records]))
+    pairs = fact_logits(scorer, records)
     support = probabilities(scorer, "support", pairs[:, 0])
     refutation = probabilities(scorer, "refutation", pairs[:, 1])
     predicted = [verdict_of(*pair) for pair in zip(support.tolist(), refutation.tolist(), strict=True)]
