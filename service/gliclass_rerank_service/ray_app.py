@@ -22,7 +22,6 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import ray
@@ -101,12 +100,11 @@ class RayScorer:
         self._part_tokens = part_tokens
         self._timeout = timeout
         try:
-            told: ModelInfo = replicas.info.remote().result(timeout_s=LOADING_SECONDS)
+            self._info: ModelInfo = replicas.info.remote().result(timeout_s=LOADING_SECONDS)
         except TimeoutError:
             raise ServiceError(
                 f"no replica of the model started within {LOADING_SECONDS:g} s; see ray status"
             ) from None
-        self._info = replace(told, embeds=False)  # replicas give logits alone
 
     @property
     def info(self) -> ModelInfo:

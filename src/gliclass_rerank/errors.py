@@ -11,6 +11,7 @@
     │   ├── ModelNotFoundError           no such folder, hub repository or cached file
     │   ├── CheckpointError              the folder exists, but is no usable checkpoint
     │   ├── UnsupportedModelError        a layout, flag or backbone unsupported here or by the installed packages
+    │   │   └── NoVectorsError           the model gives no vectors of texts
     │   ├── NonFiniteError               weights or scores are NaN or infinite
     │   ├── DeviceMemoryError            a single sequence does not fit into the device's memory
     │   └── NotPicklableError (pickle.PicklingError)  a scorer without a source to load it from
@@ -78,6 +79,20 @@ class CheckpointError(ModelError):
 
 class UnsupportedModelError(ModelError):
     """The checkpoint has a layout, flag or backbone that this package, or an installed dependency, cannot run."""
+
+
+class NoVectorsError(UnsupportedModelError):
+    """The model gives no vectors of texts."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(model)
+        self.model = model
+
+    def __str__(self) -> str:
+        return (
+            f"{self.model}: it has no vectors of texts; take a model whose info.embeds is true, one with independent "
+            "labels"
+        )
 
 
 class NonFiniteError(ModelError):

@@ -13,8 +13,10 @@ from typing import TypeAlias, TypeVar
 
 import numpy as np
 
-from gliclass_rerank.errors import GLiClassRerankError, ModelError, NonFiniteError, UnsupportedModelError
-from gliclass_rerank.types import Example, FloatArray, Logits, Scorer, ScoreRequest
+from gliclass_rerank.errors import GLiClassRerankError, ModelError, NonFiniteError, NoVectorsError
+from gliclass_rerank.types import NO_VECTOR, Example, FloatArray, Logits, Scorer, ScoreRequest
+from gliclass_rerank.unreadable import naming, numbered, refuse_unread
+from gliclass_rerank.validation import check_texts
 
 T = TypeVar("T")
 Plan: TypeAlias = Generator[Sequence[ScoreRequest], list[FloatArray], T]
@@ -88,24 +90,33 @@ def checked_rows(answer: object, requests: Sequence[ScoreRequest]) -> list[Float
         shape = len(row.spans) if isinstance(row, Logits) else 0, len(request.labels)
         if not shape[0] or row.per_window.shape != shape or not np.isfinite(row.per_window).all():
             rows[i] = _checked(row, len(request.labels), i)
+        if request.vector:
+            _check_vector(row, i)
     return rows
 
 
 def embed(scorer: Scorer, texts: Sequence[str]) -> FloatArray:
-    """Vectors of texts by a scorer whose ``info.embeds`` is true, float32 of shape (texts, D), rows of length 1.
+    """Vectors of texts, float32 of shape (texts, D), rows of length 1. See `Logits.vector`.
 
     Raises:
-        UnsupportedModelError: the scorer has none.
+        NoVectorsError: the scorer's model has none (``info.embeds``).
         InputError: no text, or one that cannot be encoded.
+        UnreadableTextError: a text of which the vocabulary covers (almost) nothing.
     """
-    given = getattr(scorer, "embed", None)
-    if not scorer.info.embeds or not callable(given):
-        raise UnsupportedModelError(
-            f"{scorer.info.name}: it has no vectors of texts; take a model whose info.embeds is true, one with "
-            "independent labels"
-        )
-    vectors: FloatArray = given(texts)
-    return vectors
+    if not scorer.info.embeds:
+        raise NoVectorsError(scorer.info.name)
+    checked = check_texts(texts, "text", at_least_one=True)
+    requests = [ScoreRequest.of_checked(text, (), vector=True) for text in checked]
+    with naming(lambda: numbered("text", checked)):
+        rows = score_requests(scorer, requests)
+        refuse_unread(requests, rows)
+    return np.stack([vector_of(row) for row in rows])
+
+
+def vector_of(row: FloatArray) -> FloatArray:
+    """The vector of a request's text, float32 of shape (D,). The request must have asked for it."""
+    assert isinstance(row, Logits)
+    return row.vector
 
 
 def labels_share_pass(scorer: Scorer, labels: Sequence[str], examples: Sequence[Example] = ()) -> bool:
@@ -144,6 +155,14 @@ def _checked(row: object, labels: int, place: int) -> FloatArray:
         first = tuple(np.argwhere(~finite)[0].tolist())
         raise NonFiniteError(f"{where}: logit {first[-1]} is {read[first]}, not finite; the model is broken")
     return logits
+
+
+def _check_vector(row: object, place: int) -> None:
+    vector = row.vector if isinstance(row, Logits) else NO_VECTOR
+    if vector.ndim != 1 or not vector.size:
+        raise ModelError(f"the scorer, request {place}: expected Logits with the vector of the text, got none")
+    if not np.isfinite(vector).all():
+        raise NonFiniteError(f"the scorer, request {place}: its vector is not finite; the model is broken")
 
 
 def _array(row: object, where: str) -> FloatArray:

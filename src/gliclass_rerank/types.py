@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
@@ -22,6 +22,7 @@ Span = tuple[int, int]
 """Half-open range of code points, ``text[start:end]``."""
 
 FloatArray = NDArray[np.float32]
+NO_VECTOR: FloatArray = np.empty(0, np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +43,12 @@ class ScoreRequest:
 
     Args:
         text: the text that the model reads (a passage, a query, evidence). Not empty.
-        labels: at least one; duplicates keep their places.
+        labels: at least one, or none with ``vector``; duplicates keep their places.
         prompt: a task description before the text, for checkpoints trained with one.
         examples: solved examples; mappings with "text" and "labels" are accepted too.
         long_text: treatment of a text that does not fit: "window" reads all of it in overlapping windows, "truncate"
             reads its beginning and sets ``truncated`` in the result, "error" raises.
+        vector: also give the vector of the text, see `Logits.vector`. Only for models that embed (``info.embeds``).
 
     Raises:
         InvalidTextError: a text that no tokenizer can read.
@@ -58,12 +60,13 @@ class ScoreRequest:
     prompt: str = ""
     examples: tuple[Example, ...] = ()
     long_text: LongText = "window"
+    vector: bool = False
 
     def __post_init__(self) -> None:
         check_text(self.text, "text")
         check_text(self.prompt, "prompt", may_be_empty=True)
         check_choice(self.long_text, get_args(LongText), "long_text")
-        object.__setattr__(self, "labels", check_texts(self.labels, "label", at_least_one=True))
+        object.__setattr__(self, "labels", check_texts(self.labels, "label", at_least_one=not self.vector))
         object.__setattr__(self, "examples", tuple(_as_example(example) for example in self.examples))
 
     @classmethod
@@ -74,11 +77,13 @@ class ScoreRequest:
         *,
         examples: tuple[Example, ...] = (),
         long_text: LongText = "window",
+        vector: bool = False,
     ) -> ScoreRequest:
         """Create a request from texts already checked by `check_text`, without checking them again."""
         request = object.__new__(cls)
         for name, value in (
-            ("text", text), ("labels", labels), ("prompt", ""), ("examples", examples), ("long_text", long_text)
+            ("text", text), ("labels", labels), ("prompt", ""), ("examples", examples), ("long_text", long_text),
+            ("vector", vector),
         ):  # fmt: skip
             object.__setattr__(request, name, value)
         return request
@@ -96,6 +101,8 @@ class Logits(np.ndarray[Any, np.dtype[np.float32]]):
         truncated: some of the text was not read (``long_text="truncate"``).
         unread_text: the model's vocabulary covers (almost) nothing of the text, so the logits are meaningless.
         unread_labels: positions of the labels of which it covers (almost) nothing, whose logits are meaningless.
+        vector: of the text, float32, shape (D,), of length 1; shape (0,) unless it was asked for. Cosines of two
+            vectors tell how alike two texts are. That of a long text is the mean over its windows.
     """
 
     spans: tuple[Span, ...]
@@ -103,6 +110,7 @@ class Logits(np.ndarray[Any, np.dtype[np.float32]]):
     truncated: bool
     unread_text: bool
     unread_labels: tuple[int, ...]
+    vector: FloatArray
 
     @classmethod
     def over_windows(
@@ -113,30 +121,29 @@ class Logits(np.ndarray[Any, np.dtype[np.float32]]):
         truncated: bool = False,
         unread_text: bool = False,
         unread_labels: Sequence[int] = (),
+        vector: FloatArray = NO_VECTOR,
     ) -> Logits:
         """Reduce ``per_window`` (float32, shape (windows, labels)) to one logit per label, and store it."""
         largest = per_window.max(axis=0).astype(np.float32)
-        return _restore_logits(largest, per_window, tuple(spans), truncated, unread_text, tuple(unread_labels))
+        return _restore_logits(largest, per_window, tuple(spans), truncated, unread_text, tuple(unread_labels), vector)
 
     def __array_finalize__(self, source: object) -> None:
         self.spans, self.truncated = (), False
         self.unread_text, self.unread_labels = False, ()
-        self.per_window = np.empty((0, 0), np.float32)
+        self.per_window, self.vector = np.empty((0, 0), np.float32), NO_VECTOR
 
     def __copy__(self) -> Logits:
-        values, per_window = np.array(self), self.per_window.copy()
-        return _restore_logits(
-            values, per_window, self.spans, self.truncated, self.unread_text, self.unread_labels
-        )  # fmt: skip
+        restore, (values, per_window, *rest, vector) = self.__reduce__()
+        return restore(values.copy(), per_window.copy(), *rest, vector.copy())
 
     def __deepcopy__(self, memo: object) -> Logits:
         return self.__copy__()
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[Callable[..., Logits], tuple[Any, ...]]:
         """Keep the attributes when the array is pickled, for results that cross processes."""
         values = np.asarray(self)
         return _restore_logits, (
-            values, self.per_window, self.spans, self.truncated, self.unread_text, self.unread_labels
+            values, self.per_window, self.spans, self.truncated, self.unread_text, self.unread_labels, self.vector
         )  # fmt: skip
 
 
@@ -147,10 +154,11 @@ def _restore_logits(
     truncated: bool,
     unread_text: bool,
     unread_labels: tuple[int, ...],
+    vector: FloatArray,
 ) -> Logits:
     logits = values.view(Logits)
     logits.spans, logits.per_window, logits.truncated = spans, per_window, truncated
-    logits.unread_text, logits.unread_labels = unread_text, unread_labels
+    logits.unread_text, logits.unread_labels, logits.vector = unread_text, unread_labels, vector
     return logits
 
 
@@ -175,7 +183,7 @@ class ModelInfo:
             onnxruntime's u8s8 products saturate; else "".
         independent_labels: a label's logit is the same whatever other labels are asked. Otherwise it may depend on
             them, and on their order.
-        embeds: it gives vectors of texts, with ``embed``.
+        embeds: it gives vectors of texts, with ``embed`` or `ScoreRequest.vector`.
     """
 
     name: str

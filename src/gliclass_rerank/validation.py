@@ -14,11 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from gliclass_rerank.errors import InputError, InvalidTextError, OptionError
 
 WORD_CHARACTER = re.compile(r"\w")
-
-
+BYTES = re.compile(r"(?P<number>\d+(\.\d+)?)\s*((?P<unit>[KMGT])(?P<binary>i)?)?B?", re.IGNORECASE)
 BLANK_CATEGORIES = frozenset({"Cc", "Cf", "Co", "Mn", "Zl", "Zp", "Zs"})
-
-
 # The replacement character, and a vowel sign that was a combining mark until Unicode 14.
 BLANK_SIGNS = frozenset("\ufffd\u1734")
 
@@ -82,6 +79,16 @@ def check_number(value: object, what: str, *, low: float = -math.inf, high: floa
         bounds = "" if low == -math.inf else f" >= {low:g}" if high == math.inf else f" in [{low:g}, {high:g}]"
         raise OptionError(f"{what}: expected a finite number{bounds}, got {value!r:.60}")
     return float(value)  # type: ignore[arg-type]
+
+
+def check_bytes(value: object, what: str) -> int:
+    """Return bytes given as a whole number >= 0 or with a unit ("500MB", "1 GiB"), else raise `OptionError`."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    if isinstance(value, str) and (found := BYTES.fullmatch(value.strip())):
+        base = 1024 if found["binary"] else 1000
+        return int(float(found["number"]) * base ** "BKMGT".index((found["unit"] or "B").upper()))
+    raise OptionError(f'{what}: expected bytes, as a number or like "500MB" or "1GB", got {value!r:.60}')
 
 
 def check_texts(

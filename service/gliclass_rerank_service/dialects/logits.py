@@ -48,11 +48,12 @@ class ScoreBody(BaseModel):
     prompt: str = ""
     examples: Items[ExampleBody] = []
     long_text: Literal["window", "truncate", "error"] = "window"
+    vector: bool = False
 
     def request(self) -> ScoreRequest:
         """The request for a scorer. Raises `InputError` as `ScoreRequest` does."""
         examples = tuple(Example(one.text, tuple(one.labels)) for one in self.examples)
-        return ScoreRequest(self.text, tuple(self.labels), self.prompt, examples, self.long_text)
+        return ScoreRequest(self.text, tuple(self.labels), self.prompt, examples, self.long_text, self.vector)
 
     def estimate(self) -> int:
         """Estimated tokens."""
@@ -100,6 +101,7 @@ class LogitsResult(Reply):
     unread_labels: list[int] | None = Field(
         default=None, description="Indices of labels of which the model knows no words."
     )
+    vector: list[float] | None = Field(default=None, description="Vector of the text, if it was asked for.")
 
 
 class LogitsReply(Reply):
@@ -129,6 +131,7 @@ class GliclassInfo(Reply):
     max_length: int
     direction: str
     independent_labels: bool
+    embeds: bool
     first_stage_weight: float | None
     calibrated: bool
     calibration: dict[str, dict[str, Any]]
@@ -199,6 +202,7 @@ def _result(row: FloatArray) -> LogitsResult:
         truncated=row.truncated,
         unread_text=row.unread_text or None,
         unread_labels=list(row.unread_labels) or None,
+        vector=row.vector.tolist() or None,
     )
 
 

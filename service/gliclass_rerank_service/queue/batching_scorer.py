@@ -8,7 +8,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Any, cast
@@ -16,7 +15,7 @@ from typing import Any, cast
 from gliclass_rerank import Example, ModelInfo, Scorer, ScoreRequest
 from gliclass_rerank.copies import Shared
 from gliclass_rerank.forks import PerProcess
-from gliclass_rerank.scoring import labels_share_pass
+from gliclass_rerank.scoring import embed, labels_share_pass
 from gliclass_rerank.types import FloatArray
 from gliclass_rerank.validation import check_number
 from gliclass_rerank_service.queue.batch import Batch, EncodingScorer, run_batch
@@ -83,9 +82,12 @@ class BatchingScorer(Shared):
 
     @property
     def info(self) -> ModelInfo:
-        """Model information of the inner scorer, without its vectors, which the queue does not batch."""
-        info = self._scorer.info
-        return replace(info, embeds=False) if info.embeds else info
+        """Model information of the inner scorer."""
+        return self._scorer.info
+
+    def embed(self, texts: Sequence[str]) -> FloatArray:
+        """See `gliclass_rerank.scoring.embed`."""
+        return embed(self, texts)
 
     def labels_share_pass(self, labels: Sequence[str], examples: Sequence[Example] = ()) -> bool:
         """See `gliclass_rerank.scoring.labels_share_pass`."""

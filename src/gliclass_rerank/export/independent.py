@@ -18,20 +18,32 @@ from gliclass_rerank.export.trace import trace_module
 from gliclass_rerank.models.encoding import EncodedSequence
 from gliclass_rerank.scorers.independent.arrays import label_passes, text_arrays
 from gliclass_rerank.scorers.independent.forward import IndependentForward, TextState
-from gliclass_rerank.scorers.independent.graphs import LABEL_INPUTS, LOGITS, TEXT_INPUTS, VECTORS, state_names
+from gliclass_rerank.scorers.independent.graphs import (
+    LABEL_INPUTS,
+    LENGTHS,
+    LOGITS,
+    TEXT_INPUTS,
+    VECTORS,
+    state_names,
+)
 from gliclass_rerank.types import FloatArray
 
 
 class TextGraph(nn.Module):
-    """Ids and lengths of texts to their vectors and all that labels read of them."""
+    """Ids and lengths of texts to their vectors and all that labels read of them, rounded with ``int8``."""
 
-    def __init__(self, forward: IndependentForward) -> None:
+    def __init__(self, forward: IndependentForward, *, int8: bool) -> None:
         super().__init__()
-        self.read = forward
+        self.read, self.int8 = forward, int8
 
     def forward(self, ids: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
         state = self.read.read(ids, lengths)
-        return self.read.vectors(state.pooled), state.pooled, *state.keys, *state.values
+        vectors = self.read.vectors(state.pooled)
+        if not self.int8:
+            return vectors, state.pooled, state.layers
+        rounded = state.rounded()
+        assert rounded.steps is not None
+        return vectors, rounded.pooled, rounded.layers, rounded.steps
 
 
 class LabelGraph(nn.Module):
@@ -42,43 +54,55 @@ class LabelGraph(nn.Module):
         self.read = forward
 
     def forward(
-        self, ids: Tensor, widths: Tensor, lengths: Tensor, pooled: Tensor, keys: list[Tensor], values: list[Tensor]
+        self,
+        ids: Tensor,
+        widths: Tensor,
+        lengths: Tensor,
+        pooled: Tensor,
+        layers: Tensor,
+        steps: Tensor | None = None,
     ) -> Tensor:
-        return self.read.score(TextState(keys, values, lengths, pooled), ids, widths)
+        return self.read.score(TextState(layers, steps, lengths, pooled), ids, widths)
 
 
-def trace_independent(model: GLiClassModel) -> tuple[onnx.ModelProto, onnx.ModelProto]:
-    """Export both graphs, with all axes dynamic: texts, positions, labels of a text, tokens of a label."""
+def trace_independent(model: GLiClassModel, *, int8: bool) -> tuple[onnx.ModelProto, onnx.ModelProto]:
+    """Export both graphs, with all axes dynamic: texts, positions, labels of a text, tokens of a label.
+
+    Args:
+        model: with independent labels.
+        int8: what is read of a text leaves the first graph, and enters the second, as int8.
+    """
     forward = IndependentForward(model)
-    layers = len(forward.layers)
+    names = state_names(int8=int8)
     vocabulary = model.get_input_embeddings().num_embeddings
     ids = torch.arange(33).reshape(3, 11) % vocabulary
     lengths = torch.tensor([11, 9, 6])
     read = trace_module(
-        TextGraph(forward),
+        TextGraph(forward, int8=int8),
         (ids, lengths),
         ({0: "texts", 1: "positions"}, {0: "texts"}),
         TEXT_INPUTS,
-        [VECTORS, *state_names(layers)],
+        [VECTORS, *names],
     )
     with torch.inference_mode():
-        state = forward.read(ids, lengths)
+        read_whole = forward.read(ids, lengths)
+        state = read_whole.rounded() if int8 else read_whole
     labels = torch.arange(3 * 5 * 4).reshape(3, 5, 4) % vocabulary
     widths = torch.full((3, 5), 4)
     widths[0, 0] = 2
-    of_states = [{0: "texts", 2: "positions"}] * layers
+    of_layers = [{0: "texts", 4: "positions"}] * (2 if int8 else 1)
+    layers = (state.layers,) if state.steps is None else (state.layers, state.steps)
     scored = trace_module(
         LabelGraph(forward),
-        (labels, widths, lengths, state.pooled, state.keys, state.values),
+        (labels, widths, lengths, state.pooled, *layers),
         (
             {0: "texts", 1: "labels", 2: "width"},
             {0: "texts", 1: "labels"},
             {0: "texts"},
             {0: "texts"},
-            of_states,
-            of_states,
+            *of_layers,
         ),
-        [*LABEL_INPUTS, "lengths", *state_names(layers)],
+        [*LABEL_INPUTS, LENGTHS, *names],
         [LOGITS],
     )
     return read, scored
@@ -101,7 +125,7 @@ def see_activations(
     for done, item in enumerate(sequences, 1):
         ids, lengths = text_arrays([item], 0)
         found = reader.run([*outputs, *names[0]], dict(zip(TEXT_INPUTS, (ids, lengths), strict=True)))
-        state = dict(zip(outputs[1:], found[1:], strict=False)) | {"lengths": lengths}
+        state = dict(zip(outputs[1:], found[1:], strict=False)) | {LENGTHS: lengths}
         add(seen[0], dict(zip(names[0], found[len(outputs) :], strict=True)), np.ones(ids.size, np.bool_))
         for part in label_passes([item], 0):
             values = scorer.run(names[1], {"label_ids": part.ids, "widths": part.widths, **state})

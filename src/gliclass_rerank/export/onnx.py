@@ -78,7 +78,7 @@ def export_checkpoint(
         stored = read_weights(source)
     elif dtype == "int8" and not calibration:
         raise InputError("int8 needs calibration: some typical requests that show how far activations reach")
-    graphs = traced(load_model(checkpoint).eval(), checkpoint)
+    graphs = traced(load_model(checkpoint).eval(), checkpoint, int8=dtype == "int8")
     if dtype == "int8":
         matrices = {
             key: value.float().numpy()
@@ -108,10 +108,10 @@ def export_checkpoint(
     (target / OPTIONS_FILE).write_text(card.as_json(), "utf-8")
 
 
-def traced(model: GLiClassModel, checkpoint: Checkpoint) -> list[Graph]:
+def traced(model: GLiClassModel, checkpoint: Checkpoint, *, int8: bool) -> list[Graph]:
     """The graphs of a checkpoint: one, or with independent labels that of the texts and that of the labels."""
     if checkpoint.independent:
-        return [Graph(proto) for proto in trace_independent(model)]
+        return [Graph(proto) for proto in trace_independent(model, int8=int8)]
     # The trace of "sdpa" transposes keys in nine operators per layer and rebuilds the mask in each layer.
     model.model.encoder_model.set_attn_implementation("eager")
     return [Graph(trace(UniEncoderForward(model), checkpoint))]

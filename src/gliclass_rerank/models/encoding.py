@@ -10,12 +10,12 @@ from operator import attrgetter
 import numpy as np
 from numpy.typing import NDArray
 
-from gliclass_rerank.errors import LabelTooLongError, TextTooLongError, UnreadableTextError
+from gliclass_rerank.errors import LabelTooLongError, NoVectorsError, TextTooLongError, UnreadableTextError
 from gliclass_rerank.models.checkpoint import Checkpoint
 from gliclass_rerank.models.template import TO_THE_END, InputTemplate, TemplateBuilder
 from gliclass_rerank.models.tokenizer import TextTokenizer
 from gliclass_rerank.models.vocabulary import Ids
-from gliclass_rerank.types import Example, Logits, ScoreRequest, Span
+from gliclass_rerank.types import NO_VECTOR, Example, FloatArray, Logits, ScoreRequest, Span
 
 MIN_TEXT_TOKENS = 16  # least room for the text next to its labels
 NOTHING_LEFT = "the model's tokenizer leaves nothing of it"
@@ -55,18 +55,22 @@ class EncodedRequest:
     truncated: bool
     unread_text: bool
     unread_labels: tuple[int, ...]
+    vector: bool
 
-    def assemble(self, logits: Sequence[NDArray[np.float32]]) -> Logits:
-        """Combine the logits of the sequences, float32, shape (labels of the group,) each."""
+    def assemble(self, rows: Sequence[FloatArray]) -> Logits:
+        """Combine the rows of the sequences, float32: the logits of the group's labels, then any vector of the text."""
         groups = len(self.sequences) // len(self.spans)
         if groups > 1:
-            logits = [np.concatenate(logits[start : start + groups]) for start in range(0, len(logits), groups)]
+            rows = [np.concatenate(rows[start : start + groups]) for start in range(0, len(rows), groups)]
+        labels = sum(len(item.label_spans) for item in self.sequences[:groups])
+        windows = np.stack(rows)
         return Logits.over_windows(
-            np.stack(logits),
+            windows[:, :labels],
             self.spans,
             truncated=self.truncated,
             unread_text=self.unread_text,
             unread_labels=self.unread_labels,
+            vector=mean_direction(windows[:, labels:]) if self.vector else NO_VECTOR,
         )
 
 
@@ -96,12 +100,15 @@ class InputEncoder:
         Raises:
             UnreadableTextError: a text or label without any token.
             LabelTooLongError: a label, or prompt and examples, that leave no room for the text.
+        NoVectorsError: a vector is asked of a model that has none.
             TextTooLongError: a text that does not fit, with ``long_text="error"``.
         """
         cache: dict[tuple[object, ...], InputTemplate] = {}  # most requests of one call share their labels
         unread: dict[tuple[str, ...], tuple[int, ...]] = {}
         templates = []
         for request in requests:
+            if request.vector and not self._independent:
+                raise NoVectorsError(self._checkpoint.name)
             key = (request.labels, request.prompt, request.examples)
             if key not in cache:
                 cache[key] = self._template(request)
@@ -164,6 +171,7 @@ class InputEncoder:
             truncated=truncated,
             unread_text=not reads(request.text, text),
             unread_labels=unread_labels,
+            vector=request.vector,
         )
 
     def _windows(
@@ -295,6 +303,15 @@ class InputEncoder:
             has_examples=bool(request.examples),
             cost=len(ids) + len(template.side),
         )
+
+
+def mean_direction(vectors: FloatArray) -> FloatArray:
+    """Mean of vectors, shape (n, D), scaled to length 1."""
+    mean: FloatArray = vectors.mean(axis=0)
+    if len(vectors) == 1:  # already of length 1; another division would change its last bits
+        return mean
+    unit: FloatArray = mean / np.linalg.norm(mean)
+    return unit
 
 
 def window_bounds(tokens: int, size: int, overlap: int) -> list[tuple[int, int]]:

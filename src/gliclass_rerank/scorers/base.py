@@ -7,21 +7,22 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from itertools import islice
-from operator import attrgetter
+from typing import Any
 
 import numpy as np
 
 from gliclass_rerank.copies import Reloadable
-from gliclass_rerank.errors import DeviceMemoryError, NonFiniteError, UnreadableTextError, UnsupportedModelError
+from gliclass_rerank.errors import DeviceMemoryError, NonFiniteError
 from gliclass_rerank.models.checkpoint import Checkpoint
 from gliclass_rerank.models.encoding import EncodedRequest, EncodedSequence, InputEncoder
 from gliclass_rerank.models.tokenizer import TextTokenizer
 from gliclass_rerank.models.upstream import refuse_breaks
 from gliclass_rerank.scorers.batch_plan import batch_cost, plan_batches, request_chunks
+from gliclass_rerank.scorers.independent.cache import PassageCache
 from gliclass_rerank.scorers.prefetch import drain_one_late, prefetch
+from gliclass_rerank.scoring import embed
 from gliclass_rerank.types import Example, FloatArray, Logits, ModelInfo, ScoreRequest
-from gliclass_rerank.unreadable import UNKNOWN_WORDS, naming, numbered, request_places
-from gliclass_rerank.validation import check_texts
+from gliclass_rerank.unreadable import naming, request_places
 
 # Requests tokenised at a time: enough to sort by length, few enough to bound memory.
 CHUNK_REQUESTS = 1024
@@ -30,7 +31,7 @@ CHUNK_CHARACTERS = 4_000_000
 PACKED_CHUNK_REQUESTS = 256
 
 Waiting = Callable[[], FloatArray]
-"""A running batch. Called once, it waits for its logits, float32 of shape (sequences, labels)."""
+"""A running batch. Called once, it waits for its result, that of `LocalScorer._run`."""
 
 
 class LocalScorer(Reloadable, ABC):
@@ -49,6 +50,8 @@ class LocalScorer(Reloadable, ABC):
     """Errors of the backend for a batch that does not fit into the device's memory, set by subclasses."""
     _pads: bool = True
     """Whether a batch is padded to its longest sequence. A packed batch costs only its own tokens."""
+    passage_cache: PassageCache[Any] | None = None
+    """What is kept of texts, set by subclasses for models with independent labels."""
 
     def __init__(self, checkpoint: Checkpoint, info: ModelInfo, *, max_batch_tokens: int) -> None:
         self._checkpoint = checkpoint
@@ -107,49 +110,13 @@ class LocalScorer(Reloadable, ABC):
             return [row for finish in drain_one_late(map(self._start, encoded)) for row in finish()]
 
     def embed(self, texts: Sequence[str]) -> FloatArray:
-        """Return a vector of each text, float32 of shape (texts, D), rows of length 1.
-
-        Cosines of two vectors tell how alike two texts are. The vector of a long text is the mean over its windows.
+        """Return a vector of each text, float32 of shape (texts, D). See `gliclass_rerank.scoring.embed`.
 
         Raises:
-            UnsupportedModelError: the model has none (``info.embeds``).
-            InputError: no text, or one that cannot be encoded.
-            UnreadableTextError: a text of which the vocabulary covers (almost) nothing.
-            NonFiniteError: the model returns NaN or infinity.
+            NoVectorsError, InputError, UnreadableTextError: as `gliclass_rerank.scoring.embed`.
+            NonFiniteError, DeviceMemoryError: as `score`.
         """
-        if not self._info.embeds:
-            raise UnsupportedModelError(
-                f"{self._info.name}: it has no vectors of texts; take a model whose info.embeds is true, one with "
-                "independent labels"
-            )
-        requests = [ScoreRequest.of_checked(text, ()) for text in check_texts(texts, "text", at_least_one=True)]
-        chunks = request_chunks(requests, max_requests=CHUNK_REQUESTS, max_characters=CHUNK_CHARACTERS)
-        with naming(lambda: numbered("text", texts)):
-            vectors = np.concatenate([self._embed_chunk(chunk) for chunk in chunks])
-        if not np.isfinite(vectors).all():
-            raise NonFiniteError(
-                f"{self._info.name}: the model gives vectors that are not finite; its weights are broken"
-            )
-        return vectors
-
-    def _embed_chunk(self, requests: Sequence[ScoreRequest]) -> FloatArray:
-        encoded = self._encoder.encode(requests)
-        for request, read in zip(requests, encoded, strict=True):
-            if read.unread_text:
-                raise UnreadableTextError("text", request.text, UNKNOWN_WORDS)
-        sequences = [item for request in encoded for item in request.sequences]
-        costs = list(map(attrgetter("cost"), sequences))
-        plan = plan_batches(costs, [0] * len(costs), max_tokens=self._max_batch_tokens)
-        batches = [[sequences[i] for i in indices] for indices in plan]
-        vectors = np.concatenate(list(self._map(self._embed, batches)))
-        ordered = iter(vectors[np.argsort(np.concatenate(plan))])
-        means = np.stack([np.mean(list(islice(ordered, len(request.sequences))), axis=0) for request in encoded])
-        unit: FloatArray = means / np.linalg.norm(means, axis=1, keepdims=True)
-        return unit
-
-    def _embed(self, batch: Sequence[EncodedSequence]) -> FloatArray:
-        """Return a vector of each sequence's text, float32 of shape (sequences, D)."""
-        raise NotImplementedError
+        return embed(self, texts)
 
     def labels_share_pass(self, labels: Sequence[str], examples: Sequence[Example] = ()) -> bool:
         """Whether these labels are read in one pass with a text of any length. See `scoring.labels_share_pass`."""
@@ -167,7 +134,10 @@ class LocalScorer(Reloadable, ABC):
 
     @abstractmethod
     def _run(self, batch: Sequence[EncodedSequence]) -> FloatArray:
-        """Return logits, float32 of shape (sequences, labels). All sequences of a batch have equally many labels."""
+        """Return logits, float32 of shape (sequences, labels). All sequences of a batch have equally many labels.
+
+        A model that embeds appends the vectors of the texts, as columns.
+        """
 
     def _launch(self, batch: Sequence[EncodedSequence]) -> Waiting:
         """Start a batch. Subclasses with an asynchronous device return before it has finished."""
@@ -184,8 +154,8 @@ class LocalScorer(Reloadable, ABC):
         """Batch a chunk and, on an asynchronous device, start it. Call the result to finish it."""
         sequences = [item for request in encoded for item in request.sequences]
         plan = plan_batches(
-            list(map(attrgetter("cost"), sequences)),
-            [len(item.labels) for item in sequences],
+            list(map(self._cost, sequences)),
+            [(len(item.labels), self._is_known(item)) for item in sequences],
             max_tokens=self._max_batch_tokens,
             padded=self._pads,
         )
@@ -197,6 +167,14 @@ class LocalScorer(Reloadable, ABC):
         else:
             results = self._map(lambda batch: self._launch_to_fit(batch)(), batches)
         return partial(self._finish, encoded, plan, results)
+
+    def _is_known(self, item: EncodedSequence) -> bool:
+        """Whether the text has been read before and is kept."""
+        return self.passage_cache is not None and item in self.passage_cache
+
+    def _cost(self, item: EncodedSequence) -> int:
+        """Tokens that a pass computes for a sequence, at least 1."""
+        return max(1, len(item.side)) if self._is_known(item) else item.cost
 
     def _finish(
         self, encoded: Sequence[EncodedRequest], plan: Sequence[Sequence[int]], results: Iterator[FloatArray]
@@ -216,7 +194,7 @@ class LocalScorer(Reloadable, ABC):
 
     def _launch_to_fit(self, batch: list[EncodedSequence]) -> Waiting:
         """Start a batch, divided into halves recursively if it does not fit into the device's memory."""
-        cost = batch_cost([item.cost for item in batch], padded=self._pads)
+        cost = batch_cost(list(map(self._cost, batch)), padded=self._pads)
         if len(batch) == 1 or cost <= self._max_batch_tokens:  # else the budget was reduced after planning
             launched = self._try_to_launch(batch)
             if not isinstance(launched, str):

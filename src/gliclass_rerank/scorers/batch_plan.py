@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from gliclass_rerank.models.encoding import chunk_sizes
@@ -12,13 +12,13 @@ T = TypeVar("T")
 
 
 def plan_batches(
-    lengths: Sequence[int], kinds: Sequence[int], *, max_tokens: int, padded: bool = True
+    lengths: Sequence[int], kinds: Sequence[Hashable], *, max_tokens: int, padded: bool = True
 ) -> list[list[int]]:
     """Group items so that padding is small and no batch exceeds a budget.
 
-    Items of one batch share their kind (the number of labels, so that none needs padding) and have similar lengths. An
-    item longer than the budget gets a batch of its own. Batches are planned longest first, so the last ones are small
-    and workers finish together.
+    Items of one batch share their kind (such as the number of labels, so that none needs padding) and have similar
+    lengths. An item longer than the budget gets a batch of its own. Batches are planned longest first, so the last ones
+    are small and workers finish together.
 
     Args:
         lengths: tokens of each item, > 0.
@@ -29,7 +29,7 @@ def plan_batches(
     Returns:
         Indices into ``lengths``. Every index occurs exactly once.
     """
-    open_batch: dict[int, tuple[list[int], int]] = {}  # current batch of each kind, and its tokens so far
+    open_batch: dict[Hashable, tuple[list[int], int]] = {}  # current batch of each kind, and its tokens so far
     planned: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
         batch, tokens = open_batch.get(kinds[index], ([], 0))

@@ -19,7 +19,7 @@ from gliclass_rerank.models.upstream import refuse_breaks
 from gliclass_rerank.scorers.base import LocalScorer
 from gliclass_rerank.scorers.remote.connect import CHOSEN, TIMEOUT, URL, connect
 from gliclass_rerank.types import ModelInfo, Scorer
-from gliclass_rerank.validation import check_choice, refuse_options
+from gliclass_rerank.validation import check_bytes, check_choice, refuse_options
 
 if TYPE_CHECKING:
     import torch
@@ -51,6 +51,7 @@ def load_scorer(
     max_batch_tokens: int | None = None,
     max_length: int | None = None,
     threads: int | None = None,
+    passage_cache: int | str = 0,
     revision: str | None = None,
     model: str | None = None,
     concurrency: int | None = None,
@@ -74,6 +75,9 @@ def load_scorer(
         max_length: tokens of one pass, labels included. Default: the model's number of positions, 1024 at most.
         threads: CPU threads: batches that the ONNX backend runs at a time, or torch's threads. Default: the usable
             cores.
+        passage_cache: memory for what the model has read of texts, in bytes or as "1GB". The least recently used leave
+            first. A passage that is kept costs only the tokens of its labels (a query, say). Only for models with
+            independent labels. On a GPU it is the GPU's memory. 0 keeps nothing.
         revision: branch, tag or commit of a hub id.
         model, concurrency: only for an OpenAI-compatible server, see `connect_openai`.
         api_key: key of a service. Default: ``GLICLASS_RERANK_API_KEY`` of the environment, or ``OPENAI_API_KEY`` for
@@ -95,6 +99,7 @@ def load_scorer(
     if isinstance(source, str) and URL.match(source):
         for_models = {"backend": backend, "device": device, "dtype": dtype, "max_batch_tokens": max_batch_tokens}
         for_models |= {"max_length": max_length, "threads": threads, "revision": revision}
+        for_models |= {"passage_cache": passage_cache or None}
         refuse_options(for_models, CHOSEN)
         return connect(source, model=model, concurrency=concurrency, api_key=api_key, timeout=timeout)
     seconds = None if timeout == TIMEOUT else timeout
@@ -105,9 +110,11 @@ def load_scorer(
     for value, what in ((max_batch_tokens, "max_batch_tokens"), (threads, "threads")):
         if value is not None and value < 1:
             raise OptionError(f"{what}: expected a positive number, got {value}")
+    kept_bytes = check_bytes(passage_cache, "passage_cache")
     folder, name, commit = locate(str(source), revision=revision)
     options = {"backend": backend, "device": device, "dtype": dtype, "max_batch_tokens": max_batch_tokens}
-    options |= {"max_length": max_length, "threads": threads, "revision": commit or revision}
+    options |= {"max_length": max_length, "threads": threads, "passage_cache": kept_bytes}
+    options |= {"revision": commit or revision}
     origin = Origin(load_scorer, name or str(folder.absolute()), options)
     adapter = folder if is_adapter(folder) else None
     if adapter:
@@ -119,11 +126,16 @@ def load_scorer(
         folder, name, commit = base, name or adapter.name, fingerprint(base, adapter)
         backend = "torch"
     checkpoint = read_checkpoint(folder, name=name, revision=commit, max_length=max_length)
+    if kept_bytes and not checkpoint.independent:
+        raise OptionError(
+            f"passage_cache: {checkpoint.name} reads a passage anew for each query; leave it out, or take a model with "
+            "independent labels"
+        )
     if _chosen_backend(checkpoint, backend, device, dtype) == "onnx":
-        scorer = _load_onnx(checkpoint, max_batch_tokens, threads or usable_cores())
+        scorer = _load_onnx(checkpoint, max_batch_tokens, threads or usable_cores(), kept_bytes)
     else:
         with refuse_breaks(checkpoint, "torch"):  # importing the packages can fail too
-            scorer = _load_torch(checkpoint, device, dtype, max_batch_tokens, threads, adapter)
+            scorer = _load_torch(checkpoint, device, dtype, max_batch_tokens, threads, adapter, kept_bytes)
     scorer.check()
     scorer.origin = origin
     return scorer
@@ -195,7 +207,7 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _load_onnx(checkpoint: Checkpoint, max_batch_tokens: int | None, threads: int) -> LocalScorer:
+def _load_onnx(checkpoint: Checkpoint, max_batch_tokens: int | None, threads: int, passage_cache: int) -> LocalScorer:
     from gliclass_rerank.scorers.independent.onnx import IndependentOnnxScorer
     from gliclass_rerank.scorers.onnx import OnnxScorer
     from gliclass_rerank.scorers.onnx_kernels import exact_kernel  # both import onnxruntime
@@ -203,8 +215,12 @@ def _load_onnx(checkpoint: Checkpoint, max_batch_tokens: int | None, threads: in
     info = _info(checkpoint, "onnx", "cpu", checkpoint.options.dtype)
     if info.dtype == "int8":
         info = replace(info, kernel=exact_kernel())
-    kind = IndependentOnnxScorer if checkpoint.independent else OnnxScorer
-    return kind(checkpoint, info, max_batch_tokens=max_batch_tokens or BATCH_TOKENS["onnx"], threads=threads)
+    tokens = max_batch_tokens or BATCH_TOKENS["onnx"]
+    if not checkpoint.independent:
+        return OnnxScorer(checkpoint, info, max_batch_tokens=tokens, threads=threads)
+    return IndependentOnnxScorer(
+        checkpoint, info, max_batch_tokens=tokens, threads=threads, passage_cache=passage_cache
+    )
 
 
 def _load_torch(
@@ -214,6 +230,7 @@ def _load_torch(
     max_batch_tokens: int | None,
     threads: int | None,
     adapter: Path | None,
+    passage_cache: int,
 ) -> LocalScorer:
     if any(importlib.util.find_spec(part) is None for part in TORCH_PARTS):
         raise MissingExtraError("torch", f"{checkpoint.name} on the torch backend")
@@ -234,7 +251,7 @@ def _load_torch(
     info = _info(checkpoint, "torch", str(place), dtype)
     if adapter:  # calibration and weight of the base model do not apply to the adapter's scores
         info = replace(info, first_stage_weight=None, calibration=read_calibration(adapter))
-    scorer = TorchScorer(checkpoint, info, max_batch_tokens=budget, model=model)
+    scorer = TorchScorer(checkpoint, info, max_batch_tokens=budget, model=model, passage_cache=passage_cache)
     scorer.warm_up()
     if place.type == "cuda" and max_batch_tokens is None:
         from gliclass_rerank.scorers.packed.memory import CudaMemory, fit_to_memory

@@ -27,7 +27,8 @@ from gliclass_rerank.models.int8_weights import FACTORS, INT8, SCALE
 from gliclass_rerank.models.tokenizer import TextTokenizer
 from gliclass_rerank.models.upstream import refuse_breaks
 from gliclass_rerank.scorers.base import LocalScorer, Waiting
-from gliclass_rerank.scorers.independent.runner import IndependentRunner
+from gliclass_rerank.scorers.independent.cache import PassageCache
+from gliclass_rerank.scorers.independent.runner import IndependentRunner, ReadText
 from gliclass_rerank.scorers.packed.model import PackedHead, PackedUniEncoder, packs
 from gliclass_rerank.scorers.padded.arrays import Padded, label_spans, pad, pad_mask, text_inputs, uni_encoder_inputs
 from gliclass_rerank.scorers.padded.forward import (
@@ -54,6 +55,8 @@ class TorchScorer(LocalScorer):
             to the device and dtype of ``info``.
         packed: run batches without padding, see `gliclass_rerank.scorers.packed.model`. Default: on CUDA in half
             precision, if the architecture supports it. A batch then costs its own tokens.
+        passage_cache: bytes on the device for what is read of texts, for models with independent labels; 0 keeps
+            nothing.
 
     Raises:
         UnsupportedModelError: ``packed=True`` for a model that cannot be packed.
@@ -69,6 +72,7 @@ class TorchScorer(LocalScorer):
         max_batch_tokens: int,
         model: GLiClassModel | None = None,
         packed: bool | None = None,
+        passage_cache: int = 0,
     ) -> None:
         super().__init__(checkpoint, info, max_batch_tokens=max_batch_tokens)
         model = model or load_model(checkpoint)
@@ -80,6 +84,8 @@ class TorchScorer(LocalScorer):
         self._runner = ModelRunner(checkpoint, model).eval()
         if self._runner.label_tokenizer:
             self._encoder = InputEncoder(checkpoint, self._tokenizer, self._runner.label_tokenizer)
+        if passage_cache and isinstance(self._runner.module, IndependentRunner):
+            self.passage_cache = self._runner.module.cache = PassageCache[ReadText](passage_cache)
         self._packed = PackedUniEncoder(model, head, max_length=checkpoint.max_length) if head else None
         self._label_embeddings: OrderedDict[str, Tensor] = OrderedDict()
         self._label_lock = PerProcess(Lock)
@@ -98,14 +104,6 @@ class TorchScorer(LocalScorer):
 
     def _run(self, batch: Sequence[EncodedSequence]) -> FloatArray:
         return self._launch(batch)()
-
-    def _embed(self, batch: Sequence[EncodedSequence]) -> FloatArray:
-        self._entered.get()
-        with torch.inference_mode():
-            _, vectors = self._runner.both(batch)
-        assert vectors is not None
-        found: FloatArray = vectors.float().cpu().numpy()
-        return found
 
     def _launch(self, batch: Sequence[EncodedSequence]) -> Waiting:
         self._entered.get()
@@ -134,8 +132,12 @@ class TorchScorer(LocalScorer):
         return wait
 
     def _padded(self, batch: Sequence[EncodedSequence]) -> Tensor:
-        logits: Tensor = self._runner(batch, self._embed_labels)
-        return logits
+        if not self._checkpoint.independent:
+            joint: Tensor = self._runner(batch, self._embed_labels)
+            return joint
+        logits, vectors = self._runner.both(batch)
+        assert vectors is not None
+        return torch.cat([logits.float(), vectors.float()], dim=1)
 
     def _embed_labels(self, labels: Sequence[str]) -> Tensor:
         """Embed labels, shape (labels, D), each only once while it stays in the cache."""

@@ -3,7 +3,7 @@
 The text block attends to itself, from position 0. Each label block attends to the text block and to itself, from
 position 1. So the keys and values of a text are the same for all labels, and are computed once.
 
-Shapes: B texts, S positions, C labels, W positions of a label, H heads, d = D / H.
+Shapes: B texts, S positions, C labels, W positions of a label, L layers, H heads, d = D / H.
 """
 
 from __future__ import annotations
@@ -21,20 +21,39 @@ from gliclass_rerank.scorers.padded.forward import head, span_means
 FIRST_POSITION = 1  # of a label
 
 
+LEVELS = 127  # of int8
+
+
 @dataclass(frozen=True, slots=True)
 class TextState:
     """All that labels read of texts.
 
     Attributes:
-        keys, values: of each layer, shape (B, H, S, d).
+        layers: keys and values of each layer, shape (B, L, 2, H, S, d), in the model's dtype or int8.
+        steps: of int8 layers, the value of one level, shape (B, L, 2, H, S, 1); else None.
         lengths: int64, shape (B,).
         pooled: mean of the last states of each text, shape (B, D).
     """
 
-    keys: list[Tensor]
-    values: list[Tensor]
+    layers: Tensor
+    steps: Tensor | None
     lengths: Tensor
     pooled: Tensor
+
+    def rounded(self) -> TextState:
+        """The same with int8 layers. Each head of each token has its own step."""
+        steps = self.layers.abs().amax(-1, keepdim=True).clamp(min=1e-12) / LEVELS
+        return TextState((self.layers / steps).round().to(torch.int8), steps, self.lengths, self.pooled)
+
+    def scores(self, layer: int, query: Tensor) -> Tensor:
+        """Products of ``query`` (B, H, W, d) with the keys, shape (B, H, W, S)."""
+        products = query @ self.layers[:, layer, 0].to(query.dtype).transpose(-1, -2)
+        return products if self.steps is None else products * self.steps[:, layer, 0].transpose(-1, -2)
+
+    def mean(self, layer: int, shares: Tensor) -> Tensor:
+        """Sum of the values weighted by ``shares`` (B, H, W, S), shape (B, H, W, d)."""
+        weighted = shares if self.steps is None else shares * self.steps[:, layer, 1].transpose(-1, -2)
+        return weighted @ self.layers[:, layer, 1].to(shares.dtype)
 
 
 class IndependentForward(nn.Module):
@@ -61,14 +80,13 @@ class IndependentForward(nn.Module):
         inside = positions < lengths[:, None]
         hidden = self._embed(ids, positions.expand_as(ids))
         mask = additive(inside, hidden.dtype)[:, None, None]  # (B, 1, 1, S)
-        keys, values = [], []
+        layers = []
         for layer in self.layers:
             query, key, value = self._projected(layer, hidden)
-            keys.append(key)
-            values.append(value)
+            layers.append(torch.stack([key, value], dim=1))
             context = weights(self._scores(query, key) + mask, layer) @ value
             hidden = after_attention(layer, merged(context), hidden)
-        return TextState(keys, values, lengths, masked_mean(hidden, inside))
+        return TextState(torch.stack(layers, dim=1), None, lengths, masked_mean(hidden, inside))
 
     def score(self, state: TextState, ids: Tensor, widths: Tensor) -> Tensor:
         """Return logits, shape (B, C), for labels ``ids`` int64 of shape (B, C, W), ``widths`` int64 of shape (B, C).
@@ -82,19 +100,20 @@ class IndependentForward(nn.Module):
         inside = (positions < widths[..., None]) | ((widths[..., None] == 0) & (positions == 0))  # no empty softmax
         flat = ids.reshape(texts, labels * width)
         hidden = self._embed(flat, (positions + FIRST_POSITION).expand_as(ids).reshape(flat.shape))
-        of_texts = torch.arange(state.keys[0].shape[2], device=ids.device) < state.lengths[:, None]
+        of_texts = torch.arange(state.layers.shape[4], device=ids.device) < state.lengths[:, None]
         text_mask = additive(of_texts, hidden.dtype)[:, None, None]  # (B, 1, 1, S)
         own_mask = additive(inside, hidden.dtype)[:, None, :, None, :]  # (B, 1, C, 1, W)
-        for layer, text_key, text_value in zip(self.layers, state.keys, state.values, strict=True):
+        for place, layer in enumerate(self.layers):
             query, key, value = self._projected(layer, hidden)
             blocks = (texts, self.heads, labels, width, -1)
-            of_text = self._scores(query, text_key) + text_mask
-            of_own = self._scores(query.reshape(blocks), key.reshape(blocks)) + own_mask
+            query = query * query.shape[-1] ** -0.5
+            of_text = state.scores(place, query) + text_mask
+            of_own = query.reshape(blocks) @ key.reshape(blocks).transpose(-1, -2) + own_mask
             to_text, text_total = shares(of_text)
             to_own, own_total = shares(of_own)
             share_of_text = torch.sigmoid(text_total - own_total.reshape(text_total.shape)).to(query.dtype)
             own = (to_own @ value.reshape(blocks)).reshape(query.shape)
-            context = share_of_text * (to_text @ text_value) + (1 - share_of_text) * own
+            context = share_of_text * state.mean(place, to_text) + (1 - share_of_text) * own
             hidden = after_attention(layer, merged(context), hidden)
         vectors = masked_mean(hidden.reshape(texts, labels, width, -1), inside)
         return head(self.model, state.pooled, vectors, torch.ones_like(widths[:, :1], dtype=torch.bool))

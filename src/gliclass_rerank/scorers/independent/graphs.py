@@ -1,15 +1,16 @@
 """Names of inputs and outputs of the two graphs of a model with independent labels.
 
-One graph reads texts. The other scores labels against what was read.
+One graph reads texts. The other scores labels against what was read, see `TextState`.
 """
 
 from __future__ import annotations
 
-TEXT_INPUTS = ("ids", "lengths")
+IDS, LENGTHS = TEXT_INPUTS = ("ids", "lengths")
 LABEL_INPUTS = ("label_ids", "widths")
 VECTORS, LOGITS = "vectors", "logits"
+LAYERS, STEPS, POOLED = "layers", "steps", "pooled"
 
 
-def state_names(layers: int) -> list[str]:
-    """Names of what labels read of a text: its pooled vector, then keys and values of each layer."""
-    return ["pooled", *(f"{kind}.{i}" for kind in ("keys", "values") for i in range(layers))]
+def state_names(*, int8: bool) -> list[str]:
+    """Names of what labels read of a text, without its length."""
+    return [POOLED, LAYERS, STEPS] if int8 else [POOLED, LAYERS]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -11,38 +13,104 @@ from numpy.typing import NDArray
 from gliclass_rerank.models.checkpoint import Checkpoint
 from gliclass_rerank.models.encoding import EncodedSequence
 from gliclass_rerank.scorers.independent.arrays import label_passes, text_arrays
-from gliclass_rerank.scorers.independent.graphs import LABEL_INPUTS, LOGITS, TEXT_INPUTS, VECTORS
+from gliclass_rerank.scorers.independent.cache import PassageCache
+from gliclass_rerank.scorers.independent.graphs import (
+    IDS,
+    LABEL_INPUTS,
+    LAYERS,
+    LENGTHS,
+    LOGITS,
+    STEPS,
+    VECTORS,
+)
 from gliclass_rerank.scorers.onnx import OnnxScorer, open_graph
 from gliclass_rerank.types import FloatArray, ModelInfo
 
-LENGTHS = TEXT_INPUTS[1]
+POSITIONS = {LAYERS: 3, STEPS: 3}  # axis of a text's positions in what is kept of it
+
+
+@dataclass(frozen=True, slots=True)
+class ReadText:
+    """Outputs of the text graph for one text, by name, without padding."""
+
+    outputs: Mapping[str, NDArray[Any]]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in self.outputs.values())
+
+    @property
+    def length(self) -> int:
+        return int(self.outputs[LAYERS].shape[POSITIONS[LAYERS]])
 
 
 class IndependentOnnxScorer(OnnxScorer):
-    """Read texts by one graph, and score their labels by another. Arguments are those of `OnnxScorer`."""
+    """Read texts by one graph, and score their labels by another. Other arguments are those of `OnnxScorer`.
 
-    def __init__(self, checkpoint: Checkpoint, info: ModelInfo, *, max_batch_tokens: int, threads: int) -> None:
+    Args:
+        passage_cache: bytes for what is read of texts; 0 keeps nothing.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, info: ModelInfo, *, max_batch_tokens: int, threads: int, passage_cache: int = 0
+    ) -> None:
         super().__init__(checkpoint, info, max_batch_tokens=max_batch_tokens, threads=threads)
         self._labels = open_graph(checkpoint, info.kernel, "labels")
-        self._state = [item.name for item in self._session.get_outputs() if item.name != VECTORS]
+        self._outputs = [item.name for item in self._session.get_outputs()]
+        self.passage_cache = PassageCache[ReadText](passage_cache) if passage_cache else None
 
     def _run(self, batch: Sequence[EncodedSequence]) -> FloatArray:
-        ids, lengths = text_arrays(batch, self._pad_id)
-        feed = {TEXT_INPUTS[0]: _value(ids), LENGTHS: _value(lengths)}
-        # What was read stays with onnxruntime: as arrays, keys and values would be copied for each pass.
-        state = dict(zip(self._state, self._session.run_with_ort_values(self._state, feed), strict=True))
+        if self.passage_cache is None:
+            # What was read stays with onnxruntime: as arrays, it would be copied for each pass.
+            feed = self._texts(batch)
+            read = dict(zip(self._outputs, self._session.run_with_ort_values(self._outputs, feed), strict=True))
+            vectors, state = read.pop(VECTORS), read | {LENGTHS: feed[LENGTHS]}
+        else:
+            kept = stacked(self.passage_cache.states(batch, self._read))
+            vectors, state = kept.pop(VECTORS), kept
         logits = np.zeros((len(batch), max(len(item.label_spans) for item in batch)), np.float32)
         for part in label_passes(batch, self._pad_id):
-            labels = dict(zip(LABEL_INPUTS, (_value(part.ids), _value(part.widths)), strict=True))
-            (scores,) = self._labels.run_with_ort_values([LOGITS], labels | state | {LENGTHS: feed[LENGTHS]})
+            labels = dict(zip(LABEL_INPUTS, map(_value, (part.ids, part.widths)), strict=True))
+            (scores,) = self._labels.run_with_ort_values([LOGITS], labels | state)
             texts, columns = np.nonzero(part.widths)
             logits[texts, part.places[texts, columns]] = scores.numpy()[texts, columns]
-        return logits
+        return np.concatenate([logits, vectors.numpy()], axis=1)
 
-    def _embed(self, batch: Sequence[EncodedSequence]) -> FloatArray:
-        feed = dict(zip(TEXT_INPUTS, text_arrays(batch, self._pad_id), strict=True))
-        return np.asarray(self._session.run([VECTORS], feed)[0], np.float32)
+    def _texts(self, batch: Sequence[EncodedSequence]) -> dict[str, onnxruntime.OrtValue]:
+        return dict(zip((IDS, LENGTHS), map(_value, text_arrays(batch, self._pad_id)), strict=True))
+
+    def _read(self, batch: Sequence[EncodedSequence]) -> list[ReadText]:
+        values = self._session.run_with_ort_values(self._outputs, self._texts(batch))
+        arrays = {name: value.numpy() for name, value in zip(self._outputs, values, strict=True)}
+        return [
+            ReadText({name: _of_text(array[i], name, len(item.ids)) for name, array in arrays.items()})
+            for i, item in enumerate(batch)
+        ]
 
 
-def _value(array: NDArray[np.int64]) -> onnxruntime.OrtValue:
+def stacked(texts: Sequence[ReadText]) -> dict[str, onnxruntime.OrtValue]:
+    """Outputs of the text graph for these texts, padded to the longest, and their lengths."""
+    lengths = np.array([text.length for text in texts], np.int64)
+    values = {LENGTHS: _value(lengths)}
+    for name, first in texts[0].outputs.items():
+        shape = list(first.shape)
+        if name in POSITIONS:
+            shape[POSITIONS[name]] = int(lengths.max())
+        padded = np.zeros((len(texts), *shape), first.dtype)
+        for row, text in zip(padded, texts, strict=True):
+            row[_inside(name, text.length)] = text.outputs[name]
+        values[name] = _value(padded)
+    return values
+
+
+def _of_text(array: NDArray[Any], name: str, length: int) -> NDArray[Any]:
+    """A copy of what belongs to a text of ``length`` tokens."""
+    return array[_inside(name, length)].copy()
+
+
+def _inside(name: str, length: int) -> tuple[slice, ...]:
+    return (slice(None),) * POSITIONS[name] + (slice(length),) if name in POSITIONS else ()
+
+
+def _value(array: NDArray[Any]) -> onnxruntime.OrtValue:
     return onnxruntime.OrtValue.ortvalue_from_numpy(array)

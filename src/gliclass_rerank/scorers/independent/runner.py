@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from gliclass import GLiClassModel
@@ -10,7 +11,20 @@ from torch import Tensor, nn
 
 from gliclass_rerank.models.encoding import EncodedSequence
 from gliclass_rerank.scorers.independent.arrays import label_passes, text_arrays, whole_sequences
-from gliclass_rerank.scorers.independent.forward import IndependentForward
+from gliclass_rerank.scorers.independent.cache import PassageCache
+from gliclass_rerank.scorers.independent.forward import IndependentForward, TextState
+
+
+@dataclass(frozen=True, slots=True)
+class ReadText:
+    """What labels read of one text: its layers, shape (L, 2, H, S, d), and its pooled state, shape (D,)."""
+
+    layers: Tensor
+    pooled: Tensor
+
+    @property
+    def nbytes(self) -> int:
+        return int(self.layers.nbytes + self.pooled.nbytes)
 
 
 class IndependentRunner(nn.Module):
@@ -18,11 +32,15 @@ class IndependentRunner(nn.Module):
 
     Args:
         model: upstream's model, on its device and in its dtype.
+
+    Attributes:
+        cache: of what is read of texts, on the model's device and in its dtype; None to keep nothing.
     """
 
     def __init__(self, model: GLiClassModel) -> None:
         super().__init__()
         self.module = IndependentForward(model)
+        self.cache: PassageCache[ReadText] | None = None
         self._device = next(model.parameters()).device
         self._pad_id = int(model.config.pad_token_id or 0)
 
@@ -40,8 +58,7 @@ class IndependentRunner(nn.Module):
         return logits, self.module.vectors(pooled)
 
     def _divided(self, batch: Sequence[EncodedSequence]) -> tuple[Tensor, Tensor]:
-        ids, lengths = (torch.from_numpy(array).to(self._device) for array in text_arrays(batch, self._pad_id))
-        state = self.module.read(ids, lengths)
+        state = self._read(batch) if self.cache is None else stacked(self.cache.states(batch, self._read_each))
         logits: Tensor | None = None
         for part in label_passes(batch, self._pad_id):
             tensors = (torch.from_numpy(array).to(self._device) for array in (part.ids, part.widths, part.places))
@@ -54,3 +71,26 @@ class IndependentRunner(nn.Module):
             logits = logits.index_put((rows[kept], places[kept]), scores[kept])
         empty = torch.zeros(len(batch), 0, device=self._device)
         return (empty if logits is None else logits), self.module.vectors(state.pooled)
+
+    def _read(self, batch: Sequence[EncodedSequence]) -> TextState:
+        ids, lengths = (torch.from_numpy(array).to(self._device) for array in text_arrays(batch, self._pad_id))
+        state: TextState = self.module.read(ids, lengths)
+        return state
+
+    def _read_each(self, batch: Sequence[EncodedSequence]) -> list[ReadText]:
+        state = self._read(batch)
+        return [
+            ReadText(state.layers[i, :, :, :, : len(item.ids)].clone(), state.pooled[i].clone())
+            for i, item in enumerate(batch)
+        ]
+
+
+def stacked(texts: Sequence[ReadText]) -> TextState:
+    """The state of these texts together, padded to the longest."""
+    lengths = torch.tensor([text.layers.shape[3] for text in texts], device=texts[0].pooled.device)
+    layers, *shape = texts[0].layers.shape
+    shape[2] = int(lengths.max())
+    padded = texts[0].layers.new_zeros(len(texts), layers, *shape)
+    for row, text in zip(padded, texts, strict=True):
+        row[:, :, :, : text.layers.shape[3]] = text.layers
+    return TextState(padded, None, lengths, torch.stack([text.pooled for text in texts]))

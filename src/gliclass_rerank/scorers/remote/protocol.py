@@ -11,7 +11,7 @@ import numpy as np
 
 from gliclass_rerank.calibration.file import calibrator_from_dict
 from gliclass_rerank.errors import CheckpointError, ServiceError
-from gliclass_rerank.types import Direction, Example, FloatArray, Logits, ModelInfo, ScoreRequest
+from gliclass_rerank.types import NO_VECTOR, Direction, Example, FloatArray, Logits, ModelInfo, ScoreRequest
 
 T = TypeVar("T")
 
@@ -89,6 +89,8 @@ def parse_response(read: Callable[[], T], where: str, what: str) -> T:
 
 def _as_dict(request: ScoreRequest) -> dict[str, object]:
     body: dict[str, object] = {"text": request.text, "labels": request.labels, "long_text": request.long_text}
+    if request.vector:
+        body["vector"] = True
     if request.prompt:
         body["prompt"] = request.prompt
     if request.examples:
@@ -116,6 +118,7 @@ def _info(answer: Any, url: str) -> ServiceInfo:
         },
         kernel=str(said.get("kernel", "")),
         independent_labels=bool(said.get("independent_labels", False)),
+        embeds=bool(said.get("embeds", False)),
     )
     return ServiceInfo(model, max(1, int(answer["max_client_batch_size"])))
 
@@ -133,6 +136,7 @@ def _logits(row: Any, request: ScoreRequest) -> Logits:
         truncated=bool(row["truncated"]),
         unread_text=bool(row.get("unread_text", False)),
         unread_labels=_places(row.get("unread_labels", ()), len(values)),
+        vector=_array(row["vector"], (len(row["vector"]),)) if request.vector else NO_VECTOR,
     )
 
 

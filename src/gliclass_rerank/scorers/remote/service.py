@@ -20,7 +20,8 @@ from gliclass_rerank.scorers.remote.protocol import (
     read_share_pass,
     request_body,
 )
-from gliclass_rerank.types import Example, Logits, ModelInfo, ScoreRequest
+from gliclass_rerank.scoring import embed
+from gliclass_rerank.types import Example, FloatArray, Logits, ModelInfo, ScoreRequest
 
 KEY_VARIABLE = "GLICLASS_RERANK_API_KEY"
 CONCURRENCY = 4  # chunks sent at a time, so that the next ones are sent while the service computes
@@ -90,6 +91,15 @@ class HttpScorer(Reloadable):
         finally:  # after an error the other chunks are useless
             for answer in answers:
                 answer.cancel()
+
+    def embed(self, texts: Sequence[str]) -> FloatArray:
+        """Return vectors of texts, bit-identical to those of the service's own scorer. See `scoring.embed`.
+
+        Raises:
+            NoVectorsError: the service's model has none.
+            InputError, ServiceError: as `score`.
+        """
+        return embed(self, texts)
 
     def labels_share_pass(self, labels: Sequence[str], examples: Sequence[Example] = ()) -> bool:
         """Whether the service's model reads these labels in one pass. See `gliclass_rerank.scoring.labels_share_pass`.
