@@ -64,15 +64,11 @@ BENCHMARKS = (
     Benchmark("quality.int8", (), ("--passages", "1")),
     Benchmark("quality.contradictions"),
     Benchmark("quality.first_stage_weight", (), ("--candidates", "1")),
-    Benchmark(
-        "quality.retrieval", ("--queries", "10"), ("--queries", "2", "--no-dense"), reads_data=True, encodes=True
-    ),
+    Benchmark("quality.retrieval", (), ("--queries", "2", "--no-dense"), reads_data=True, encodes=True),
     Benchmark("quality.fact_check", ("--records", "600"), ("--no-dense",), reads_data=True, encodes=True),
-    Benchmark("quality.routing", ("--queries", "100"), ("--no-dense",), reads_data=True, encodes=True),
+    Benchmark("quality.routing", ("--queries", "300"), ("--no-dense",), reads_data=True, encodes=True),
     Benchmark("quality.zero_shot", ("--texts", "200"), ("--no-dense",), reads_data=True, encodes=True),
-    Benchmark(
-        "quality.route_examples", ("--queries", "40"), ("--no-dense", "--each", "1"), reads_data=True, encodes=True
-    ),
+    Benchmark("quality.route_examples", (), ("--no-dense", "--each", "0,1"), reads_data=True, encodes=True),
     Benchmark("quality.frameworks", ("--queries", "20", "--sets", FRAMEWORK_SETS), (), reads_data=True, encodes=True),
     Benchmark("quality.label_order", ("--queries", "60", "--routed", "5"), ("--routes", "6"), reads_data=True),
     Benchmark("service.load", ("--seconds", "25"), ("--rates", "2", "--seconds", "8", "--no-write"), writes_to=False),

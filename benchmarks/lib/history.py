@@ -113,6 +113,11 @@ def mini_held(report: Report) -> Figures:
     }
 
 
+def route_examples(report: Report) -> Figures:
+    (name,) = report["model"]
+    return {of: row[name] if name in row else row["router, nearest"] for of, row in report["accuracy"].items()}
+
+
 def gpu(report: Report) -> Figures:
     models = {name: model["throughput"] for name, model in report["models"].items() if "throughput" in model}
     return {name: speed["times_upstream_best"] for name, speed in models.items()}
@@ -131,7 +136,7 @@ FIGURES: Mapping[str, tuple[str, Callable[[Report], Figures]]] = {
     "fact-check": ("mean balanced accuracy: ", means("balanced_accuracy")),
     "routing": ("accuracy of the last contestant: ", routing),
     "zero-shot": ("mean macro F1: ", means("macro_f1")),
-    "route-examples": ("accuracy with examples as labels: ", each("accuracy", "router, nearest")),
+    "route-examples": ("accuracy with examples: ", route_examples),
     "frameworks": ("mean nDCG@10: ", each("means", "mean")),
     "label-order": ("share of likeliest labels that change: ", each("orders", "likeliest label changes")),
     "load": ("", load),

@@ -118,11 +118,16 @@ def test_zero_shot_classification_measures_the_sets_of_the_cards(run: Run, data:
 
 
 def test_the_uses_of_examples_are_compared(run: Run) -> None:
-    report = run(route_examples, "eval/routing", "--no-dense", "--each", "1")
-    rows = report["accuracy"]
-    assert set(rows) == {"open", "whole"}
-    assert set(rows["open"]) == {"router, nearest", "router, prompt", "router, off"}
-    assert all(0 <= value <= 1 for row in rows.values() for value in row.values())
+    report = run(route_examples, "eval/routing", "--no-dense", "--each", "0,1")
+    rows, (model,) = report["accuracy"], report["model"]
+    assert set(rows) == {"open, 0", "open, 1", "whole, 0", "whole, 1"}
+    assert set(rows["open, 1"]) == {model, f"{model}, fitted"}
+    for task, row in rows.items():
+        for name, value in row.items():
+            low, high = report["intervals"][task][name]
+            assert 0 <= low <= value <= high <= 1
+            assert 0 <= report["abstention"][task][name] <= 1
+    assert all(row["least"] <= row["median"] <= row["most"] for row in report["milliseconds of a decision"].values())
 
 
 @needs_dense
