@@ -14,8 +14,9 @@ from starlette.responses import Response
 
 import gliclass_rerank
 from gliclass_rerank import GLiClassRerankError, Scorer
-from gliclass_rerank_service.dialects import check, classify, jobs, logits, operations, rerank, route, score
+from gliclass_rerank_service.dialects import check, classify, jobs, logits, rerank, route, score
 from gliclass_rerank_service.errors import error_response, response_of
+from gliclass_rerank_service.observability import operations
 from gliclass_rerank_service.observability.middleware import Guarded, Observed
 from gliclass_rerank_service.observability.request_stats import stats_of
 from gliclass_rerank_service.service import Service, logger
