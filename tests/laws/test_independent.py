@@ -103,6 +103,35 @@ def test_int8_is_near_and_a_missing_graph_of_labels_is_named(backbone: str, tmp_
         load_scorer(tmp_path / "int8", backend="onnx")
 
 
+def test_int8_graphs_depend_on_the_weights_alone(tmp_path: Path) -> None:
+    folder = as_independent(build_checkpoint(Spec("weights-alone", "electra", FLAGS), tmp_path).folder)
+    export_checkpoint(folder, tmp_path / "once", calibration=CALIBRATION)
+    export_checkpoint(tmp_path / "once", tmp_path / "again")
+    files = [file.name for file in (tmp_path / "once").iterdir()]
+    assert {"model.onnx", "model.labels.onnx", "model.u8u8.onnx", "model.labels.u8u8.onnx"} <= set(files)
+    for name in files:
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "once" / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("backbone", ["bert", "electra", "roberta"])
+def test_int8_keys_and_values_are_near(backbone: str, tmp_path: Path) -> None:
+    folder = as_independent(build_checkpoint(Spec(f"steps-{backbone}", backbone, FLAGS), tmp_path).folder)
+    scorer: Any = load_scorer(folder)
+    forward = scorer._runner.module.module
+    items = [one.sequences[0] for one in scorer.encode([ScoreRequest(text, ("law",)) for text in CORPUS])]
+    lengths = torch.tensor([len(item.ids) for item in items])
+    ids = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(item.ids.astype(np.int64)) for item in items], True)
+    with torch.inference_mode():
+        state, steps = forward.read(ids, lengths), forward.steps()
+        rounded = state.rounded(steps)
+        inside = (torch.arange(ids.shape[1]) < lengths[:, None])[:, None, :, None]
+        for kind, exact, found in (0, state.keys, rounded.keys), (1, state.values, rounded.values):
+            for one, other, step in zip(exact, found, steps, strict=True):
+                assert other.dtype == torch.int8
+                away = (one - other * step[kind]).abs() * inside
+                assert (away <= step[kind] * 0.51).float().mean() > 0.999  # hardly any is beyond the reach
+
+
 @laws
 @given(text=texts, labels=label_sets)
 def test_logits_are_those_of_one_sequence_with_a_mask(scorer: LocalScorer, text: str, labels: list[str]) -> None:

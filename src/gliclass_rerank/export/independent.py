@@ -10,6 +10,7 @@ import onnxruntime
 import torch
 from gliclass import GLiClassModel
 from numpy.typing import NDArray
+from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 from gliclass_rerank.export.graph import Graph
@@ -17,7 +18,7 @@ from gliclass_rerank.export.quantize_graph import Activation, unique_by_content
 from gliclass_rerank.export.trace import trace_module
 from gliclass_rerank.models.encoding import EncodedSequence
 from gliclass_rerank.scorers.independent.arrays import label_passes, text_arrays
-from gliclass_rerank.scorers.independent.forward import IndependentForward, TextState
+from gliclass_rerank.scorers.independent.forward import IndependentForward, Steps, TextState
 from gliclass_rerank.scorers.independent.graphs import (
     LABEL_INPUTS,
     LENGTHS,
@@ -30,39 +31,31 @@ from gliclass_rerank.types import FloatArray
 
 
 class TextGraph(nn.Module):
-    """Ids and lengths of texts to their vectors and all that labels read of them, rounded with ``int8``."""
+    """Ids and lengths of texts to their vectors and all that labels read of them, rounded if there are ``steps``."""
 
-    def __init__(self, forward: IndependentForward, *, int8: bool) -> None:
+    def __init__(self, forward: IndependentForward, steps: Steps | None) -> None:
         super().__init__()
-        self.read, self.int8 = forward, int8
+        self.read, self.steps = forward, steps
 
     def forward(self, ids: Tensor, lengths: Tensor) -> tuple[Tensor, ...]:
         state = self.read.read(ids, lengths)
         vectors = self.read.vectors(state.pooled)
-        if not self.int8:
-            return vectors, state.pooled, state.layers
-        rounded = state.rounded()
-        assert rounded.steps is not None
-        return vectors, rounded.pooled, rounded.layers, rounded.steps
+        if self.steps is not None:
+            state = state.rounded(self.steps)
+        return vectors, state.pooled, *state.keys, *state.values
 
 
 class LabelGraph(nn.Module):
     """Ids and widths of labels, and what was read of their texts, to logits."""
 
-    def __init__(self, forward: IndependentForward) -> None:
+    def __init__(self, forward: IndependentForward, steps: Steps | None) -> None:
         super().__init__()
-        self.read = forward
+        self.read, self.steps = forward, steps
 
     def forward(
-        self,
-        ids: Tensor,
-        widths: Tensor,
-        lengths: Tensor,
-        pooled: Tensor,
-        layers: Tensor,
-        steps: Tensor | None = None,
+        self, ids: Tensor, widths: Tensor, lengths: Tensor, pooled: Tensor, keys: list[Tensor], values: list[Tensor]
     ) -> Tensor:
-        return self.read.score(TextState(layers, steps, lengths, pooled), ids, widths)
+        return self.read.score(TextState(keys, values, lengths, pooled, self.steps), ids, widths)
 
 
 def trace_independent(model: GLiClassModel, *, int8: bool) -> tuple[onnx.ModelProto, onnx.ModelProto]:
@@ -73,39 +66,58 @@ def trace_independent(model: GLiClassModel, *, int8: bool) -> tuple[onnx.ModelPr
         int8: what is read of a text leaves the first graph, and enters the second, as int8.
     """
     forward = IndependentForward(model)
-    names = state_names(int8=int8)
+    # Computed here, not in the trace, where the weights would no longer be constants of their own.
+    steps = forward.steps() if int8 else None
+    layers = len(forward.layers)
+    names = state_names(layers)
     vocabulary = model.get_input_embeddings().num_embeddings
     ids = torch.arange(33).reshape(3, 11) % vocabulary
     lengths = torch.tensor([11, 9, 6])
     read = trace_module(
-        TextGraph(forward, int8=int8),
+        TextGraph(forward, steps),
         (ids, lengths),
         ({0: "texts", 1: "positions"}, {0: "texts"}),
         TEXT_INPUTS,
         [VECTORS, *names],
     )
     with torch.inference_mode():
-        read_whole = forward.read(ids, lengths)
-        state = read_whole.rounded() if int8 else read_whole
+        state = forward.read(ids, lengths)
+        state = state if steps is None else state.rounded(steps)
     labels = torch.arange(3 * 5 * 4).reshape(3, 5, 4) % vocabulary
     widths = torch.full((3, 5), 4)
     widths[0, 0] = 2
-    of_layers = [{0: "texts", 4: "positions"}] * (2 if int8 else 1)
-    layers = (state.layers,) if state.steps is None else (state.layers, state.steps)
+    of_states = [{0: "texts", 2: "positions"}] * layers
     scored = trace_module(
-        LabelGraph(forward),
-        (labels, widths, lengths, state.pooled, *layers),
+        LabelGraph(forward, steps),
+        (labels, widths, lengths, state.pooled, state.keys, state.values),
         (
             {0: "texts", 1: "labels", 2: "width"},
             {0: "texts", 1: "labels"},
             {0: "texts"},
             {0: "texts"},
-            *of_layers,
+            of_states,
+            of_states,
         ),
         [*LABEL_INPUTS, LENGTHS, *names],
         [LOGITS],
     )
-    return read, scored
+    return with_quantize_linear(read), scored
+
+
+def with_quantize_linear(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Replace Cast(Clip(Round(x))) to int8 by QuantizeLinear, which does it in one pass over the values. In place."""
+    graph = Graph(model)
+    made_by = {node.output[0]: node for node in model.graph.node}
+    one, zero = graph.constant("int8.one", np.float32(1)), graph.constant("int8.signed_zero", np.int8(0))
+    replaced: dict[str, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        if node.op_type == "Cast" and node.attribute[0].i == TensorProto.INT8:
+            clip = made_by[node.input[0]]
+            rounding = made_by[clip.input[0]]
+            quantize = helper.make_node("QuantizeLinear", [rounding.input[0], one, zero], list(node.output))
+            replaced |= {node.output[0]: [quantize], clip.output[0]: [], rounding.output[0]: []}
+    graph.replace_nodes(replaced)
+    return model
 
 
 def see_activations(

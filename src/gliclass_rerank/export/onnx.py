@@ -78,24 +78,28 @@ def export_checkpoint(
         stored = read_weights(source)
     elif dtype == "int8" and not calibration:
         raise InputError("int8 needs calibration: some typical requests that show how far activations reach")
-    graphs = traced(load_model(checkpoint).eval(), checkpoint, int8=dtype == "int8")
+    model = load_model(checkpoint).eval()
+    graphs = traced(model, checkpoint, int8=dtype == "int8")
     if dtype == "int8":
-        matrices = {
-            key: value.float().numpy()
-            for key, value in stored.items()
-            if (key in kept if kept else ".encoder_model." in key)
-        }
+        matrices = matrices_of(stored, kept)
         seen: Sequence[Mapping[str, Activation]] = [{}, {}]
         if not kept:
             encoder = InputEncoder(checkpoint, TextTokenizer(checkpoint.tokenizer_file))
             sequences = [item for request in encoder.encode(calibration) for item in request.sequences]
             seen = see_activations(graphs, checkpoint, sequences, on_progress)
-        for key, parts in quantized(graphs, matrices, kept, seen, checkpoint).items():
+        int8 = quantized(graphs, matrices, kept, seen, checkpoint)
+        for key, parts in int8.items():
             stored.pop(key, None)
             stored |= {key + part: torch.from_numpy(array) for part, array in parts.items()}
     target.mkdir(parents=True, exist_ok=True)
     save_file({key: tensor.contiguous() for key, tensor in stored.items()}, target / WEIGHTS, {"format": "pt"})
     (target / WEIGHTS).chmod(0o644)
+    if dtype == "int8" and checkpoint.independent and not kept:
+        # The steps of int8 keys and values depend on the weights, so they must be those of the rounded ones.
+        rounded = read_weights(target)
+        model.load_state_dict(rounded, strict=False)
+        graphs = traced(model, checkpoint, int8=True)
+        quantized(graphs, matrices_of(rounded, int8), int8, [{}, {}], checkpoint)
     for graph, part in zip(graphs, ("", "labels"), strict=False):
         share_weights(graph, target / WEIGHTS)
         onnx.save(graph.model, target / graph_name(part))
@@ -106,6 +110,15 @@ def export_checkpoint(
             shutil.copyfile(source / file, target / file)
     card = replace(checkpoint.options, name=name or checkpoint.name, dtype=dtype)
     (target / OPTIONS_FILE).write_text(card.as_json(), "utf-8")
+
+
+def matrices_of(weights: Mapping[str, torch.Tensor], kept: Mapping[str, Tensors]) -> dict[str, FloatArray]:
+    """The weights to round, float32: those of ``kept``, or if there are none all of the encoder."""
+    return {
+        key: value.float().numpy()
+        for key, value in weights.items()
+        if (key in kept if kept else ".encoder_model." in key)
+    }
 
 
 def traced(model: GLiClassModel, checkpoint: Checkpoint, *, int8: bool) -> list[Graph]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 IDS, LENGTHS = TEXT_INPUTS = ("ids", "lengths")
 LABEL_INPUTS = ("label_ids", "widths")
 VECTORS, LOGITS = "vectors", "logits"
-LAYERS, STEPS, POOLED = "layers", "steps", "pooled"
+POOLED = "pooled"
 
 
-def state_names(*, int8: bool) -> list[str]:
-    """Names of what labels read of a text, without its length."""
-    return [POOLED, LAYERS, STEPS] if int8 else [POOLED, LAYERS]
+def state_names(layers: int) -> list[str]:
+    """Names of what labels read of a text: its pooled vector, then keys and values of each layer."""
+    return [POOLED, *(f"{kind}.{i}" for kind in ("keys", "values") for i in range(layers))]

@@ -17,16 +17,15 @@ from gliclass_rerank.scorers.independent.cache import PassageCache
 from gliclass_rerank.scorers.independent.graphs import (
     IDS,
     LABEL_INPUTS,
-    LAYERS,
     LENGTHS,
     LOGITS,
-    STEPS,
+    POOLED,
     VECTORS,
 )
 from gliclass_rerank.scorers.onnx import OnnxScorer, open_graph
 from gliclass_rerank.types import FloatArray, ModelInfo
 
-POSITIONS = {LAYERS: 3, STEPS: 3}  # axis of a text's positions in what is kept of it
+WHOLE = (VECTORS, POOLED)  # outputs without an axis of positions; in the others, of one text, it is the second one
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +40,8 @@ class ReadText:
 
     @property
     def length(self) -> int:
-        return int(self.outputs[LAYERS].shape[POSITIONS[LAYERS]])
+        length: int = next(array.shape[1] for name, array in self.outputs.items() if name not in WHOLE)
+        return length
 
 
 class IndependentOnnxScorer(OnnxScorer):
@@ -83,7 +83,12 @@ class IndependentOnnxScorer(OnnxScorer):
         values = self._session.run_with_ort_values(self._outputs, self._texts(batch))
         arrays = {name: value.numpy() for name, value in zip(self._outputs, values, strict=True)}
         return [
-            ReadText({name: _of_text(array[i], name, len(item.ids)) for name, array in arrays.items()})
+            ReadText(
+                {
+                    name: array[i].copy() if name in WHOLE else array[i, :, : len(item.ids)].copy()
+                    for name, array in arrays.items()
+                }
+            )
             for i, item in enumerate(batch)
         ]
 
@@ -93,23 +98,15 @@ def stacked(texts: Sequence[ReadText]) -> dict[str, onnxruntime.OrtValue]:
     lengths = np.array([text.length for text in texts], np.int64)
     values = {LENGTHS: _value(lengths)}
     for name, first in texts[0].outputs.items():
-        shape = list(first.shape)
-        if name in POSITIONS:
-            shape[POSITIONS[name]] = int(lengths.max())
-        padded = np.zeros((len(texts), *shape), first.dtype)
-        for row, text in zip(padded, texts, strict=True):
-            row[_inside(name, text.length)] = text.outputs[name]
+        if name in WHOLE:
+            values[name] = _value(np.stack([text.outputs[name] for text in texts]))
+            continue
+        heads, _, width = first.shape
+        padded = np.zeros((len(texts), heads, int(lengths.max()), width), first.dtype)
+        for row, text, length in zip(padded, texts, lengths, strict=True):
+            row[:, :length] = text.outputs[name]
         values[name] = _value(padded)
     return values
-
-
-def _of_text(array: NDArray[Any], name: str, length: int) -> NDArray[Any]:
-    """A copy of what belongs to a text of ``length`` tokens."""
-    return array[_inside(name, length)].copy()
-
-
-def _inside(name: str, length: int) -> tuple[slice, ...]:
-    return (slice(None),) * POSITIONS[name] + (slice(length),) if name in POSITIONS else ()
 
 
 def _value(array: NDArray[Any]) -> onnxruntime.OrtValue:

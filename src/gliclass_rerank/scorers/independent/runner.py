@@ -17,7 +17,7 @@ from gliclass_rerank.scorers.independent.forward import IndependentForward, Text
 
 @dataclass(frozen=True, slots=True)
 class ReadText:
-    """What labels read of one text: its layers, shape (L, 2, H, S, d), and its pooled state, shape (D,)."""
+    """What labels read of one text: keys and values of all layers, shape (2 L, H, S, d), and its pooled state, (D,)."""
 
     layers: Tensor
     pooled: Tensor
@@ -79,18 +79,19 @@ class IndependentRunner(nn.Module):
 
     def _read_each(self, batch: Sequence[EncodedSequence]) -> list[ReadText]:
         state = self._read(batch)
+        layers = torch.stack([*state.keys, *state.values])
         return [
-            ReadText(state.layers[i, :, :, :, : len(item.ids)].clone(), state.pooled[i].clone())
-            for i, item in enumerate(batch)
+            ReadText(layers[:, i, :, : len(item.ids)].clone(), state.pooled[i].clone()) for i, item in enumerate(batch)
         ]
 
 
 def stacked(texts: Sequence[ReadText]) -> TextState:
     """The state of these texts together, padded to the longest."""
-    lengths = torch.tensor([text.layers.shape[3] for text in texts], device=texts[0].pooled.device)
-    layers, *shape = texts[0].layers.shape
-    shape[2] = int(lengths.max())
-    padded = texts[0].layers.new_zeros(len(texts), layers, *shape)
-    for row, text in zip(padded, texts, strict=True):
-        row[:, :, :, : text.layers.shape[3]] = text.layers
-    return TextState(padded, None, lengths, torch.stack([text.pooled for text in texts]))
+    lengths = [text.layers.shape[2] for text in texts]
+    count, heads, _, width = texts[0].layers.shape
+    padded = texts[0].layers.new_zeros(count, len(texts), heads, max(lengths), width)
+    for i, (text, length) in enumerate(zip(texts, lengths, strict=True)):
+        padded[:, i, :, :length] = text.layers
+    keys, values = padded[: count // 2], padded[count // 2 :]
+    at = texts[0].pooled.device
+    return TextState([*keys], [*values], torch.tensor(lengths, device=at), torch.stack([one.pooled for one in texts]))
