@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 import gliclass_rerank
 from gliclass_rerank import GLiClassRerankError, Scorer
-from gliclass_rerank_service.dialects import check, classify, jobs, logits, rerank, route, score
+from gliclass_rerank_service.dialects import check, classify, embeddings, jobs, logits, rerank, route, score
 from gliclass_rerank_service.errors import error_response, response_of
 from gliclass_rerank_service.observability import operations
 from gliclass_rerank_service.observability.middleware import Guarded, Observed
@@ -45,12 +45,12 @@ def create_app(scorer: Scorer, settings: Settings | None = None) -> FastAPI:
     app = FastAPI(
         title="gliclass-rerank",
         version=gliclass_rerank.__version__,
-        description="Reranking, routing, fact-checking and classification with one small GLiClass model, over the "
-        "wire formats of Cohere, Jina, Voyage, TEI, infinity and vLLM.",
+        description="Reranking, routing, fact-checking, classification and embeddings with one small GLiClass model, "
+        "over the wire formats of Cohere, Jina, Voyage, TEI, infinity, vLLM and OpenAI.",
         lifespan=_lifespan,
     )
     app.state.service = service
-    for family in (rerank, score, classify, route, check, jobs, logits, operations):
+    for family in (rerank, score, classify, route, check, embeddings, jobs, logits, operations):
         app.include_router(family.router)
     app.include_router(logits.info_router)
     app.add_exception_handler(GLiClassRerankError, _on_error)

@@ -25,6 +25,7 @@ from gliclass_rerank.errors import (
     LabelTooLongError,
     MissingExtraError,
     ModelError,
+    NoVectorsError,
     ServiceError,
 )
 from gliclass_rerank_service.queue.errors import (
@@ -71,6 +72,7 @@ STATUSES: tuple[tuple[type[GLiClassRerankError], int, str], ...] = (
     (ClientGoneError, CLIENT_GONE, "Cancelled"),
     (MissingExtraError, 503, "Unhealthy"),
     (ServiceError, 503, "Unhealthy"),
+    (NoVectorsError, 422, "NoVectors"),
     (ModelError, 424, "Backend"),
     (GLiClassRerankError, 424, "Backend"),
 )

@@ -142,6 +142,23 @@ def build_checkpoint(spec: Spec, folder: Path) -> Built:
     return Built(spec, folder, model)
 
 
+INDEPENDENT = {
+    "class_token_pooling": "average",
+    "pooling_strategy": "avg",
+    "extract_text_features": True,
+    "normalize_features": True,
+    "logit_scale_init_value": 10.0,
+}
+"""Flags of a checkpoint with independent labels."""
+
+
+def build_independent(folder: Path, *, name: str = "independent", backbone: str = "bert") -> Path:
+    """Write a checkpoint with independent labels, which embeds, and return its folder."""
+    made = build_checkpoint(Spec(name, backbone, INDEPENDENT), folder).folder
+    (made / "gliclass_rerank.json").write_text(json.dumps({"labels": "independent"}), "utf-8")
+    return made
+
+
 def randomize(model: torch.nn.Module) -> None:
     """Draw weights that keep activations at about unit size: products by fan-in, norms near one, all biases used."""
     with torch.no_grad():

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from gliclass_rerank import LabelTooLongError, Logits, ModelInfo, ScoreRequest
-from gliclass_rerank.types import Direction, FloatArray, Span
+from gliclass_rerank.types import NO_VECTOR, Direction, FloatArray, Span
 
 INFO = ModelInfo("overlap", "1", "uni-encoder", "fake", "cpu", "fp32", 512)
 
@@ -16,7 +16,8 @@ INFO = ModelInfo("overlap", "1", "uni-encoder", "fake", "cpu", "fp32", 512)
 class OverlapScorer:
     """Counts the words that a label shares with a text: 2 * shared - 3 is its logit.
 
-    Like a model it reads a text in windows, of ``window`` words, and keeps the best logit of each label.
+    Like a model it reads a text in windows, of ``window`` words, and keeps the best logit of each label. With
+    ``embeds`` it also gives vectors, which depend on the words that were read.
 
     Attributes:
         calls: how many requests each call of `score` had.
@@ -28,11 +29,12 @@ class OverlapScorer:
         window: int | None = None,
         direction: Direction = "passage-as-text",
         first_stage_weight: float | None = None,
+        embeds: bool = False,
     ) -> None:
         self._window = window
         self.info = ModelInfo(
             INFO.name, INFO.revision, INFO.architecture, INFO.backend, INFO.device, INFO.dtype, INFO.max_length,
-            direction=direction, first_stage_weight=first_stage_weight,
+            direction=direction, first_stage_weight=first_stage_weight, embeds=embeds,
         )  # fmt: skip
         self.calls: list[int] = []
 
@@ -41,12 +43,13 @@ class OverlapScorer:
         return [self._score(request) for request in requests]
 
     def _score(self, request: ScoreRequest) -> FloatArray:
-        if self._window is None:
+        if self._window is None and not request.vector:
             return self._logits(request.text, request.labels)
-        spans = windows(request.text, self._window)
+        spans = windows(request.text, self._window or len(request.text))
         read = spans[:1] if request.long_text == "truncate" else spans
         rows = np.stack([self._logits(request.text[start:end], request.labels) for start, end in read])
-        return Logits.over_windows(rows, read, truncated=len(read) < len(spans))
+        vector = word_vector(request.text[: read[-1][1]]) if request.vector else NO_VECTOR
+        return Logits.over_windows(rows, read, truncated=len(read) < len(spans), vector=vector)
 
     def _logits(self, text: str, labels: Sequence[str]) -> FloatArray:
         words = set(text.lower().split())
@@ -73,6 +76,14 @@ class ConstantScorer:
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[FloatArray]:
         return [np.full(len(request.labels), self._logit, np.float32) for request in requests]
+
+
+def word_vector(text: str) -> FloatArray:
+    """A vector of length 1 that depends on each word of a text."""
+    words = text.lower().split()
+    summed = np.sum([np.random.default_rng(list(word.encode())).normal(size=8) for word in words], axis=0)
+    unit: FloatArray = (summed / np.linalg.norm(summed)).astype(np.float32)
+    return unit
 
 
 def windows(text: str, words: int) -> list[Span]:

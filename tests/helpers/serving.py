@@ -31,13 +31,15 @@ class GatedScorer:
         gate: open at first.
         entered: set once a batch has come to the gate.
         texts: all that was scored.
+        batches: the texts of each batch.
     """
 
-    def __init__(self) -> None:
-        self._scorer = OverlapScorer()
+    def __init__(self, scorer: OverlapScorer | None = None) -> None:
+        self._scorer = scorer or OverlapScorer()
         self.gate, self.entered = threading.Event(), threading.Event()
         self.gate.set()
         self.texts: list[str] = []
+        self.batches: list[list[str]] = []
 
     @property
     def info(self) -> ModelInfo:
@@ -46,7 +48,8 @@ class GatedScorer:
     def score(self, requests: Sequence[ScoreRequest]) -> list[FloatArray]:
         self.entered.set()
         assert self.gate.wait(PATIENCE)
-        self.texts += [request.text for request in requests]
+        self.batches.append([request.text for request in requests])
+        self.texts += self.batches[-1]
         return self._scorer.score(requests)
 
 

@@ -41,7 +41,8 @@ def check_refused(response: Any, status: int, error_type: str) -> str:
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[TestClient]:
-    with TestClient(create_app(OverlapScorer(), Settings(max_texts=8, max_request_tokens=500))) as made:
+    settings = Settings(max_texts=8, max_request_tokens=500)
+    with TestClient(create_app(OverlapScorer(embeds=True), settings)) as made:
         yield made
 
 
@@ -84,6 +85,9 @@ def client() -> Iterator[TestClient]:
         ("/route", {"queries": [], "routes": {"c": ""}}, 400, "Empty"),
         ("/check", {"answer": "a", "evidence": []}, 400, "Empty"),
         ("/check", {"answer": "", "evidence": "b"}, 422, "Tokenizer"),
+        ("/v1/embeddings", {"input": ["a"] * 9}, 413, "Validation"),
+        ("/embed", {"inputs": ["a"] * 9}, 413, "Validation"),
+        ("/embed", {"inputs": "many words " * 300}, 413, "Validation"),
         ("/logits", {"requests": []}, 400, "Empty"),
         ("/logits", {"requests": [{"text": "a", "labels": []}]}, 422, "Validation"),
     ],
@@ -111,6 +115,8 @@ MANY = 2000
         ("/route", {"queries": [1] * MANY, "routes": {str(i): 1 for i in range(MANY)}}),
         ("/route", {"query": "a", "routes": [{"name": "b", "examples": [1] * MANY}] * 2}),
         ("/check", {"answer": "a", "evidence": [1] * MANY, "keep": [1] * MANY}),
+        ("/v1/embeddings", {"input": ["a", *[1] * MANY]}),
+        ("/embed", {"inputs": [1] * MANY}),
         ("/logits", {"requests": [{"labels": [1] * MANY, "examples": [{"labels": [1] * MANY}] * 2}] * 2}),
     ],
 )
@@ -150,6 +156,8 @@ WORDS = "is it so " * 50  # 450 bytes; a hundred times as many are beyond the 50
         ("/route", {"query": WORDS, "routes": {f"r{i}": "" for i in range(40)}}),  # read one by one
         ("/route", {"query": WORDS, "routes": [{"name": "b", "examples": [f"e{i}" for i in range(8)]}]}),
         ("/logits", {"requests": [{"text": "a", "labels": ["b"], "prompt": WORDS}] * 8}),
+        ("/v1/embeddings", {"input": [WORDS] * 8}),
+        ("/embed", {"inputs": [WORDS] * 8}),
     ],
 )
 def test_what_is_too_large_is_refused_before_it_is_built(client: TestClient, path: str, body: Any) -> None:
@@ -176,13 +184,14 @@ def test_sentences_are_counted_before_they_are_scored(client: TestClient) -> Non
         ("/check", {"answer": "It is so. " * 4, "evidence": ["It is so. " * 4] * 3}),
         ("/route", {"queries": ["a red apple"] * 4, "routes": {f"r{i}": "red" for i in range(20)}}),
         ("/classify", {"texts": ["a red apple"] * 8, "labels": [["red", "green"]] * 8}),
+        ("/v1/embeddings", {"input": ["a red apple"] * 8}),
     ],
 )
 def test_what_is_handled_on_a_thread_is_answered_alike(path: str, body: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = []
     for inline in (10**6, 0):
         monkeypatch.setattr(task_runner, "INLINE_TOKENS", inline)
-        with TestClient(create_app(OverlapScorer(), Settings())) as made:
+        with TestClient(create_app(OverlapScorer(embeds=True), Settings())) as made:
             response = made.post(path, json=body, headers={"x-request-id": "r"})
             assert response.status_code == 200
             answers.append({key: value for key, value in response.json().items() if key != "created"})

@@ -33,13 +33,14 @@ from gliclass_rerank.cli.worker import worker
 BODY = {"query": "red apple", "documents": ["a red apple", "a secret door"]}
 PATHS = {
     "/rerank", "/v1/rerank", "/v2/rerank", "/score", "/predict", "/classify", "/route", "/check", "/logits", "/info",
-    "/labels", "/jobs/rerank", "/result/{task_id}", "/health", "/ping", "/ready", "/metrics",
+    "/labels", "/v1/embeddings", "/embed", "/jobs/rerank", "/result/{task_id}", "/health", "/ping", "/ready",
+    "/metrics",
 }  # fmt: skip
 
 
 @pytest.fixture
 def client() -> Iterator[TestClient]:
-    with TestClient(create_app(OverlapScorer(), Settings())) as made:
+    with TestClient(create_app(OverlapScorer(embeds=True), Settings())) as made:
         yield made
 
 
