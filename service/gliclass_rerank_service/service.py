@@ -59,6 +59,8 @@ class Service:
         self._keys = read_keys(settings)
         self.scorer = scorer if isinstance(scorer, BatchingScorer) else self._batching(scorer)
         self.metrics.watch(self.scorer.stats, lambda: self.in_flight)
+        if (cache := self.scorer.passage_cache) is not None:
+            self.metrics.watch_passage_cache(cache.stats)
 
     def _batching(self, scorer: Scorer) -> BatchingScorer:
         return BatchingScorer(

@@ -19,6 +19,7 @@ from pydantic_settings import (
 
 from gliclass_rerank import OptionError, load_scorer
 from gliclass_rerank.scorers.load import LoadedScorer
+from gliclass_rerank.validation import check_bytes
 
 PREFIX = "GLICLASS_RERANK_"
 CONFIG_VARIABLE = f"{PREFIX}CONFIG"
@@ -45,6 +46,11 @@ class Settings(BaseSettings):
         ge=1,
         description="CPU threads: batches of the model that are computed in parallel. Default: the usable cores. One "
         "process holds one model on one device. For more processes start more services.",
+    )
+    passage_cache: int | str = Field(
+        default=0,
+        description='Memory for what the model has read of passages, such as "1GB". A passage that comes back costs '
+        "only the tokens of its labels. Only for models with independent labels. 0 keeps nothing.",
     )
     concurrency: int | None = Field(
         default=None, ge=1, description="Concurrent requests to an OpenAI-compatible server. Default: 16."
@@ -127,6 +133,12 @@ class Settings(BaseSettings):
     def _none_if_empty(cls, value: object) -> object:
         """Treat an empty variable as unset, since compose files cannot leave one out."""
         return None if value == "" else value
+
+    @field_validator("passage_cache", mode="before")
+    @classmethod
+    def _bytes(cls, value: object) -> int:
+        """Read a number of bytes, with or without a unit."""
+        return check_bytes(value, "memory")
 
     @model_validator(mode="after")
     def _ordered(self) -> Settings:
@@ -212,5 +224,6 @@ def load_model(settings: Settings) -> LoadedScorer:
         device=settings.device,
         dtype=settings.dtype,
         threads=settings.threads,
+        passage_cache=settings.passage_cache,
         concurrency=settings.concurrency,
     )

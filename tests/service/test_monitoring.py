@@ -27,6 +27,9 @@ from gliclass_rerank_service import Settings, create_app
 from prometheus_client.parser import text_string_to_metric_families
 from serving import ROOT, free_port, running, wait_for
 
+from gliclass_rerank.scorers.independent.cache import PassageCache
+from gliclass_rerank.types import FloatArray
+
 FOLDER = ROOT / "service" / "deploy" / "monitoring"
 ALERTS = yaml.safe_load((FOLDER / "alerts.yml").read_text("utf-8"))
 DASHBOARD: dict[str, Any] = json.loads((FOLDER / "dashboard.json").read_text("utf-8"))
@@ -57,6 +60,12 @@ def queries() -> Iterator[str]:
         yield from (trigger["metadata"]["query"] for trigger in one["spec"]["triggers"] if trigger["type"] != "redis")
 
 
+class CachingScorer(OverlapScorer):
+    """With the metrics of a passage cache."""
+
+    passage_cache = PassageCache[FloatArray](1000)
+
+
 def call(client: httpx.Client, url: str) -> None:
     """What makes each metric count: one text and several, an empty request, a wrong path, a job and its result."""
     for documents in (["a red apple", "a secret door"], ["an apple"], []):
@@ -69,7 +78,7 @@ def call(client: httpx.Client, url: str) -> None:
 @pytest.fixture(scope="module")
 def exported() -> dict[str, set[str]]:
     """What the service exports after some requests: names of samples by the name of their metric."""
-    with running(create_app(OverlapScorer(), Settings())) as url, httpx.Client() as client:
+    with running(create_app(CachingScorer(), Settings())) as url, httpx.Client() as client:
         call(client, url)
         families = text_string_to_metric_families(client.get(f"{url}/metrics").text)
         return {one.name: {sample.name for sample in one.samples} for one in families if "_created" not in one.name}
@@ -148,7 +157,7 @@ def test_the_operator_gets_the_same_alerts() -> None:
 @needs_prometheus
 def test_prometheus_draws_every_line_from_a_service_that_runs(tmp_path: Path) -> None:
     """Of ours; Flower's need a worker. With the configuration of compose, but for addresses and how often it looks."""
-    with running(create_app(OverlapScorer(), Settings())) as url, httpx.Client() as client:
+    with running(create_app(CachingScorer(), Settings())) as url, httpx.Client() as client:
         config = CONFIGS["prometheus"]["content"].replace("15s", "1s").replace("service:8000", url[7:])
         (tmp_path / "prometheus.yml").write_text(config, "utf-8")
         shutil.copy(FOLDER / "alerts.yml", tmp_path)

@@ -312,7 +312,13 @@ def test_an_empty_key_opens_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("prot = 1", "prot"), ("port = -1", "port"), ("port = ", "TOML"), ('log_level = "loud"', "log_level")],
+    [
+        ("prot = 1", "prot"),
+        ("port = -1", "port"),
+        ("port = ", "TOML"),
+        ('log_level = "loud"', "log_level"),
+        ('passage_cache = "much"', "passage_cache.*500MB"),
+    ],
 )
 def test_settings_that_cannot_be_used_are_named(tmp_path: Path, text: str, says: str) -> None:
     file = tmp_path / "service.toml"
@@ -333,7 +339,7 @@ def test_errors_of_settings_show_no_key(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_the_command_names_its_options_and_refuses_bad_ones() -> None:
     told = CliRunner().invoke(command_line, ["serve", "--help"], env={"COLUMNS": "200"}).output
-    for option in ("--model", "--host", "--port", "--api-key-file", "--config", "--threads"):
+    for option in ("--model", "--host", "--port", "--api-key-file", "--config", "--threads", "--passage-cache"):
         assert option in told
     refused = CliRunner().invoke(command_line, ["serve", "--port", "99999"])
     assert isinstance(refused.exception, OptionError)

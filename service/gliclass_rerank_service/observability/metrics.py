@@ -6,10 +6,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
+from gliclass_rerank.scorers.independent.cache import CacheStats
 from gliclass_rerank_service.observability.request_stats import RequestStats
 from gliclass_rerank_service.queue.stats import BatchingStats
 
@@ -67,6 +70,10 @@ class Metrics:
         self._queue_tokens.set_function(lambda: stats().queue_tokens)
         self._throughput.set_function(lambda: stats().tokens_per_second or 0.0)
 
+    def watch_passage_cache(self, stats: Callable[[], CacheStats]) -> None:
+        """Report the use of a passage cache, read at each scrape."""
+        self.registry.register(PassageCacheCollector(stats))
+
     def count_batch(self, requests: int, tokens: int, seconds: float) -> None:
         """Count one call of the model."""
         self._batch_size.observe(requests)
@@ -92,3 +99,19 @@ class Metrics:
     def text(self) -> bytes:
         """All metrics in the Prometheus text format."""
         return generate_latest(self.registry)
+
+
+class PassageCacheCollector(Collector):
+    """Metrics of a passage cache, from one snapshot per scrape."""
+
+    def __init__(self, stats: Callable[[], CacheStats]) -> None:
+        self._stats = stats
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics now."""
+        name, stats = "gliclass_rerank_passage_cache", self._stats()
+        yield CounterMetricFamily(f"{name}_hits", "Texts found in the passage cache.", value=stats.hits)
+        yield CounterMetricFamily(f"{name}_misses", "Texts read because they were not in it.", value=stats.misses)
+        yield GaugeMetricFamily(f"{name}_texts", "Texts in the passage cache.", value=stats.texts)
+        yield GaugeMetricFamily(f"{name}_bytes", "Memory that they take.", value=stats.bytes)
+        yield GaugeMetricFamily(f"{name}_max_bytes", "Memory that they may take.", value=stats.max_bytes)

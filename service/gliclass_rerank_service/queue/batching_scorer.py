@@ -15,6 +15,7 @@ from typing import Any, cast
 from gliclass_rerank import Example, ModelInfo, Scorer, ScoreRequest
 from gliclass_rerank.copies import Shared
 from gliclass_rerank.forks import PerProcess
+from gliclass_rerank.scorers.independent.cache import PassageCache
 from gliclass_rerank.scoring import embed, labels_share_pass
 from gliclass_rerank.types import FloatArray
 from gliclass_rerank.validation import check_number
@@ -84,6 +85,12 @@ class BatchingScorer(Shared):
     def info(self) -> ModelInfo:
         """Model information of the inner scorer."""
         return self._scorer.info
+
+    @property
+    def passage_cache(self) -> PassageCache[Any] | None:
+        """What the inner scorer keeps of texts; None if it keeps nothing, or not in this process."""
+        cache: PassageCache[Any] | None = getattr(self._scorer, "passage_cache", None)
+        return cache
 
     def embed(self, texts: Sequence[str]) -> FloatArray:
         """See `gliclass_rerank.scoring.embed`."""

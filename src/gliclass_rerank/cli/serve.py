@@ -18,6 +18,7 @@ from gliclass_rerank.cli.settings import (
     JobVisibilitySeconds,
     LogLevel,
     Model,
+    PassageCache,
     ResultUrl,
     Threads,
     settings_of,
@@ -44,6 +45,7 @@ def serve(
     device: Device = None,
     dtype: Dtype = None,
     threads: Threads = None,
+    passage_cache: PassageCache = None,
     concurrency: Concurrency = None,
     timeout_seconds: Annotated[float | None, typer.Option(help="Limit for one request; 60 by default.")] = None,
     drain_seconds: Annotated[
@@ -63,9 +65,10 @@ def serve(
     ray_min_replicas: Annotated[int | None, typer.Option("--min-replicas", help="With --ray; 1 by default.")] = None,
     ray_max_replicas: Annotated[int | None, typer.Option("--max-replicas", help="With --ray; 2 by default.")] = None,
 ) -> None:
-    """Serve the model over HTTP, to clients of Cohere, Jina, Voyage, TEI, infinity and vLLM. Needs the extra 'service'.
+    """Serve the model over HTTP, to clients of Cohere, Jina, Voyage, TEI, infinity, vLLM and OpenAI's embeddings.
 
-    All settings are also read from the environment (GLICLASS_RERANK_PORT=8080) and from the file of --config.
+    Needs the extra 'service'. All settings are also read from the environment (GLICLASS_RERANK_PORT=8080) and from the
+    file of --config.
     """
     if any(importlib.util.find_spec(part) is None for part in PARTS):
         raise MissingExtraError("service", "serving")

@@ -24,6 +24,10 @@ Dtype = Annotated[str | None, typer.Option(help="auto, int8, fp32, bf16 or fp16.
 Threads = Annotated[
     int | None, typer.Option(help="CPU threads: batches computed in parallel; the usable cores by default.")
 ]
+PassageCache = Annotated[
+    str | None,
+    typer.Option(help='Memory for passages that come back, such as "1GB"; for models with independent labels.'),
+]
 Concurrency = Annotated[
     int | None, typer.Option(help="Concurrent requests to an OpenAI-compatible server; 16 by default.")
 ]

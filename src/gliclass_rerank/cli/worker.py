@@ -17,6 +17,7 @@ from gliclass_rerank.cli.settings import (
     JobVisibilitySeconds,
     LogLevel,
     Model,
+    PassageCache,
     ResultUrl,
     Threads,
     settings_of,
@@ -36,6 +37,7 @@ def worker(
     device: Device = None,
     dtype: Dtype = None,
     threads: Threads = None,
+    passage_cache: PassageCache = None,
     concurrency: Concurrency = None,
     processes: Annotated[
         int, typer.Option(min=1, help="Jobs run in parallel, each in a process with its own model.")
