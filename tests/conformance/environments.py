@@ -12,10 +12,15 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """Distributions at known versions, and the scripts in `clients/` that run with them."""
+    """Distributions at known versions, and the scripts in `clients/` that run with them.
+
+    Attributes:
+        vectors: whether the scripts ask for vectors, which not every model gives.
+    """
 
     requirements: tuple[str, ...]
     scripts: tuple[str, ...]
+    vectors: bool = False
 
 
 ENVIRONMENTS = {
@@ -42,6 +47,9 @@ ENVIRONMENTS = {
             "llama-index-postprocessor-xinference-rerank==0.5.0",
         ),
         ("llama_index_rerank",),
+    ),
+    "embeddings": Environment(
+        ("openai==3.57.0", "llama-index-embeddings-text-embeddings-inference==0.6.0"), ("embeddings",), vectors=True
     ),
     "plain": Environment((), ("plain_http",)),
 }

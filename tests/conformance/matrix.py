@@ -11,6 +11,7 @@ from typing import Any
 from asked import DOCUMENTS, QUERY
 
 from gliclass_rerank import Ranked, Reranker
+from gliclass_rerank.scoring import embed
 from gliclass_rerank.tasks.fact_check.sentences import split_sentences
 
 TOLERANCE = 1e-6
@@ -25,10 +26,11 @@ class Row:
         versions: versions of its distributions.
         setup: code that its users write.
         calls: HTTP routes that it called.
-        rankings: names of the requests whose rankings were compared.
-        difference: largest difference between a score over HTTP and the library's.
+        rankings: names of the requests whose rankings, or vectors, were compared.
+        difference: largest difference between a score (or cosine) over HTTP and the library's.
         refusals: error that its user sees, by case.
         problems: failures; empty if the client works.
+        kind: "ranking" or "vectors".
     """
 
     client: str
@@ -39,10 +41,11 @@ class Row:
     difference: float
     refusals: dict[str, str]
     problems: list[str]
+    kind: str = "ranking"
 
 
 class Judge:
-    """Compares rankings with those of the library."""
+    """Compares rankings and vectors with those of the library."""
 
     def __init__(self, reranker: Reranker) -> None:
         self._reranker = reranker
@@ -51,16 +54,24 @@ class Judge:
     def row(self, report: dict[str, Any]) -> Row:
         """Check the report of a script."""
         problems, differences = list(report["problems"]), [0.0]
+        kind = report.get("kind", "ranking")
+        every = self._cosines() if kind == "vectors" and report["rankings"] else self._expected
         for name, hits in report["rankings"].items():
-            expected = self._expected[: _count(name)]
+            expected = every[: _count(name)]
             problems += [f"{name}: {problem}" for problem in self._problems(hits, expected)]
             differences += [abs(hit["score"] - one.score) for hit, one in zip(hits, expected, strict=False)]
         if max(differences) > TOLERANCE:
             problems.append(f"scores differ by up to {max(differences):g}")
         return Row(
             report["client"], report["versions"], report["setup"], report["calls"], list(report["rankings"]),
-            max(differences), report["refusals"], problems,
+            max(differences), report["refusals"], problems, kind,
         )  # fmt: skip
+
+    def _cosines(self) -> list[Ranked]:
+        """Cosines of the query and the documents in Latin script, in the order of the documents."""
+        places = [i for i, text in enumerate(DOCUMENTS) if text[0].isascii()]
+        query, *vectors = embed(self._reranker.scorer, [QUERY, *(DOCUMENTS[i] for i in places)]).astype(float)
+        return [Ranked(i, float(query @ vector), 0.0) for i, vector in zip(places, vectors, strict=True)]
 
     def _problems(self, hits: Sequence[dict[str, Any]], expected: Sequence[Ranked]) -> list[str]:
         got, wanted = [hit["index"] for hit in hits], [one.index for one in expected]
@@ -100,15 +111,18 @@ def table(rows: Sequence[Row], date: str) -> str:
             told = [f"{row.client}<br>{versions}", f"`{row.setup}`", _calls(row), *refusals]
             lines.append(f"| {' | '.join(told)} |")
     plain = ", ".join(f"{row.client} ({_calls(row)})" for row in rows if not row.versions)
-    difference = max(row.difference for row in rows)
+    difference = max((row.difference for row in rows if row.kind == "ranking"), default=0.0)
+    vectors = any(row.kind == "vectors" for row in rows)
     scores = f"scores within {difference:.0e} of the library's" if difference else "the same scores"
+    received = "Each reranker received" if vectors else "Each received"
     lines += [
         "",
-        f"`make conformance` ran these clients on {date}. Each received the library's order of {len(DOCUMENTS)} "
+        f"`make conformance` ran these clients on {date}. {received} the library's order of {len(DOCUMENTS)} "
         f"passages and\n{scores}. Some of the passages are equal and some are long. The last two columns show the "
         "error that\nthe user of the client sees. Errors such as `KeyError` come from clients that ignore the HTTP "
         "status.",
         "",
+        *(["Clients of embeddings received the library's vectors.", ""] if vectors else []),
         f"Requests in the format of other clients were sent as plain HTTP and gave the same ranking: {plain}.",
     ]
     return "\n".join(lines)

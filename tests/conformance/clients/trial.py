@@ -60,6 +60,7 @@ class Client:
         wrong_key: what it raises for a key that is not known; None if it sends no key.
         empty_query: what it raises for a query without text.
         busy: what it raises when it is told to come again later; None if it comes again by itself.
+        kind: "ranking", or "vectors" for cosines of the query and the documents, in the order of the documents.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Client:
     empty_query: type[Exception]
     busy: type[Exception] | None = None
     also: Mapping[str, Rank] = field(default_factory=dict)
+    kind: str = "ranking"
 
 
 @dataclass
@@ -83,6 +85,7 @@ class Report:
     rankings: dict[str, list[Hit]] = field(default_factory=dict)
     refusals: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    kind: str = "ranking"
 
 
 def conduct(*clients: Client) -> None:
@@ -99,7 +102,7 @@ def conduct(*clients: Client) -> None:
 
 
 def _try(client: Client, call: Call, open_url: str) -> Report:
-    report = Report(client.name, {name: version(name) for name in client.packages}, client.setup)
+    report = Report(client.name, {name: version(name) for name in client.packages}, client.setup, kind=client.kind)
     before = _responses(call.url)
     report.rankings["all"] = client.rank(call)
     report.rankings[f"top {TOP_N}"] = client.rank(_with(call, top_n=TOP_N))
