@@ -23,7 +23,7 @@ from gliclass_rerank.scorers.remote.connect import connect_openai
 from gliclass_rerank.tasks.classify import Classification, Classifier, LabelScore
 from gliclass_rerank.tasks.fact_check.checker import ClaimVerdict, FactChecker, FactReport
 from gliclass_rerank.tasks.rerank import Reranker
-from gliclass_rerank.tasks.routing.fit import RouterReport
+from gliclass_rerank.tasks.routing.outcomes import RouterReport
 from gliclass_rerank.tasks.routing.router import Route, RouteDecision, Router
 from gliclass_rerank.types import Example, Logits, ModelInfo, Ranked, Scorer, ScoreRequest
 

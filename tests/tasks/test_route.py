@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -38,9 +39,11 @@ from gliclass_rerank.calibration.reliability import expected_calibration_error
 from gliclass_rerank.scorers.lazy import LazyScorer
 from gliclass_rerank.scorers.progress import ProgressScorer
 from gliclass_rerank.scoring import labels_share_pass
-from gliclass_rerank.tasks.routing.fit import FEW, RouterReport, best_accuracy, best_f1, own_threshold
-from gliclass_rerank.tasks.routing.router import ExampleUse, Route, RouteDecision, Router, Scores, combined
-from gliclass_rerank.tasks.routing.scores import MAX_LABELS_PER_PASS, REQUESTS_PER_CHUNK
+from gliclass_rerank.tasks.routing.learning import folds_of
+from gliclass_rerank.tasks.routing.outcomes import FEW, RouterReport, best_accuracy, best_f1, own_threshold
+from gliclass_rerank.tasks.routing.router import ExampleUse, Route, RouteDecision, Router
+from gliclass_rerank.tasks.routing.routes import Scores
+from gliclass_rerank.tasks.routing.scores import MAX_LABELS_PER_PASS, REQUESTS_PER_CHUNK, combined
 from gliclass_rerank.types import FloatArray
 
 BILLING = Route("billing", "questions about an invoice or a refund", examples=("why was i charged twice",))
@@ -398,7 +401,8 @@ def test_the_report_equals_scikit_learns(
 ) -> None:
     routes, queries, right = case
     router = Router(plain(routes), GivenScorer(), threshold=threshold, fallback="nobody")
-    report = router.fit(queries, right)
+    router.fit(queries, right)
+    report = router.evaluate(queries, right)
     decisions = router.route_many(queries)
     true = [name or "-" for name in right]
     routed = ["-" if decision.abstained else str(decision.name) for decision in decisions]
@@ -420,12 +424,31 @@ def test_the_report_equals_scikit_learns(
 
 @fits
 @given(judged())
-def test_evaluate_reports_as_fit_did_and_learns_nothing(case: tuple[int, list[str], list[str | None]]) -> None:
+def test_evaluate_learns_nothing(case: tuple[int, list[str], list[str | None]]) -> None:
     routes, queries, right = case
     router = Router(plain(routes), GivenScorer())
     unfitted = router.evaluate(queries, right)
     assert router.evaluate(queries, right) == unfitted
-    assert router.fit(queries, right) == router.evaluate(queries, right)
+    router.fit(queries, right)
+    fitted = router.evaluate(queries, right)
+    assert router.evaluate(queries, right) == fitted
+
+
+@fits
+@given(judged())
+def test_fit_reports_what_routers_fitted_on_the_others_decide(case: tuple[int, list[str], list[str | None]]) -> None:
+    routes, queries, right = case
+    folds = folds_of(queries, right, min(len(set(queries)), 5 if len(set(queries)) > 20 else 20))
+    report = Router(plain(routes), GivenScorer()).fit(queries, right)
+    assert report.folds == len(set(folds.tolist()))
+    hits = 0
+    for fold in set(folds.tolist()):
+        rest, mine = ([i for i, own in enumerate(folds) if (own == fold) == is_mine] for is_mine in (False, True))
+        router = Router(plain(routes), GivenScorer())
+        with suppress(InputError):  # too few
+            router.fit([queries[i] for i in rest], [right[i] for i in rest])
+        hits += sum(router.route(queries[i]).name == right[i] for i in mine)
+    assert report.accuracy == pytest.approx(hits / len(queries))
 
 
 scored = st.lists(st.tuples(st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.7, 0.9, 1.0]), st.booleans()), min_size=1)
@@ -576,7 +599,8 @@ def test_queries_are_scored_once() -> None:
 @pytest.mark.parametrize(("names", "accuracy"), [(["r0", "r0"], 1.0), ([None, None], 1.0)])
 def test_one_outcome_leaves_the_calibration_as_it_was(names: list[str | None], accuracy: float) -> None:
     router = Router(plain(1), GivenScorer())
-    report = router.fit(["1", "2"], names)
+    assert router.fit(["1", "2"], names).folds == 2
+    report = router.evaluate(["1", "2"], names)
     assert (report.accuracy, report.abstention_auroc) == (accuracy, None)
     assert router.route("1").scores == {"r0": pytest.approx(sigmoid(1))}
     assert router.route("1").abstained == (names[0] is None)
@@ -638,7 +662,7 @@ def test_the_file_is_readable(tmp_path: Path) -> None:
     router.save(tmp_path / "router.json")
     assert "größer" in (tmp_path / "router.json").read_text("utf-8")
     saved = json.loads((tmp_path / "router.json").read_text("utf-8"))
-    assert saved["version"] == 1
+    assert saved["version"] == 2
     assert saved["model"] == {"name": "overlap", "revision": "1"}
     assert saved["routes"][0] == {
         "name": "billing",
@@ -647,6 +671,7 @@ def test_the_file_is_readable(tmp_path: Path) -> None:
     }
     assert saved["fitted"]["calibrator"]["kind"] == "platt"
     assert saved["fitted"]["thresholds"] == router.thresholds
+    assert saved["fitted"]["queries"][0] == {"text": "a refund or an invoice", "name": "billing"}
 
 
 def test_a_file_may_be_written_by_hand(tmp_path: Path) -> None:
@@ -682,9 +707,9 @@ DELETE = object()
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
-        (["version"], 2, "version: expected 1, got 2"),
-        (["version"], True, "version: expected 1, got True"),
-        (["version"], DELETE, "version: expected 1, got None"),
+        (["version"], 3, "version: expected 1 or 2, got 3"),
+        (["version"], True, "version: expected 1 or 2, got True"),
+        (["version"], DELETE, "version: expected 1 or 2, got None"),
         (["colour"], "red", "expected no fields but version, .* got 'colour'"),
         (["routes"], DELETE, "expected the field 'routes', got none"),
         (["routes"], {}, "routes: expected a list, got {}"),
@@ -717,6 +742,12 @@ DELETE = object()
         (["fitted", "multi_thresholds"], [0.5], "fitted.multi_thresholds: expected an object"),
         (["fitted", "calibrator"], {"kind": "pickle"}, "fitted.calibrator: expected an object whose kind is one of"),
         (["fitted", "calibrator", "slope"], -1, "fitted.calibrator: slope"),
+        (["fitted", "queries"], 3, "fitted.queries: expected a list, got 3"),
+        (["fitted", "queries", 0, "name"], "r7", "fitted.queries: name 0: expected None or one of 'r0'"),
+        (["fitted", "queries", 0, "text"], "", "fitted.queries: query 0: expected some text"),
+        (["fitted", "queries", 0], "x", r"fitted.queries\[0\]: expected an object, got 'x'"),
+        (["fitted", "weights"], {}, "fitted: expected weights, queries and vectors"),
+        (["vectors"], {}, "vectors: expected the field 'file', got none"),
     ],
 )
 def test_files_that_are_no_routers(tmp_path: Path, place: list[Any], value: Any, message: str) -> None:

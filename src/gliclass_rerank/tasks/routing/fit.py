@@ -1,4 +1,4 @@
-"""Fit a router's calibration and thresholds on queries with known routes, and measure its accuracy.
+"""Fit a router on queries with known routes: the head, its calibration and thresholds, and an honest report.
 
 Arrays here have a row for each query and a column for each route. The gold route of a query is its column, or
 `NO_ROUTE`.
@@ -6,193 +6,240 @@ Arrays here have a row for each query and a column for each route. The gold rout
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib.util
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gliclass_rerank.calibration.calibrators import Calibrator, calibrated, sigmoid
 from gliclass_rerank.calibration.fitting import fit_calibrator
-from gliclass_rerank.calibration.reliability import expected_calibration_error
-from gliclass_rerank.metrics.decisions import ClassScores, auroc, classification_report
+from gliclass_rerank.errors import InputError, MissingExtraError
+from gliclass_rerank.tasks.routing.head import PRIOR, Head, Pool, Regression, pool_of
+from gliclass_rerank.tasks.routing.learning import (
+    FOLDS,
+    LEAVE_ONE_OUT,
+    can_regress,
+    features_out_of_fold,
+    folds_of,
+    learned_weights,
+    regression_of,
+)
+from gliclass_rerank.tasks.routing.outcomes import (
+    MULTI_THRESHOLD,
+    NO_ROUTE,
+    Floats,
+    Ints,
+    RouterReport,
+    judge,
+    learned_thresholds,
+)
+from gliclass_rerank.tasks.routing.routes import Route
+from gliclass_rerank.types import FloatArray
 
-NO_ROUTE = -1
-MULTI_THRESHOLD = 0.5  # of an unfitted router if several routes may apply
-FEW = 10  # queries of a route, up to which its threshold is the general one
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.intp]
-Bools = NDArray[np.bool_]
+LABEL_ALONE = np.ones(1)  # weights of a router without a head
 
 
-@dataclass(frozen=True, slots=True)
-class RouterReport:
-    """Accuracy of routing, one route per query. Rates are in [0, 1].
+@dataclass(frozen=True, slots=True, eq=False)
+class Lesson:
+    """Queries that a router is fitted on, and what was read of them.
 
     Attributes:
-        accuracy: share of the queries that got their gold route, abstention included.
-        macro_f1: mean of the routes' F1.
-        routes: precision, recall, F1 and support of each route, in the order of the routes.
-        ece: expected calibration error over all pairs of a query and a route. With many routes most pairs are easy.
-        best_ece: the same over the best route of each query alone.
-        abstention_auroc: probability that a query with a route scores higher than one without (its best route's
-            probability), ties count half; None unless there are both.
+        texts: the queries.
+        names: the route of each, or None.
+        logits: of the routes, raw, shape (queries, routes).
+        vectors: of the queries, float32, shape (queries, D); shape (queries, 0) without a head.
     """
 
-    accuracy: float
-    macro_f1: float
-    routes: tuple[ClassScores, ...]
-    ece: float
-    best_ece: float
-    abstention_auroc: float | None
+    texts: tuple[str, ...]
+    names: tuple[str | None, ...]
+    logits: Floats
+    vectors: FloatArray
+
+    def gold(self, routes: Sequence[Route]) -> Ints:
+        """The column of each query's route or `NO_ROUTE`, shape (queries,)."""
+        return gold_of(self.names, routes)
+
+    def among(self, before: Sequence[Route], after: Sequence[Route]) -> Lesson:
+        """The lesson for some of its routes, without the queries of the others.
+
+        Args:
+            before: the routes of its columns.
+            after: the same or fewer, in any order.
+        """
+        names = {route.name: i for i, route in enumerate(before)}
+        columns = [names[route.name] for route in after]
+        left = {None, *(route.name for route in after)}
+        rows = [i for i, name in enumerate(self.names) if name in left]
+        texts, own = tuple(self.texts[i] for i in rows), tuple(self.names[i] for i in rows)
+        return Lesson(texts, own, self.logits[np.ix_(rows, columns)], self.vectors[rows])
 
 
-@dataclass(frozen=True, slots=True)
-class Fitted:
-    """Calibration and thresholds fitted for one model.
+@dataclass(frozen=True, slots=True, eq=False)
+class Rule:
+    """How features become a decision.
 
     Attributes:
-        model: name and revision of the model that gave the logits.
-        calibrator: from a route's logit to calibrated log-odds. None: the logits are the log-odds.
-        thresholds: probability that the best route must reach, in [0, 1], one per route.
+        weights: of the features of a `Head`; `LABEL_ALONE` without a head, where the only feature is the label's logit.
+        calibrator: from a route's score to calibrated log-odds. None: the scores are the log-odds.
+        thresholds: probability that the best route must reach, in [0, 1], shape (routes,).
         multi_thresholds: the same if several routes may apply.
     """
 
-    model: tuple[str, str]
+    weights: Floats
     calibrator: Calibrator | None
-    thresholds: tuple[float, ...]
-    multi_thresholds: tuple[float, ...]
+    thresholds: Floats
+    multi_thresholds: Floats
+
+    @property
+    def has_head(self) -> bool:
+        return len(self.weights) > 1
+
+    def probabilities(self, scores: Floats) -> Floats:
+        """Probabilities in [0, 1], float64, of the shape of ``scores``."""
+        return route_probabilities(scores, self.calibrator)
 
 
-def route_probabilities(logits: Floats, calibrator: Calibrator | None) -> Floats:
-    """Probabilities in [0, 1], float64, of the shape of ``logits``."""
-    return sigmoid(calibrated(logits, calibrator))
+@dataclass(frozen=True, slots=True, eq=False)
+class Fitted:
+    """All that was learned for one model.
+
+    Attributes:
+        model: name and revision of the model that gave the logits.
+        rule: from scores to decisions.
+        regression: of the head, if there are enough examples.
+        lesson: None if it is not known, in files of version 1.
+    """
+
+    model: tuple[str, str]
+    rule: Rule
+    regression: Regression | None = None
+    lesson: Lesson | None = None
 
 
-# Fitting
+def gold_of(names: Sequence[str | None], routes: Sequence[Route]) -> Ints:
+    """The column of the route of each name, `NO_ROUTE` for None, shape (names,)."""
+    columns: dict[str | None, int] = {None: NO_ROUTE} | {route.name: i for i, route in enumerate(routes)}
+    return np.array([columns[name] for name in names], np.intp)
 
 
-def learn(logits: Floats, gold: Ints, calibrator: Calibrator | None, model: tuple[str, str]) -> Fitted:
-    """Fit Platt's calibrator over all pairs of a query and a route, then thresholds on its probabilities.
+def route_probabilities(scores: Floats, calibrator: Calibrator | None) -> Floats:
+    """Probabilities in [0, 1], float64, of the shape of ``scores``."""
+    return sigmoid(calibrated(scores, calibrator))
 
-    The general threshold gives the most correct decisions, abstentions included. A route's own threshold moves from
-    there towards the best F1 over the queries that the route is best for. How far depends on how many of its own
-    queries are among them (`own_threshold`). If several routes may apply, a route's threshold moves from one half
-    towards the best F1 over all queries.
+
+def learn(
+    routes: Sequence[Route],
+    lesson: Lesson,
+    vectors: Mapping[str, FloatArray],
+    *,
+    labels: Calibrator | None,
+    model: tuple[str, str],
+    threshold: float | None = None,
+) -> tuple[Fitted, RouterReport]:
+    """Learn from queries with known routes.
+
+    Without vectors, a route's score is its logit. With vectors it is that of a `Head` over the routes' own examples and
+    the queries. Weights, calibration and thresholds are learned from features out of fold: those of a query come from a
+    head that does not know it. The report decides each query by a rule that was learned without its fold, too.
 
     Args:
-        logits: raw, finite, shape (queries, routes).
-        gold: shape (queries,).
-        calibrator: kept if all pairs have the same outcome, which leaves nothing to calibrate on.
+        routes: names each once.
+        lesson: its logits have a column for each route.
+        vectors: of the routes' examples.
+        labels: the model's calibrator of labels.
         model: its name and revision.
+        threshold: given for all routes, used in the report.
 
     Raises:
-        InputError: logits that are all equal, or not larger for the gold routes.
+        InputError: without vectors, logits that are all equal, or not larger for the gold routes.
         MissingExtraError: scikit-learn is not installed.
     """
-    routes = logits.shape[1]
+    if importlib.util.find_spec("sklearn") is None:
+        raise MissingExtraError("train", "fitting a router")
+    gold, regression = lesson.gold(routes), None
+    if lesson.vectors.shape[1]:
+        pool = pool_of_all(routes, vectors, lesson)
+        regression = regression_of(pool) if can_regress(pool) else None
+        folds = _folds(lesson, few=LEAVE_ONE_OUT if regression is None else FOLDS)
+        odds = calibrated(lesson.logits, labels)
+        features, kept = features_out_of_fold(pool, folds, lesson.texts, odds, lesson.vectors), None
+    else:
+        folds = _folds(lesson, few=LEAVE_ONE_OUT)
+        features, kept = lesson.logits[..., None], labels
+    fitted = Fitted(model, _learned(features, gold, kept), regression, lesson)
+    return fitted, _report(routes, features, gold, folds, kept, threshold)
+
+
+def pool_of_all(routes: Sequence[Route], vectors: Mapping[str, FloatArray], lesson: Lesson | None) -> Pool:
+    """The texts that a head knows: the routes' examples, and the queries of a lesson."""
+    labelled = [(text, vectors[text], i) for i, route in enumerate(routes) for text in route.examples]
+    if lesson:
+        labelled += zip(lesson.texts, lesson.vectors, lesson.gold(routes).tolist(), strict=True)
+    return pool_of(labelled)
+
+
+def head_of(routes: Sequence[Route], vectors: Mapping[str, FloatArray], fitted: Fitted | None) -> Head:
+    """The head of a router, fitted or not. ``vectors``: of the routes' examples."""
+    if fitted is None:
+        return Head.of(pool_of_all(routes, vectors, None), len(routes))
+    return Head.of(pool_of_all(routes, vectors, fitted.lesson), len(routes), fitted.rule.weights, fitted.regression)
+
+
+def _folds(lesson: Lesson, *, few: int) -> Ints:
+    texts = len(set(lesson.texts))
+    return folds_of(lesson.texts, lesson.names, texts if texts <= few else FOLDS)
+
+
+def _learned(features: Floats, gold: Ints, calibrator: Calibrator | None) -> Rule:
+    """The rule that queries teach. ``features``: out of fold, shape (queries, routes, features).
+
+    The calibrator is Platt's, over all pairs of a query and a route. ``calibrator`` is kept if all pairs have the same
+    outcome, which leaves nothing to calibrate on. With a head it is also kept if the scores contradict the outcomes:
+    these few queries will be examples.
+    """
+    routes, has_head = features.shape[1], features.shape[2] > 1
+    weights = learned_weights(features, gold) if has_head else LABEL_ALONE
+    scores = features @ weights
     is_gold = gold[:, None] == np.arange(routes)
     if is_gold.any() and not is_gold.all():
-        calibrator = fit_calibrator(logits.ravel(), is_gold.ravel(), fitted_on=f"{len(logits)} routed queries")
-    probabilities = route_probabilities(logits, calibrator)
-    best = logits.argmax(axis=1)
-    general = best_accuracy(probabilities[np.arange(len(best)), best], best == gold, gold == NO_ROUTE)
-    own, multi = [], []
-    for route in range(routes):
-        mine, support = best == route, int(is_gold[:, route].sum())
-        own.append(own_threshold(probabilities[mine, route], is_gold[mine, route], support, general))
-        multi.append(own_threshold(probabilities[:, route], is_gold[:, route], support, MULTI_THRESHOLD))
-    return Fitted(model, calibrator, tuple(own), tuple(multi))
+        try:
+            calibrator = fit_calibrator(scores.ravel(), is_gold.ravel(), fitted_on=f"{len(scores)} routed queries")
+        except InputError:
+            if not has_head:
+                raise
+    thresholds = learned_thresholds(scores, route_probabilities(scores, calibrator), gold)
+    return Rule(weights, calibrator, *thresholds)
 
 
-def best_accuracy(scores: Floats, hits: Bools, nowhere: Bools) -> float:
-    """The lowest threshold with the most correct decisions, in [0, 1].
+def _unlearned(features: Floats, calibrator: Calibrator | None) -> Rule:
+    """The rule of a router that is not fitted."""
+    routes, has_head = features.shape[1], features.shape[2] > 1
+    thresholds = np.zeros(routes), np.full(routes, MULTI_THRESHOLD)
+    return Rule(PRIOR if has_head else LABEL_ALONE, calibrator, *thresholds)
 
-    Args:
-        scores: probability of the best route, shape (queries,).
-        hits: the best route is gold, shape (queries,).
-        nowhere: abstaining is gold, shape (queries,).
+
+def _report(
+    routes: Sequence[Route],
+    features: Floats,
+    gold: Ints,
+    folds: Ints,
+    calibrator: Calibrator | None,
+    threshold: float | None,
+) -> RouterReport:
+    """Decide each query by a rule learned from the other folds.
+
+    If they are too few to learn from, or contradict their scores, by that of a router that is not fitted.
     """
-    thresholds = candidates(scores)
-    routed, _ = _from(scores, hits, thresholds)
-    abstained = nowhere.sum() - _from(scores, nowhere, thresholds)[0]
-    return float(thresholds[np.argmax(routed + abstained)])
-
-
-def own_threshold(scores: Floats, hits: Bools, support: int, general: float) -> float:
-    """A route's threshold: between the general one and that of the best F1, in [0, 1].
-
-    With n hits it moves the share max(0, 1 - FEW / n) of the way. A handful of queries is too little evidence for a low
-    threshold: the best F1 of a single hit has the threshold 0.
-
-    Args:
-        scores, hits, support: as for `best_f1`.
-        general: the threshold of a route without queries, in [0, 1].
-    """
-    seen = int(hits.sum())
-    best = best_f1(scores, hits, support, near=general)
-    if best is None or seen <= FEW:
-        return general
-    return general + (1 - FEW / seen) * (best - general)
-
-
-def best_f1(scores: Floats, hits: Bools, support: int, *, near: float = 0.0) -> float | None:
-    """The threshold with the best F1, in [0, 1], or None without hits. Of equals, the nearest to ``near``.
-
-    Args:
-        scores: probabilities, shape (decisions,).
-        hits: the route is gold, shape (decisions,).
-        support: number of queries with this gold route, including any outside ``scores``.
-        near: a threshold in [0, 1]; 0 for the lowest.
-    """
-    if not hits.any():
-        return None
-    thresholds = np.append(candidates(scores), near)
-    true, taken = _from(scores, hits, thresholds)
-    f1 = 2 * true / (taken + support)
-    equals = thresholds[f1 == f1.max()]
-    return float(equals[np.abs(equals - near).argmin()])
-
-
-def candidates(scores: Floats) -> Floats:
-    """Thresholds that separate ``scores``: 0, the midpoints between neighbours, and one between the last and 1."""
-    values = np.unique(scores)
-    return np.concatenate([[0.0], (values + np.append(values[1:], 1.0)) / 2])
-
-
-def _from(scores: Floats, marked: Bools, thresholds: Floats) -> tuple[Ints, Ints]:
-    """For each threshold, the number of marked scores that reach it, and of all scores that do."""
-    order = np.argsort(scores)
-    below = np.searchsorted(scores[order], thresholds, side="left")
-    passed = np.concatenate([[0], np.cumsum(marked[order])])
-    return passed[-1] - passed[below], len(scores) - below
-
-
-# Evaluation
-
-
-def judge(names: Sequence[str], logits: Floats, probabilities: Floats, thresholds: Floats, gold: Ints) -> RouterReport:
-    """Compare the predicted routes of queries, one each, with their gold routes.
-
-    Args:
-        names: of the routes, each once.
-        logits, probabilities: raw, and as probabilities, shape (queries, routes).
-        thresholds: shape (routes,).
-        gold: shape (queries,).
-    """
-    best = logits.argmax(axis=1)
-    scores = probabilities[np.arange(len(best)), best]
-    routed = scores >= thresholds[best]
-    given: list[set[object]] = [{names[i]} if taken else set() for i, taken in zip(best, routed, strict=True)]
-    true: list[set[object]] = [{names[i]} if i != NO_ROUTE else set() for i in gold]
-    report = classification_report(true, given, names)
-    belongs = gold != NO_ROUTE
-    return RouterReport(
-        accuracy=report.accuracy,
-        macro_f1=report.macro_f1,
-        routes=report.classes,
-        ece=expected_calibration_error(probabilities.ravel(), (gold[:, None] == np.arange(len(names))).ravel()),
-        best_ece=expected_calibration_error(scores, best == gold),
-        abstention_auroc=auroc(scores, belongs) if belongs.any() and not belongs.all() else None,
-    )
+    scores, probabilities, thresholds = (np.empty(features.shape[:2]) for _ in range(3))
+    for fold in np.unique(folds):
+        mine, rest = folds == fold, folds != fold
+        try:
+            rule = _learned(features[rest], gold[rest], calibrator) if rest.any() else _unlearned(features, calibrator)
+        except InputError:
+            rule = _unlearned(features, calibrator)
+        scores[mine] = features[mine] @ rule.weights
+        probabilities[mine] = rule.probabilities(scores[mine])
+        thresholds[mine] = rule.thresholds if threshold is None else threshold
+    names = [route.name for route in routes]
+    return judge(names, scores, probabilities, thresholds, gold, folds=len(np.unique(folds)))

@@ -1,22 +1,41 @@
-"""Logits of many labels for each query, independent of the order of the labels and of their division over passes."""
+"""Logits of labels, independent of their order and of their division over passes, and vectors of texts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from gliclass_rerank.scoring import Plan, labels_share_pass
-from gliclass_rerank.tasks.routing.fit import Floats
-from gliclass_rerank.types import Example, FloatArray, Scorer, ScoreRequest
+from gliclass_rerank.scoring import Plan, labels_share_pass, vector_of
+from gliclass_rerank.tasks.routing.outcomes import Bools, Floats, Ints
+from gliclass_rerank.tasks.routing.routes import Route
+from gliclass_rerank.types import Example, FloatArray, Logits, Scorer, ScoreRequest
 from gliclass_rerank.unreadable import Unreadable, readable, refuse_unread
 
-Bools = NDArray[np.bool_]
+ExampleUse = Literal["nearest", "prompt", "off"]
 
 MAX_LABELS_PER_PASS = 32
 """Largest number of labels that are read together."""
 REQUESTS_PER_CHUNK = 8192  # requests built at a time
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """What a model says of queries.
+
+    Attributes:
+        logits: raw, shape (queries, labels), or of routes, shape (queries, routes).
+        readable: whether the model could read query and label, of the same shape.
+        heard: whether it could read the query, shape (queries,).
+        vectors: of the queries, float32, shape (queries, D); shape (queries, 0) if they were not asked for.
+    """
+
+    logits: Floats
+    readable: Bools
+    heard: Bools
+    vectors: FloatArray
 
 
 def label_logits(
@@ -28,9 +47,22 @@ def label_logits(
     alone: bool = False,
     unreadable: Unreadable = "flag",
 ) -> Plan[tuple[Floats, Bools]]:
-    """Raw logits, shape (queries, labels), and whether the model could read query and label, of the same shape.
+    """Logits and readability of `read_labels`, without vectors."""
+    reading = yield from read_labels(scorer, queries, labels, examples=examples, alone=alone, unreadable=unreadable)
+    return reading.logits, reading.readable
 
-    Equal labels get equal logits in any order.
+
+def read_labels(
+    scorer: Scorer,
+    queries: Sequence[str],
+    labels: Sequence[str],
+    *,
+    examples: Sequence[Example] = (),
+    alone: bool = False,
+    vectors: bool = False,
+    unreadable: Unreadable = "flag",
+) -> Plan[Reading]:
+    """Read labels for each query. Equal labels get equal logits in any order.
 
     Models with independent labels read all labels of a query at once. With other models, labels that share a pass
     influence each other. If all fit one pass they are read together, deduplicated and sorted. If not, their logits
@@ -42,6 +74,7 @@ def label_logits(
         labels: at least one.
         examples: given to the model in every pass.
         alone: read each label alone, however few there are, unless labels are independent.
+        vectors: read the queries' vectors too. Only for models with independent labels that embed.
         unreadable: "error" raises for a query or label that the model cannot read.
 
     Raises:
@@ -57,7 +90,7 @@ def label_logits(
     made: list[FloatArray] = []
     for start in range(0, len(queries), at_once):
         asked = [(query, group) for query in queries[start : start + at_once] for group in groups]
-        requests = [ScoreRequest.of_checked(*pair, examples=shown) for pair in asked]
+        requests = [ScoreRequest.of_checked(*pair, examples=shown, vector=vectors) for pair in asked]
         rows = yield requests
         if unreadable == "error":
             refuse_unread(requests, rows)
@@ -65,9 +98,90 @@ def label_logits(
     shape = len(queries), len(known)
     logits = np.concatenate([np.empty(0), *made]).reshape(shape)
     read = np.concatenate([np.empty(0, bool), *map(readable, made)]).reshape(shape)
-    return logits[:, places], read[:, places]
+    found = np.stack([vector_of(row) for row in made]) if vectors and made else np.empty((len(queries), 0), np.float32)
+    unread = np.array([isinstance(row, Logits) and row.unread_text for row in made], bool)
+    heard = ~unread.reshape(len(queries), len(groups))[:, 0]
+    return Reading(logits[:, places], read[:, places], heard, found)
+
+
+def read_routes(
+    scorer: Scorer,
+    queries: Sequence[str],
+    routes: Sequence[Route],
+    use: ExampleUse,
+    *,
+    vectors: bool = False,
+    unreadable: Unreadable = "flag",
+) -> Plan[Reading]:
+    """Read routes for each query: the logit of a route is its label's, or with "nearest" the largest of its label's and
+    its examples'.
+
+    Args:
+        scorer, queries, unreadable: see `read_labels`.
+        routes: at least one.
+        use: of the routes' examples.
+        vectors: read the queries' vectors instead of the examples as labels.
+    """
+    labels, owners = labels_of(routes, with_examples=use == "nearest" and not vectors)
+    solved = routes if use == "prompt" else ()
+    shown = {Example(text, (route.label,)) for route in solved for text in route.examples}
+    # Sorted, so that the order of the routes has no effect.
+    examples = sorted(shown, key=lambda example: (example.text, example.labels))
+    # Names get different scores in one pass with whole sentences.
+    alone = len(labels) > len(routes)
+    reading = yield from read_labels(
+        scorer, queries, labels, examples=examples, alone=alone, vectors=vectors, unreadable=unreadable
+    )
+    logits = combined(reading.logits, owners, len(routes))
+    decisive = reading.logits == logits[:, owners]
+    read = np.zeros((len(routes), len(queries)), bool)
+    np.logical_or.at(read, owners, (decisive & reading.readable).T)
+    return Reading(logits, read.T, reading.heard, reading.vectors)
+
+
+def read_vectors(texts: Sequence[str], *, unreadable: Unreadable = "flag") -> Plan[dict[str, FloatArray]]:
+    """Vectors of texts, float32, shape (D,). Those of texts that the model cannot read are zero.
+
+    Args:
+        texts: each once.
+        unreadable: "error" raises for such a text instead.
+    """
+    vectors: dict[str, FloatArray] = {}
+    for start in range(0, len(texts), REQUESTS_PER_CHUNK):
+        requests = [
+            ScoreRequest.of_checked(text, (), vector=True) for text in texts[start : start + REQUESTS_PER_CHUNK]
+        ]
+        rows = yield requests
+        if unreadable == "error":
+            refuse_unread(requests, rows)
+        for request, row in zip(requests, rows, strict=True):
+            unread = isinstance(row, Logits) and row.unread_text
+            vectors[request.text] = np.zeros_like(vector_of(row)) if unread else vector_of(row)
+    return vectors
 
 
 def fit_one_pass(scorer: Scorer, labels: Sequence[str], examples: Sequence[Example] = ()) -> bool:
     """Whether labels are read together: at most `MAX_LABELS_PER_PASS`, and in one pass with a text of any length."""
     return len(labels) == 1 or (len(labels) <= MAX_LABELS_PER_PASS and labels_share_pass(scorer, labels, examples))
+
+
+def labels_of(routes: Sequence[Route], *, with_examples: bool) -> tuple[tuple[str, ...], Ints]:
+    """Labels of the routes, then their examples, and the index of the route of each."""
+    labels, owners = [route.label for route in routes], list(range(len(routes)))
+    for place, route in enumerate(routes if with_examples else ()):
+        labels += route.examples
+        owners += [place] * len(route.examples)
+    return tuple(labels), np.array(owners, np.intp)
+
+
+def combined(logits: Floats, owners: Ints, routes: int) -> Floats:
+    """The largest logit of each route, shape (queries, routes).
+
+    Args:
+        logits: of labels, shape (queries, labels).
+        owners: the index of each label's route, shape (labels,); every route has a label.
+        routes: number of routes.
+    """
+    largest = np.full((routes, len(logits)), -np.inf)
+    np.maximum.at(largest, owners, logits.T)
+    return largest.T
