@@ -31,11 +31,14 @@ for question, decision in zip(QUESTIONS, router.route_many(QUESTIONS), strict=Tr
     print(f"{decision.name:10} {decision.score:.3f}  {question}")
 
 report = router.fit(list(ROUTED), list(ROUTED.values()))
-print(f"\nfitted on {len(ROUTED)} questions; accuracy on these very ones {report.accuracy:.2f}")
+print(f"\nfitted on {len(ROUTED)} questions; accuracy on those left out {report.accuracy:.2f}")
 for question, decision in zip(QUESTIONS, router.route_many(QUESTIONS), strict=True):
     print(f"{decision.name:10} {decision.score:.3f}  {question}")
 
+router.add_examples("shipping", ["has my parcel been sent?"])  # the router learns again
+print(f"\n{router.route('has the parcel been sent yet?').name}")
+
 with TemporaryDirectory() as folder:
     file = Path(folder) / "router.json"
-    router.save(file)  # readable JSON; it names the model that it was fitted on, and loads with no other
+    router.save(file)  # readable JSON, and vectors beside it; it loads only with the model that it was fitted on
     assert Router.load(file).route(QUESTIONS[0]) == router.route(QUESTIONS[0])
