@@ -100,7 +100,7 @@ class InputEncoder:
         Raises:
             UnreadableTextError: a text or label without any token.
             LabelTooLongError: a label, or prompt and examples, that leave no room for the text.
-        NoVectorsError: a vector is asked of a model that has none.
+            NoVectorsError: a vector is asked of a model that has none.
             TextTooLongError: a text that does not fit, with ``long_text="error"``.
         """
         cache: dict[tuple[object, ...], InputTemplate] = {}  # most requests of one call share their labels
