@@ -22,6 +22,9 @@ from gliclass_rerank.errors import (
 from gliclass_rerank.scorers.load import load_scorer
 from gliclass_rerank.scorers.remote.connect import connect_openai
 from gliclass_rerank.tasks.classify import Classification, Classifier, LabelScore
+from gliclass_rerank.tasks.decide.answers import ChoiceAnswer, NoulAnswer, ScoreAnswer
+from gliclass_rerank.tasks.decide.decider import Decider
+from gliclass_rerank.tasks.decide.questions import Choice, Noul, Score
 from gliclass_rerank.tasks.fact_check.checker import ClaimVerdict, FactChecker, FactReport
 from gliclass_rerank.tasks.rerank import Reranker
 from gliclass_rerank.tasks.routing.outcomes import RouterReport
@@ -32,9 +35,12 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CheckpointError",
+    "Choice",
+    "ChoiceAnswer",
     "ClaimVerdict",
     "Classification",
     "Classifier",
+    "Decider",
     "DeviceMemoryError",
     "Example",
     "FactChecker",
@@ -52,6 +58,8 @@ __all__ = [
     "NoVectorsError",
     "NonFiniteError",
     "NotPicklableError",
+    "Noul",
+    "NoulAnswer",
     "OptionError",
     "Ranked",
     "Reranker",
@@ -59,6 +67,8 @@ __all__ = [
     "RouteDecision",
     "Router",
     "RouterReport",
+    "Score",
+    "ScoreAnswer",
     "ScoreRequest",
     "Scorer",
     "ServiceError",

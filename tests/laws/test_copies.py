@@ -28,9 +28,12 @@ from tiny_chat import tiny_chat
 
 import gliclass_rerank
 from gliclass_rerank import (
+    Choice,
+    ChoiceAnswer,
     ClaimVerdict,
     Classification,
     Classifier,
+    Decider,
     Example,
     FactChecker,
     FactReport,
@@ -39,11 +42,15 @@ from gliclass_rerank import (
     MissingExtraError,
     ModelError,
     NotPicklableError,
+    Noul,
+    NoulAnswer,
     Ranked,
     Reranker,
     Route,
     RouteDecision,
     Router,
+    Score,
+    ScoreAnswer,
     Scorer,
     ScoreRequest,
     ServiceError,
@@ -81,6 +88,8 @@ examples = st.builds(Example, texts, st.tuples(texts))
 labels = st.builds(LabelScore, texts, rates, st.integers(0, 9), spans)
 verdicts = st.builds(ClaimVerdict, texts, st.just(0), st.just(3), st.just("refuted"), rates, rates, st.just(0), spans)
 RESULTS: dict[str, st.SearchStrategy[Any]] = {
+    "Choice": st.builds(Choice, st.none() | texts, st.dictionaries(texts, st.none() | texts, min_size=1)),
+    "ChoiceAnswer": st.builds(ChoiceAnswer, texts, st.dictionaries(texts, rates), rates, st.booleans()),
     "ClaimVerdict": verdicts,
     "Classification": st.builds(
         Classification, st.tuples(labels), st.tuples(rates), st.booleans(), st.dictionaries(texts, rates)
@@ -91,6 +100,8 @@ RESULTS: dict[str, st.SearchStrategy[Any]] = {
     "ModelInfo": st.just(
         replace(INFO, calibration={"a": PlattCalibrator(1, 2), "b": IsotonicCalibrator((0.0, 1.0), (1.0, 2.0))})
     ),
+    "Noul": st.builds(Noul, texts, st.none() | texts, st.none() | texts),
+    "NoulAnswer": st.builds(NoulAnswer, rates, st.booleans()),
     "Ranked": st.builds(
         Ranked, st.integers(0), rates, st.floats(-9, 9), st.booleans(), spans, st.dictionaries(texts, rates)
     ),
@@ -99,11 +110,23 @@ RESULTS: dict[str, st.SearchStrategy[Any]] = {
         RouteDecision, st.none() | texts, rates, st.dictionaries(texts, rates), st.tuples(texts), st.booleans()
     ),
     "RouterReport": st.builds(lambda: Router(ROUTES, OverlapScorer()).fit(QUERIES, NAMES)),
+    "Score": st.builds(Score, st.none() | texts, st.lists(texts, min_size=1)),
+    "ScoreAnswer": st.builds(ScoreAnswer, rates, st.tuples(rates), rates, st.tuples(texts), st.booleans()),
     "ScoreRequest": st.builds(ScoreRequest, texts, st.tuples(texts), texts, st.tuples(examples)),
 }
 ERRORS = sorted(name for name in gliclass_rerank.__all__ if name.endswith("Error"))
 # Compared by what they do, below.
-OTHERS = {"Classifier", "FactChecker", "Logits", "Reranker", "Router", "Scorer", "connect_openai", "load_scorer"}
+OTHERS = {
+    "Classifier",
+    "Decider",
+    "FactChecker",
+    "Logits",
+    "Reranker",
+    "Router",
+    "Scorer",
+    "connect_openai",
+    "load_scorer",
+}
 
 
 def test_every_public_name_is_here_and_is_pickled_itself() -> None:
@@ -156,6 +179,8 @@ def outcomes(task: Any) -> Any:
         return task.route_many(QUERIES), task.thresholds
     if isinstance(task, FactChecker):
         return task.check("Salt comes from bread. The sea is wet.", PASSAGES)
+    if isinstance(task, Decider):
+        return task.decide(PASSAGES[0], {"salt": Noul("Is it salt?"), "where": Choice("Where?", ["sea", "bread"])})
     return task.classify(PASSAGES, {"food": ["bread", "salt"]})
 
 
@@ -171,6 +196,7 @@ TASKS: list[Callable[[Scorer], Any]] = [
     fitted,
     lambda scorer: FactChecker(scorer, threshold=0.25),
     lambda scorer: Classifier(scorer, separator="/"),
+    Decider,
 ]
 
 

@@ -1,0 +1,111 @@
+"""Decider: answer typed questions about a state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+
+from gliclass_rerank.scorers.load import as_scorer
+from gliclass_rerank.scoring import Plan, labels_share_pass, run
+from gliclass_rerank.tasks.decide.answers import Answer, Floats, answer_of
+from gliclass_rerank.tasks.decide.questions import Question, check_questions
+from gliclass_rerank.tasks.decide.state import Json, text_of
+from gliclass_rerank.types import FloatArray, Scorer, ScoreRequest
+from gliclass_rerank.unreadable import Places, Unreadable, naming, readable, refuse_unread
+from gliclass_rerank.validation import check_choice
+
+MAX_LABELS_PER_PASS = 32
+"""Largest number of options that a model without independent labels reads together."""
+
+
+class Decider:
+    """Answer yes-or-no questions, choices and scores about a text or a JSON value, with probabilities.
+
+    An answer depends only on the state and on its own question: not on names, other questions or their order. A model
+    with independent labels reads the state once for all questions. Other models read it once per question, and once per
+    option if the options of a question may not fit one pass or are more than 32.
+
+    A state too long for one pass is read in windows. The logit of each possible answer is its largest over the windows.
+
+    Thread-safe.
+
+    Args:
+        scorer: a `Scorer`, or an argument of `load_scorer` ("mini", a folder, a hub id).
+        unreadable: treatment of a state or question of which the model's vocabulary covers (almost) nothing: "flag"
+            answers as usual with ``readable=False``, "error" raises `UnreadableTextError`.
+
+    Raises:
+        OptionError: an unknown value of ``unreadable``.
+    """
+
+    def __init__(self, scorer: Scorer | str | Path = "mini", *, unreadable: Unreadable = "flag") -> None:
+        check_choice(unreadable, get_args(Unreadable), "unreadable")
+        self._unreadable = unreadable
+        self.scorer: Scorer = as_scorer(scorer)
+
+    def decide(self, state: Json, questions: Mapping[str, Question]) -> dict[str, Answer]:
+        """Answer questions about a state.
+
+        Args:
+            state: a text, an object or an array, rendered by `gliclass_rerank.tasks.decide.state.text_of`.
+            questions: `Noul`, `Choice` or `Score` by name, 1 to 400. The model does not see the names.
+
+        Returns:
+            By name, in the order of the questions: `NoulAnswer`, `ChoiceAnswer` or `ScoreAnswer`.
+
+        Raises:
+            InputError: a state that cannot be rendered, no questions, too many, or other values.
+            LabelTooLongError: an option that does not fit the model.
+            UnreadableTextError: see ``unreadable``.
+            NonFiniteError: the model returns NaN.
+        """
+        return run(self.plan(state, questions), self.scorer)
+
+    def plan(self, state: Json, questions: Mapping[str, Question]) -> Plan[dict[str, Answer]]:
+        """`decide` as a plan, for callers that score its requests themselves. Arguments and errors are the same."""
+        text, asked = text_of(state, "state"), check_questions(questions)
+        labels = {name: question.labels for name, question in asked.items()}
+        groups = self._groups(list(labels.values()))
+        requests = {group: ScoreRequest(text, group) for group in {one for own in groups for one in own}}
+        ordered = [requests[group] for group in sorted(requests)]
+        with naming(lambda: _places(text, labels)):
+            rows = yield ordered
+            if self._unreadable == "error":
+                refuse_unread(ordered, rows)
+        found = {request.labels: _by_label(request, row) for request, row in zip(ordered, rows, strict=True)}
+        answers: dict[str, Answer] = {}
+        for (name, question), groups_of_it in zip(asked.items(), groups, strict=True):
+            known = {label: values for group in groups_of_it for label, values in found[group].items()}
+            logits: Floats = np.array([known[label][0] for label in labels[name]])
+            is_read = all(known[label][1] for label in labels[name])
+            answers[name] = answer_of(question, logits, self.scorer.info.calibration, readable=is_read)
+        return answers
+
+    def _groups(self, labels: Sequence[tuple[str, ...]]) -> list[list[tuple[str, ...]]]:
+        """The labels of each question, divided into groups that are read together.
+
+        They are sorted and each there once, so that the order of questions and options has no effect.
+        """
+        if self.scorer.info.independent_labels:
+            every = tuple(sorted({label for own in labels for label in own}))
+            return [[every]] * len(labels)
+        return [self._passes(tuple(sorted(set(own)))) for own in labels]
+
+    def _passes(self, labels: tuple[str, ...]) -> list[tuple[str, ...]]:
+        """All labels in one pass, or each in its own. Any other division would show in the logits."""
+        few = len(labels) == 1 or (len(labels) <= MAX_LABELS_PER_PASS and labels_share_pass(self.scorer, labels))
+        return [labels] if few else [(label,) for label in labels]
+
+
+def _by_label(request: ScoreRequest, row: FloatArray) -> dict[str, tuple[float, bool]]:
+    """The logit of each label, and whether the model could read it and the text."""
+    return dict(zip(request.labels, zip(row.tolist(), readable(row).tolist(), strict=True), strict=True))
+
+
+def _places(text: str, labels: Mapping[str, Sequence[str]]) -> Places:
+    yield "state", text
+    for name, own in labels.items():
+        yield from ((f"question {name!r:.60}, answer {i}", label) for i, label in enumerate(own))
