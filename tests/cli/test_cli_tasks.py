@@ -1,4 +1,4 @@
-"""``route``, ``check`` and ``classify``: the same answers as the library's, readable or as JSON, and clear errors."""
+"""The commands of the tasks: the same answers as the library's, readable or as JSON, and clear errors."""
 
 from __future__ import annotations
 
@@ -11,12 +11,19 @@ import pytest
 from conftest import Exported
 from test_cli import Run, run
 
-from gliclass_rerank import Classifier, FactChecker, Reranker, Route, Router
+from gliclass_rerank import Classifier, Decider, FactChecker, Reranker, Route, Router
+from gliclass_rerank.tasks.decide.questions import read_questions
+from gliclass_rerank.tasks.decide.state import text_of
 
 __all__ = ["run"]  # the fixture of the other commands' tests
 
 ROUTES = {"billing": "invoices and payments", "travel": "flights, hotels and trains"}
 QUERIES = ["my invoice is wrong", "which train goes to the sea?"]
+QUESTIONS = {
+    "urgent": {"type": "noul", "instructions": "Is it urgent?"},
+    "team": {"type": "choice", "instructions": "Which team?", "criteria": {"billing": "invoices", "travel": None}},
+    "anger": {"type": "score", "instructions": "How angry?", "criteria": ["calm", "furious"]},
+}
 ANSWER = "The river is long. Bread is baked at night! Who asks?"
 
 
@@ -119,6 +126,42 @@ def test_classify_gives_the_classifiers_labels(run: Run, model: Path, tmp_path: 
     assert "(none)" in table.out
 
 
+@pytest.fixture
+def questions(tmp_path: Path) -> Path:
+    file = tmp_path / "questions.json"
+    file.write_text(json.dumps(QUESTIONS), "utf-8")
+    return file
+
+
+def test_decide_gives_the_deciders_answers(run: Run, model: Path, questions: Path) -> None:
+    expected = Decider(model).decide("my invoice is wrong", read_questions(QUESTIONS))
+    ended = run("decide", "my invoice is wrong", "--questions", questions, "--model", model, "--json")
+    assert ended.code == 0
+    assert json.loads(ended.out)["answers"] == {
+        name: answer.as_dict() | {"readable": True} for name, answer in expected.items()
+    }
+    table = run("decide", "my invoice is wrong", "--questions", questions, "--model", model)
+    team = expected["team"].as_dict()
+    assert all(text in table.out for text in ("urgent", "team", "anger", str(team["choice"]), "calm", "yes", "no"))
+
+
+def test_decide_reads_json_from_the_argument_a_file_or_stdin(
+    run: Run, model: Path, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = {"subject": "my invoice", "paid": True}
+    files = [tmp_path / "state.json", tmp_path / "state.txt"]
+    files[0].write_text(json.dumps(state, indent=2), "utf-8")
+    files[1].write_text(text_of(state, "state"), "utf-8")
+    typed(monkeypatch, json.dumps(state, indent=1))
+    answers = [
+        run("decide", given, "--questions", questions, "--model", model, "--json").out
+        for given in (text_of(state, "state"), *files, "-")
+    ]
+    assert len(set(answers)) == 1
+    other = run("decide", "[my invoice] paid", "--questions", questions, "--model", model, "--json").out
+    assert json.loads(other)["answers"] != json.loads(answers[0])["answers"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -148,13 +191,20 @@ def test_classify_gives_the_classifiers_labels(run: Run, model: Path, tmp_path: 
         (("classify", "t", "--labels", ""), "labels: expected text between the commas, got none at position 1"),
         (("classify", "-", "-", "--labels", "a"), "expected once, got it 2 times"),
         (("classify", "t", "--labels", "a", "--aggregate", "sum"), "aggregate"),
+        (("decide", "t", "--questions", "none.json"), "questions: none.json: not readable as JSON"),
+        (("decide", "t", "--questions", "{empty}"), "questions: expected at least one, got none"),
+        (("decide", "t", "--questions", "{twice}"), "questions: expected an object from name to question, got list"),
+        (("decide", "t", "--questions", "{routes}"), "question 'billing': expected an object, got str"),
+        (("decide", "", "--questions", "{questions}"), "state: expected some text"),
+        (("decide", "{broken}", "--questions", "{questions}"), "not readable as JSON"),
     ],
 )
 def test_bad_input_ends_with_2_and_says_why(
     arguments: tuple[str, ...], message: str, run: Run, model: Path, routes: Path, evidence: list[Path]
 ) -> None:
     folder = evidence[0].parent
-    written = {"empty.json": "{}", "blank.txt": " \n", "lines.jsonl": '"fine"\n{oops', "twice.json": '["a", "b", "a"]'}
+    written = {"broken.json": "{", "questions.json": json.dumps(QUESTIONS)}
+    written |= {"empty.json": "{}", "blank.txt": " \n", "lines.jsonl": '"fine"\n{oops', "twice.json": '["a", "b", "a"]'}
     for name, content in written.items():
         (folder / name).write_text(content, "utf-8")
     (folder / "nothing").mkdir()

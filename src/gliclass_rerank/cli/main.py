@@ -37,7 +37,7 @@ from gliclass_rerank.cli.output import (
 )
 from gliclass_rerank.cli.playground import playground
 from gliclass_rerank.cli.serve import serve
-from gliclass_rerank.cli.tasks import check, classify, rerank, route
+from gliclass_rerank.cli.tasks import check, classify, decide, rerank, route
 from gliclass_rerank.cli.training import calibrate, evaluate, merge, mine, train
 from gliclass_rerank.cli.worker import worker
 from gliclass_rerank.errors import GLiClassRerankError, InputError, MissingExtraError
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 EXPORT_PARTS = ("torch", "transformers", "gliclass", "safetensors", "onnx", "onnxscript")
 
 app = typer.Typer(
-    help="Rerank, route, fact-check and classify with a small GLiClass model, offline.",
+    help="Rerank, route, fact-check, classify and decide with a small GLiClass model, offline.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -114,6 +114,7 @@ app.command()(rerank)
 app.command()(route)
 app.command()(check)
 app.command()(classify)
+app.command()(decide)
 app.command()(playground)
 app.command()(serve)
 app.command()(worker)

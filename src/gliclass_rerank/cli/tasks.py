@@ -1,10 +1,11 @@
-"""The commands of the tasks: ``rerank | route | check | classify``."""
+"""The commands of the tasks: ``rerank | route | check | classify | decide``."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -33,12 +34,14 @@ from gliclass_rerank.errors import InputError, OptionError
 if TYPE_CHECKING:
     from gliclass_rerank.passage_files import SourcedPassage, Sources
     from gliclass_rerank.tasks.classify import Classification
+    from gliclass_rerank.tasks.decide.answers import Answer
     from gliclass_rerank.tasks.fact_check.checker import FactReport
     from gliclass_rerank.tasks.routing.router import RouteDecision
     from gliclass_rerank.types import Ranked
 
 STDIN = "-"
 SNIPPET_CHARACTERS = 200
+LONGEST_NAME = 256  # characters; a longer argument is no file's name
 STYLES = {"supported": "green", "refuted": "red", "not_enough_info": "yellow"}
 
 
@@ -231,6 +234,38 @@ def classify(
         _say_unread("texts", [one.readable for one in results])
 
 
+def decide(
+    state: Annotated[
+        str,
+        typer.Argument(help='Text, or a JSON object or array; a file of either (JSON: named .json); "-" for stdin.'),
+    ],
+    questions: Annotated[
+        Path,
+        typer.Option(
+            help='Questions as JSON: {"name": {"type": "noul" | "choice" | "score", "instructions": ..., "criteria": '
+            "...}, ...}."
+        ),
+    ],
+    model: Model = "mini",
+    backend: Backend = "auto",
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Answer typed questions about STATE: yes or no, one of several options, or a level."""
+    from gliclass_rerank.tasks.decide.decider import Decider
+    from gliclass_rerank.tasks.decide.questions import read_questions
+
+    asked, about = read_questions(_json(questions, "questions")), _state(state)
+    scorer = progressing_scorer(model, backend, device, "deciding")
+    answers = Decider(scorer).decide(about, asked)
+    if as_json:
+        told = {name: answer.as_dict() | {"readable": answer.readable} for name, answer in answers.items()}
+        print_json({"model": scorer.info.name, "answers": told})
+    else:
+        print_table(_answers_table(answers))
+        _say_unread("answers", [one.readable for one in answers.values()])
+
+
 def _texts(arguments: Sequence[str]) -> list[str]:
     """Texts of the command line, with "-" replaced by those on stdin."""
     from gliclass_rerank.passage_files import check_stdin_once, read_lines
@@ -247,11 +282,34 @@ def _labels(option: str) -> Any:
     file = Path(option)
     if file.suffix != ".json":
         return _distinct(_named(option.split(",")))
-    try:
-        labels = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"labels: {file}: not readable as JSON: {error}") from error
+    labels = _json(file, "labels")
     return _distinct(labels) if isinstance(labels, list) else labels
+
+
+def _json(file: Path, what: str) -> Any:
+    """Read a JSON file. ``what`` names it in errors."""
+    try:
+        return json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{what}: {file}: not readable as JSON: {error}") from error
+
+
+def _state(argument: str) -> Any:
+    """The state of an argument: a text, or the JSON object or array that it holds or names."""
+    text = argument
+    if argument == STDIN:
+        text = sys.stdin.read()
+    elif len(argument) < LONGEST_NAME and "\n" not in argument and Path(argument).is_file():
+        if Path(argument).suffix == ".json":
+            return _json(Path(argument), "state")
+        try:
+            return Path(argument).read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"state: {argument}: cannot be read: {error}") from error
+    if text.lstrip().startswith(("{", "[")):
+        with suppress(ValueError, RecursionError):  # a text that begins like JSON
+            return json.loads(text)
+    return text
 
 
 def _named(labels: Sequence[str]) -> list[str]:
@@ -382,3 +440,25 @@ def _labels_table(texts: Sequence[str], results: Sequence[Classification]) -> Ta
         told = ", ".join(f"{one.label} {one.score:.3f}" for one in result.labels) or "(none)"
         table.add_row(Text(printable(told)), one_line(text))
     return table
+
+
+def _answers_table(answers: Mapping[str, Answer]) -> Table:
+    table = new_table(names("question"), names("answer"), figures("probability"), names("others"))
+    for name, answer in answers.items():
+        chosen, shares = _shares(answer)
+        likeliest, *others = sorted(shares.items(), key=lambda item: -item[1])
+        told = ", ".join(f"{printable(option)} {share:.3f}" for option, share in others[:3])
+        table.add_row(Text(printable(name)), Text(printable(chosen)), f"{likeliest[1]:.3f}", Text(told))
+    return table
+
+
+def _shares(answer: Answer) -> tuple[str, dict[str, float]]:
+    """The answer in words, and the probabilities of all answers."""
+    told: dict[str, Any] = answer.as_dict()
+    if told["type"] == "noul":
+        yes = told["noul"]
+        return "yes" if yes >= 0.5 else "no", {"yes": yes, "no": 1 - yes}
+    if told["type"] == "choice":
+        return told["choice"], told["probabilities"]
+    levels = told["legend"]
+    return f"{told['score']:.2f}", {f"{i} ({levels[i]})": share for i, share in told["probabilities"].items()}
