@@ -14,7 +14,11 @@ from starlette.responses import Response
 
 import gliclass_rerank
 from gliclass_rerank import GLiClassRerankError, Scorer
+from gliclass_rerank_service.compression import Decompressed
 from gliclass_rerank_service.dialects import check, classify, embeddings, jobs, logits, rerank, route, score
+from gliclass_rerank_service.dialects.decisions import models
+from gliclass_rerank_service.dialects.decisions import routes as decisions
+from gliclass_rerank_service.dialects.decisions.wire import DecisionWire
 from gliclass_rerank_service.errors import error_response, response_of
 from gliclass_rerank_service.observability import operations
 from gliclass_rerank_service.observability.middleware import Guarded, Observed
@@ -45,19 +49,21 @@ def create_app(scorer: Scorer, settings: Settings | None = None) -> FastAPI:
     app = FastAPI(
         title="gliclass-rerank",
         version=gliclass_rerank.__version__,
-        description="Reranking, routing, fact-checking, classification and embeddings with one small GLiClass model, "
-        "over the wire formats of Cohere, Jina, Voyage, TEI, infinity, vLLM and OpenAI.",
+        description="Reranking, routing, fact-checking, classification, decisions and embeddings with one small "
+        "GLiClass model, over the wire formats of Cohere, Jina, Voyage, TEI, infinity, vLLM, TypeSafe and OpenAI.",
         lifespan=_lifespan,
     )
     app.state.service = service
-    for family in (rerank, score, classify, route, check, embeddings, jobs, logits, operations):
+    for family in (rerank, score, classify, route, check, decisions, models, embeddings, jobs, logits, operations):
         app.include_router(family.router)
     app.include_router(logits.info_router)
     app.add_exception_handler(GLiClassRerankError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_refused)
+    app.add_middleware(Decompressed, max_bytes=service.settings.max_body_bytes)
     app.add_middleware(Guarded, service=service)
     app.add_middleware(Observed, service=service)
+    app.add_middleware(DecisionWire)
     return app
 
 

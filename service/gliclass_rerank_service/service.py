@@ -124,7 +124,8 @@ class Service:
 
     def check_model(self, name: str | None) -> None:
         """Raise `NotFoundError` if another model is requested and ``strict_model`` is set."""
-        if self.settings.strict_model and name and name != self.scorer.info.name:
+        known = (self.scorer.info.name, *self.settings.model_aliases)
+        if self.settings.strict_model and name and name not in known:
             raise NotFoundError(f"expected the model {self.scorer.info.name!r}, got {name!r:.80}")
 
     def warm(self) -> None:

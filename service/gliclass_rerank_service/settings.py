@@ -82,6 +82,10 @@ class Settings(BaseSettings):
         default=30.0, ge=0, le=86_400, description="Time to finish accepted requests at shutdown."
     )
     strict_model: bool = Field(default=False, description="Refuse requests that name another model with 404.")
+    model_aliases: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=("jev-latest",),
+        description="Further names of the model, separated by commas in the environment. `/v1/models` lists them.",
+    )
 
     broker_url: str | None = Field(default=None, description="Redis for jobs. Without one, jobs run in this process.")
     result_url: str | None = Field(default=None, description="Redis for the results of jobs. Default: the broker's.")
@@ -119,6 +123,14 @@ class Settings(BaseSettings):
         if value and not keys:
             raise ValueError("expected keys separated by commas, got none; leave it empty to let everyone call")
         return keys
+
+    @field_validator("model_aliases", mode="before")
+    @classmethod
+    def _names(cls, value: object) -> object:
+        """Split a string of names, the format of the environment."""
+        return (
+            [name for name in (part.strip() for part in value.split(",")) if name] if isinstance(value, str) else value
+        )
 
     @field_validator("api_keys")
     @classmethod
