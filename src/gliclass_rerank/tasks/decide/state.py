@@ -90,4 +90,4 @@ def _content(message: object, where: str) -> str | None:
     texts = [part.get("text") for part in content if part.keys() <= {"type", "text"}]
     if len(texts) < len(content):
         return None
-    return PARAGRAPH.join(texts) if all(isinstance(text, str) for text in texts) else None  # type: ignore[arg-type]
+    return PARAGRAPH.join(texts) if all(isinstance(text, str) for text in texts) else None
