@@ -18,7 +18,7 @@ from gliclass_rerank.tasks.decide.decider import MAX_LABELS_PER_PASS
 from gliclass_rerank.tasks.decide.questions import Question
 from gliclass_rerank.tasks.decide.state import Json, text_of
 from gliclass_rerank_service.admission import estimate_tokens_for
-from gliclass_rerank_service.dialects.common import REFUSALS, RETRY_AFTER, StrictRoute, respond
+from gliclass_rerank_service.dialects.common import REFUSALS, StrictRoute, documented, respond
 from gliclass_rerank_service.dialects.decisions.openai import DecisionsBody, DecisionsReply, openai_reply
 from gliclass_rerank_service.dialects.decisions.systemone import SystemoneBody, SystemoneReply, systemone_reply
 from gliclass_rerank_service.dialects.decisions.wire import (
@@ -85,14 +85,9 @@ def _told(problem: Problem) -> str:
     return f"{'.'.join(map(str, problem['loc'][1:])) or 'body'}: {problem['msg']}"
 
 
-def _documented(model: type[BaseModel], invalid: int) -> dict[int | str, dict[str, Any]]:
-    """The error responses, for OpenAPI. ``invalid``: the status of a request that cannot be answered."""
-    statuses = {status for status in REFUSALS if status not in (400, 422)} | {invalid}
-    return {
-        status: {"model": model, "description": REFUSALS[status]}
-        | ({"headers": RETRY_AFTER} if status in (429, 503) else {})
-        for status in sorted(statuses)
-    }
+def _documented(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
+    """The error responses, for OpenAPI."""
+    return {status: told | {"model": model} for status, told in documented().items()}
 
 
 router = APIRouter(route_class=DecisionRoute, tags=["decisions"])
@@ -105,7 +100,7 @@ EitherBody = Annotated[
 
 @router.post(
     SYSTEMONE_PATH,
-    responses={200: {"model": SystemoneReply}} | _documented(SystemoneError, 422),
+    responses={200: {"model": SystemoneReply}} | _documented(SystemoneError),
     summary="Answer questions about a state",
 )
 async def systemone(body: SystemoneBody, request: Request) -> Response:
@@ -116,8 +111,8 @@ async def systemone(body: SystemoneBody, request: Request) -> Response:
 @router.post(
     DECISIONS_PATH,
     responses={200: {"model": DecisionsReply | SystemoneReply}}
-    | _documented(OpenAIError, 400)
-    | {422: {"model": SystemoneError, "description": "TypeSafe's format: " + REFUSALS[422]}},
+    | _documented(OpenAIError)
+    | {422: {"model": SystemoneError, "description": f"TypeSafe's format. {REFUSALS[422]}"}},
     summary="Answer questions about an input",
 )
 async def decisions(body: EitherBody, request: Request) -> Response:
