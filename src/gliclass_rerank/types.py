@@ -178,7 +178,7 @@ class ModelInfo:
         direction: which of query and passage this model was trained to read as its text.
         first_stage_weight: log-odds that one standard deviation of a first-stage score is worth, if it was fitted.
         calibration: calibrators from logits to calibrated log-odds, by task ("relevance", "support", "refutation",
-            "labels"). Uncalibrated tasks are absent.
+            "labels", "noul", "choice-2", ...). Uncalibrated tasks are absent.
         kernel: types of activations and weights in the products of an int8 graph, "u8s8", or "u8u8" on processors where
             onnxruntime's u8s8 products saturate; else "".
         independent_labels: a label's logit is the same whatever other labels are asked. Otherwise it may depend on

@@ -45,7 +45,8 @@ def calibrator_from_dict(value: object, where: str | Path) -> Calibrator:
 def read_calibration(folder: str | Path) -> dict[str, Calibrator]:
     """Read the calibrators of a model folder (``calibration.json``), by task. Empty without such a file.
 
-    Tasks are "relevance", "support", "refutation" and "labels". Others are kept unchanged.
+    Tasks are "relevance", "support", "refutation", "labels", and those of decisions
+    (`gliclass_rerank.tasks.decide.answers.task_of`). Others are kept unchanged.
 
     Raises:
         CheckpointError: the file is not readable, or no such mapping.

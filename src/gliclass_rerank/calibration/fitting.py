@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from typing import get_args
 
 import numpy as np
@@ -57,6 +58,48 @@ def fit_calibrator(
     if kind == "temperature":
         return TemperatureCalibrator(1 / slope, fitted_on=fitted_on)
     return PlattCalibrator(slope, intercept, fitted_on=fitted_on)
+
+
+COLDEST, HOTTEST = 0.05, 20.0  # temperatures of a softmax; a threshold may separate a few examples perfectly
+HALVINGS = 60
+
+
+def fit_softmax_temperature(
+    rows: Sequence[ArrayLike], true: Sequence[int], *, fitted_on: str | None = None
+) -> TemperatureCalibrator:
+    """Fit the temperature of softmaxes by maximum likelihood, within [0.05, 20].
+
+    Args:
+        rows: raw logits of the options of each example, shape (options,); the number of options may differ.
+        true: position of the true option of each, shape (examples,).
+        fitted_on: a note to store.
+
+    Raises:
+        InputError: no examples, other lengths, a position beyond the options, logits that are not finite, or not larger
+            for the true options.
+    """
+    logits = [np.asarray(row, np.float64) for row in rows]
+    if not logits or len(logits) != len(true):
+        raise InputError(f"rows: expected at least one, each with its true option, got {len(logits)} and {len(true)}")
+    for row, place in zip(logits, true, strict=True):
+        if row.ndim != 1 or not 0 <= place < len(row) or not np.isfinite(row).all():
+            raise InputError(f"rows: expected finite logits with the true option among them, got {row!r:.60}, {place}")
+
+    def slope_at(inverse: float) -> float:
+        """Derivative of the negative log likelihood by the inverse temperature, which it is convex in."""
+        total = 0.0
+        for row, place in zip(logits, true, strict=True):
+            shares = np.exp(inverse * (row - row.max()))
+            total += float(np.dot(shares, row) / shares.sum() - row[place])
+        return total
+
+    if slope_at(0.0) >= 0:
+        raise InputError(f"logits: {UPSIDE_DOWN}")
+    low, high = 1 / HOTTEST, 1 / COLDEST
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if slope_at(middle) < 0 else (low, middle)
+    return TemperatureCalibrator(2 / (low + high), fitted_on=fitted_on)
 
 
 UPSIDE_DOWN = (

@@ -81,17 +81,25 @@ def calibrate(
     files: Files,
     kind: Annotated[str, typer.Option(help="platt, temperature or isotonic.")] = "platt",
     note: Annotated[str | None, typer.Option(help="Note on the data it was fitted on, stored in the file.")] = None,
+    decisions: Annotated[
+        Path | None,
+        typer.Option(help='Decisions, JSON lines {"state": ..., "questions": {...}, "answers": {...}}.'),
+    ] = None,
 ) -> None:
     """Fit a calibrator for each task in the records, so that predicted probabilities match observed frequencies."""
     _need_extra("fitting a calibration")
     from gliclass_rerank.calibration.file import write_calibration
     from gliclass_rerank.calibration.fitting import fit_calibrator
     from gliclass_rerank.calibration.reliability import expected_calibration_error
+    from gliclass_rerank.training.decisions import fit_decisions, read_decisions
     from gliclass_rerank.training.evaluate import task_logits
 
     records = _read(files)
     scorer = progressing_scorer(str(folder), "auto", "auto", "scoring")
-    fitted = {}
+    known = read_decisions(decisions) if decisions else []
+    fitted = fit_decisions(scorer, known, cast(Any, kind), fitted_on=note)
+    for task, calibrator in fitted.items():
+        say(f"{task}: {calibrator.as_dict()}")
     for task, (logits, outcomes) in task_logits(scorer, records).items():
         fitted[task] = fit_calibrator(logits, outcomes, cast(Any, kind), fitted_on=note)
         ece = expected_calibration_error(fitted[task].probabilities(logits), outcomes)

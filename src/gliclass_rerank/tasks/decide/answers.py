@@ -104,7 +104,7 @@ def task_of(question: Question) -> str:
 
 
 def answer_of(
-    question: Question, logits: Sequence[float] | Floats, calibration: Mapping[str, Calibrator], *, readable: bool
+    question: Question, logits: Floats, readable: bool = True, *, calibration: Mapping[str, Calibrator]
 ) -> Answer:
     """Answer a question.
 
@@ -115,8 +115,8 @@ def answer_of(
     Args:
         question: what was asked.
         logits: raw, one per label of the question.
-        calibration: calibrators by task.
         readable: value of the answer's ``readable``.
+        calibration: calibrators by task.
     """
     raw = np.asarray(logits, np.float64)
     calibrator = calibration.get(task_of(question))

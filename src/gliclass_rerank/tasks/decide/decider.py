@@ -66,23 +66,30 @@ class Decider:
 
     def plan(self, state: Json, questions: Mapping[str, Question]) -> Plan[dict[str, Answer]]:
         """`decide` as a plan, for callers that score its requests themselves. Arguments and errors are the same."""
+        asked = check_questions(questions)
+        calibration = self.scorer.info.calibration
+        found = yield from self.logits(state, asked)
+        return {name: answer_of(question, *found[name], calibration=calibration) for name, question in asked.items()}
+
+    def logits(self, state: Json, questions: Mapping[str, Question]) -> Plan[dict[str, tuple[Floats, bool]]]:
+        """A plan of the raw logits of each question, one per label, and whether the model could read them all.
+
+        Arguments and errors are those of `decide`.
+        """
         text, asked = text_of(state, "state"), check_questions(questions)
         labels = {name: question.labels for name, question in asked.items()}
-        groups = self._groups(list(labels.values()))
-        requests = {group: ScoreRequest(text, group) for group in {one for own in groups for one in own}}
-        ordered = [requests[group] for group in sorted(requests)]
+        groups = dict(zip(asked, self._groups(list(labels.values())), strict=True))
+        ordered = [ScoreRequest(text, group) for group in sorted({one for own in groups.values() for one in own})]
         with naming(lambda: _places(text, labels)):
             rows = yield ordered
             if self._unreadable == "error":
                 refuse_unread(ordered, rows)
         found = {request.labels: _by_label(request, row) for request, row in zip(ordered, rows, strict=True)}
-        answers: dict[str, Answer] = {}
-        for (name, question), groups_of_it in zip(asked.items(), groups, strict=True):
-            known = {label: values for group in groups_of_it for label, values in found[group].items()}
-            logits: Floats = np.array([known[label][0] for label in labels[name]])
-            is_read = all(known[label][1] for label in labels[name])
-            answers[name] = answer_of(question, logits, self.scorer.info.calibration, readable=is_read)
-        return answers
+        told: dict[str, tuple[Floats, bool]] = {}
+        for name, own in labels.items():
+            known = {label: values for group in groups[name] for label, values in found[group].items()}
+            told[name] = np.array([known[label][0] for label in own]), all(known[label][1] for label in own)
+        return told
 
     def _groups(self, labels: Sequence[tuple[str, ...]]) -> list[list[tuple[str, ...]]]:
         """The labels of each question, divided into groups that are read together.
