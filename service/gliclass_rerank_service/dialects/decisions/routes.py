@@ -85,9 +85,10 @@ def _told(problem: Problem) -> str:
     return f"{'.'.join(map(str, problem['loc'][1:])) or 'body'}: {problem['msg']}"
 
 
-def _documented(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
-    """The error responses, for OpenAPI."""
-    return {status: told | {"model": model} for status, told in documented().items()}
+def _documented(reply: Any, error: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
+    """The response and the errors of an operation, for OpenAPI."""
+    answers: dict[int | str, dict[str, Any]] = {200: {"model": reply}}
+    return answers | {status: told | {"model": error} for status, told in documented().items()}
 
 
 router = APIRouter(route_class=DecisionRoute, tags=["decisions"])
@@ -100,7 +101,7 @@ EitherBody = Annotated[
 
 @router.post(
     SYSTEMONE_PATH,
-    responses={200: {"model": SystemoneReply}} | _documented(SystemoneError),
+    responses=_documented(SystemoneReply, SystemoneError),
     summary="Answer questions about a state",
 )
 async def systemone(body: SystemoneBody, request: Request) -> Response:
@@ -110,8 +111,7 @@ async def systemone(body: SystemoneBody, request: Request) -> Response:
 
 @router.post(
     DECISIONS_PATH,
-    responses={200: {"model": DecisionsReply | SystemoneReply}}
-    | _documented(OpenAIError)
+    responses=_documented(DecisionsReply | SystemoneReply, OpenAIError)
     | {422: {"model": SystemoneError, "description": f"TypeSafe's format. {REFUSALS[422]}"}},
     summary="Answer questions about an input",
 )
