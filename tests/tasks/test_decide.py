@@ -57,9 +57,11 @@ scores = st.builds(Score, words, st.lists(words, min_size=1, max_size=5))
 questions = st.lists(nouls | choices | scores, min_size=1, max_size=5)
 
 
-def overlap(*, independent: bool = False, window: int | None = None, **calibration: Calibrator) -> OverlapScorer:
+def overlap(
+    calibration: Mapping[str, Calibrator] | None = None, *, independent: bool = False, window: int | None = None
+) -> OverlapScorer:
     scorer = OverlapScorer(window=window)
-    scorer.info = replace(scorer.info, independent_labels=independent, calibration=calibration)
+    scorer.info = replace(scorer.info, independent_labels=independent, calibration=calibration or {})
     return scorer
 
 
@@ -181,29 +183,35 @@ def test_questions_are_values() -> None:
     assert Score("How?", ["a", "b"]).levels == ("a", "b")
 
 
+any_noul: Any = Noul
+any_choice: Any = Choice
+any_score: Any = Score
+any_decider: Any = Decider
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Noul(), "expected instructions, or criteria"),
-        (lambda: Noul("", " ", None), "expected instructions, or criteria"),
-        (lambda: Noul(3), "instructions: expected a text"),
-        (lambda: Noul("a\0"), "NUL"),
-        (lambda: Choice("Which?", {}), "options: expected 1 to 255, got 0"),
-        (lambda: Choice("Which?", [f"o{i}" for i in range(MAX_OPTIONS + 1)]), "got 256; divide"),
-        (lambda: Choice("Which?", "abc"), "options: expected a mapping"),
-        (lambda: Choice("Which?", ["a", "b", "a"]), "'a' twice"),
-        (lambda: Choice("Which?", {"": None}), "option 0: expected some text"),
-        (lambda: Choice("Which?", {"a": 3}), "description of 'a': expected a text"),
-        (lambda: Score("How?", []), "levels: expected 1 to 255, got 0"),
-        (lambda: Score("How?", {"0": "low"}), "levels: expected a sequence"),
-        (lambda: Score("How?", ["low", None]), "level 1: expected a text"),
-        (lambda: Decider(overlap(), unreadable="skip"), "unreadable: expected one of"),
-        (lambda: Decider(overlap()).decide(STATE, {}), "questions: expected at least one"),
-        (lambda: Decider(overlap()).decide(STATE, [Noul("a")]), "questions: expected a mapping"),
-        (lambda: Decider(overlap()).decide(STATE, {"": Noul("a")}), "not empty"),
-        (lambda: Decider(overlap()).decide(STATE, {"q": "Paid?"}), "question 'q': expected Noul"),
+        (lambda: any_noul(), "expected instructions, or criteria"),
+        (lambda: any_noul("", " ", None), "expected instructions, or criteria"),
+        (lambda: any_noul(3), "instructions: expected a text"),
+        (lambda: any_noul("a\0"), "NUL"),
+        (lambda: any_choice("Which?", {}), "options: expected 1 to 255, got 0"),
+        (lambda: any_choice("Which?", [f"o{i}" for i in range(MAX_OPTIONS + 1)]), "got 256; divide"),
+        (lambda: any_choice("Which?", "abc"), "options: expected a mapping"),
+        (lambda: any_choice("Which?", ["a", "b", "a"]), "'a' twice"),
+        (lambda: any_choice("Which?", {"": None}), "option 0: expected some text"),
+        (lambda: any_choice("Which?", {"a": 3}), "description of 'a': expected a text"),
+        (lambda: any_score("How?", []), "levels: expected 1 to 255, got 0"),
+        (lambda: any_score("How?", {"0": "low"}), "levels: expected a sequence"),
+        (lambda: any_score("How?", ["low", None]), "level 1: expected a text"),
+        (lambda: any_decider(overlap(), unreadable="skip"), "unreadable: expected one of"),
+        (lambda: any_decider(overlap()).decide(STATE, {}), "questions: expected at least one"),
+        (lambda: any_decider(overlap()).decide(STATE, [Noul("a")]), "questions: expected a mapping"),
+        (lambda: any_decider(overlap()).decide(STATE, {"": Noul("a")}), "not empty"),
+        (lambda: any_decider(overlap()).decide(STATE, {"q": "Paid?"}), "question 'q': expected Noul"),
         (
-            lambda: Decider(overlap()).decide(STATE, {str(i): Noul("a") for i in range(MAX_QUESTIONS + 1)}),
+            lambda: any_decider(overlap()).decide(STATE, {str(i): Noul("a") for i in range(MAX_QUESTIONS + 1)}),
             "at most 400, got 401; divide them",
         ),
     ],
@@ -312,9 +320,9 @@ def test_the_calibrator_depends_on_type_and_number_of_options(question: Question
     if task != "noul" and len(question.labels) > 1:
         state = "a 1"
         flat, plain = (
-            Decider(overlap(**{task: TemperatureCalibrator(t)})).decide(state, {"q": question})["q"] for t in (4.0, 1.0)
+            Decider(overlap({task: TemperatureCalibrator(t)})).decide(state, {"q": question})["q"] for t in (4.0, 1.0)
         )
-        other = Decider(overlap(noul=TemperatureCalibrator(4.0))).decide(state, {"q": question})["q"]
+        other = Decider(overlap({"noul": TemperatureCalibrator(4.0)})).decide(state, {"q": question})["q"]
         assert numbers(other) == numbers(plain)
         ratio = [np.log(np.array(list(numbers(one).values()))) for one in (flat, plain)]
         assert ratio[0] - ratio[0][0] == pytest.approx((ratio[1] - ratio[1][0]) / 4)
@@ -323,7 +331,7 @@ def test_the_calibrator_depends_on_type_and_number_of_options(question: Question
 def test_a_noul_is_calibrated_by_the_difference_of_its_sides() -> None:
     question = {"q": Noul(None, "paid twice", "never mind")}
     difference = 2.0  # two shared words against one
-    found = Decider(overlap(noul=PlattCalibrator(0.5, 1.0))).decide(STATE, question)["q"]
+    found = Decider(overlap({"noul": PlattCalibrator(0.5, 1.0)})).decide(STATE, question)["q"]
     assert isinstance(found, NoulAnswer)
     assert found.probability == pytest.approx(1 / (1 + math.exp(-(0.5 * difference + 1.0))))
 

@@ -23,7 +23,15 @@ def suite(url: str, key: str) -> dict[str, Any]:
     """Run jevcompat; returns its report."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
-        command = [Path(sys.executable).with_name("jevcompat"), "test", url, "--key", key, "--json", report]
+        command: list[str | Path] = [
+            Path(sys.executable).with_name("jevcompat"),
+            "test",
+            url,
+            "--key",
+            key,
+            "--json",
+            report,
+        ]
         done = subprocess.run(command, capture_output=True, text=True)
         found: dict[str, Any] = json.loads(report.read_text("utf-8"))
         return found | {"exit": done.returncode, "told": done.stdout[-4000:]}
@@ -42,10 +50,11 @@ def by_openai(url: str, key: str, state: Any, options: dict[str, str | None]) ->
     assert (yes.name, choice.name) == ("yes", None)
     assert decision._request_id
     refusals = []
-    for refused, change in (
+    changes: list[tuple[Any, dict[str, Any]]] = [
         (client, {"questions": []}),
         (openai.OpenAI(base_url=f"{url}/v1", api_key="not the key"), {}),
-    ):
+    ]
+    for refused, change in changes:
         try:
             refused.decisions.create(**{"model": "any", "input": state, "questions": questions} | change)
         except openai.APIStatusError as error:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gliclass_rerank.calibration.calibrators import Calibrator, calibrated, sigmoid
-from gliclass_rerank.tasks.decide.questions import Choice, Noul, Question
+from gliclass_rerank.tasks.decide.questions import Choice, Noul, Question, Score
 from gliclass_rerank.tasks.decide.state import Json
 
 Floats = NDArray[np.float64]
@@ -98,8 +98,7 @@ def task_of(question: Question) -> str:
     """
     if isinstance(question, Noul):
         return "noul"
-    options = question.options if isinstance(question, Choice) else question.levels
-    bucket = next((name for most, name in BUCKETS if len(options) <= most), "11+")
+    bucket = next((name for most, name in BUCKETS if len(question.labels) <= most), "11+")
     return f"{'choice' if isinstance(question, Choice) else 'score'}-{bucket}"
 
 
@@ -132,6 +131,7 @@ def answer_of(
         return ChoiceAnswer(
             choice, dict(zip(names, probabilities, strict=True)), choice_confidence(probabilities), readable
         )
+    assert isinstance(question, Score)
     expected = float(np.dot(np.arange(len(shares)), shares))
     return ScoreAnswer(
         expected, tuple(probabilities), score_confidence(probabilities), tuple(question.levels), readable

@@ -6,9 +6,10 @@ the question nor other questions.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 from gliclass_rerank.errors import InputError
 from gliclass_rerank.tasks.decide.state import Json, optional_text, text_of
@@ -24,7 +25,17 @@ INSTRUCTIONS_FIRST = True
 
 
 @dataclass(frozen=True, slots=True)
-class Noul:
+class Question(ABC):
+    """Base of `Noul`, `Choice` and `Score`."""
+
+    @property
+    @abstractmethod
+    def labels(self) -> tuple[str, ...]:
+        """Labels in the model's input, one per possible answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Noul(Question):
     """A question whose answer is yes or no.
 
     Args:
@@ -63,8 +74,8 @@ class Noul:
         raise InputError("noul: expected instructions, or criteria for true or false, got none of them")
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+@dataclass(frozen=True, slots=True, init=False)
+class Choice(Question):
     """A question whose answer is one of several options.
 
     Args:
@@ -78,8 +89,9 @@ class Choice:
     instructions: Json | None = field(hash=False)
     options: Mapping[str, Json | None] = field(hash=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "options", _options(self.options))
+    def __init__(self, instructions: Json | None, options: Mapping[str, Json | None] | Sequence[str]) -> None:
+        object.__setattr__(self, "instructions", instructions)
+        object.__setattr__(self, "options", _options(options))
         _ = self.labels
 
     @property
@@ -93,7 +105,7 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
+class Score(Question):
     """A question whose answer is a level on a scale.
 
     Args:
@@ -120,9 +132,6 @@ class Score:
         """Labels in the model's input, one per level: its description, after the instructions."""
         asked = optional_text(self.instructions, "instructions")
         return tuple(_label(asked, text_of(level, f"level {i}")) for i, level in enumerate(self.levels))
-
-
-Question: TypeAlias = "Noul | Choice | Score"
 
 
 def described(name: str, description: str) -> str:
