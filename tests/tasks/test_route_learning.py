@@ -37,7 +37,7 @@ from gliclass_rerank.calibration.calibrators import IsotonicCalibrator, PlattCal
 from gliclass_rerank.errors import NoVectorsError
 from gliclass_rerank.scoring import run
 from gliclass_rerank.tasks.routing.head import PRIOR, Head, Pool, Regression
-from gliclass_rerank.tasks.routing.learning import folds_of, learned_weights, regression_of
+from gliclass_rerank.tasks.routing.learning import folds_of, held_out, learned_weights, regression_of
 from gliclass_rerank.tasks.routing.outcomes import NO_ROUTE
 from gliclass_rerank.types import FloatArray
 
@@ -319,6 +319,27 @@ def test_a_query_that_is_an_example_is_not_known_while_it_is_judged() -> None:
     names = [f"{i}" for i in rng.integers(0, 6, 120)]
     report = Router(routes_with(queries, names), VectorScorer(told=0.0)).fit(queries, names)
     assert report.accuracy < 0.35
+
+
+@pytest.mark.parametrize("each", [1, 2])
+def test_a_query_is_not_recognised_by_the_example_that_its_route_lacks(each: int) -> None:
+    """With few queries a route, each route lacks one in each fold, not that of the query alone."""
+    queries = [f"text {i}" for i in range(30 * each)]
+    names = [f"{i % 30}" for i in range(30 * each)]
+    report = Router(some_routes(*[0] * 30), VectorScorer(told=0.0)).fit(queries, names)
+    assert report.accuracy < 0.2
+
+
+@given(st.lists(st.sampled_from([NO_ROUTE, 0, 1, 2]), min_size=1, max_size=40), st.integers(1, 6))
+def test_each_route_lacks_queries_in_each_fold(gold: list[int], at_most: int) -> None:
+    texts, owners = [f"text {i}" for i in range(len(gold))], np.array(gold)
+    folds = folds_of(texts, [None if i == NO_ROUTE else f"{i}" for i in gold], at_most)
+    for fold in range(int(folds.max()) + 1):
+        held = held_out(texts, owners, folds, fold)
+        assert {text for text, own in zip(texts, folds, strict=True) if own == fold} <= held
+        for route in {*gold} - {NO_ROUTE}:
+            missing = [text for text, own in zip(texts, gold, strict=True) if own == route and text in held]
+            assert 1 <= len(missing) <= max(1, -(-gold.count(route) // at_most))
 
 
 def test_equal_queries_share_a_fold() -> None:

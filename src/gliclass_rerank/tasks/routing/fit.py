@@ -163,7 +163,7 @@ def learn(
         regression = regression_of(pool) if can_regress(pool) else None
         folds = _folds(lesson, few=LEAVE_ONE_OUT if regression is None else FOLDS)
         odds = calibrated(lesson.logits, labels)
-        features, kept = features_out_of_fold(pool, folds, lesson.texts, odds, lesson.vectors), None
+        features, kept = features_out_of_fold(pool, folds, lesson.texts, gold, odds, lesson.vectors), None
     else:
         folds = _folds(lesson, few=LEAVE_ONE_OUT)
         features, kept = lesson.logits[..., None], labels

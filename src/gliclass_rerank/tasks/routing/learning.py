@@ -27,10 +27,27 @@ def folds_of(texts: Sequence[str], names: Sequence[str | None], at_most: int) ->
 
     It depends neither on the order of the queries nor on that of the routes.
     """
-    drawn = sorted({(name or "", zlib.crc32(text.encode()), text) for text, name in zip(texts, names, strict=True)})
+    drawn = sorted({(name or "", *_drawn(text)) for text, name in zip(texts, names, strict=True)})
     order = dict.fromkeys(text for *_, text in drawn)
     fold = {text: i % at_most for i, text in enumerate(order)}
     return np.array([fold[text] for text in texts], np.intp)
+
+
+def held_out(texts: Sequence[str], gold: Ints, folds: Ints, fold: int) -> set[str]:
+    """The texts of a fold, and one of each route that has queries but none in the fold.
+
+    Otherwise the route of a query could be recognised by the example that it lacks.
+    """
+    held = {text for text, own in zip(texts, folds, strict=True) if own == fold}
+    for route in np.unique(gold[gold != NO_ROUTE]):
+        known = sorted({text for text, own in zip(texts, gold, strict=True) if own == route}, key=_drawn)
+        if held.isdisjoint(known):
+            held.add(known[fold % len(known)])
+    return held
+
+
+def _drawn(text: str) -> tuple[int, str]:
+    return zlib.crc32(text.encode()), text
 
 
 def can_regress(pool: Pool) -> bool:
@@ -54,20 +71,21 @@ def regression_of(pool: Pool) -> Regression | None:
     return Regression(coefficients.astype(np.float32), intercepts.astype(np.float32), owners)
 
 
-def features_out_of_fold(pool: Pool, folds: Ints, texts: Sequence[str], odds: Floats, vectors: FloatArray) -> Floats:
+def features_out_of_fold(
+    pool: Pool, folds: Ints, texts: Sequence[str], gold: Ints, odds: Floats, vectors: FloatArray
+) -> Floats:
     """Features of queries, shape (queries, routes, 5), by heads that know no text of their fold.
 
     Args:
         pool: routes' examples and the queries themselves.
-        folds: of the queries, shape (queries,).
+        folds, gold: of the queries, shape (queries,).
         texts, odds, vectors: of the queries, see `Head.features`.
     """
-    fold_of = dict(zip(texts, folds.tolist(), strict=True))
-    held = np.array([fold_of.get(text, -1) for text in pool.texts], np.intp)
     regress = can_regress(pool)
     features = np.empty((*odds.shape, len(FEATURES)))
     for fold in np.unique(folds):
-        rest, mine = pool.only(held != fold), folds == fold
+        held, mine = held_out(texts, gold, folds, int(fold)), folds == fold
+        rest = pool.only(np.array([text not in held for text in pool.texts], bool))
         head = Head.of(rest, odds.shape[1], regression=regression_of(rest) if regress else None)
         features[mine] = head.features(odds[mine], vectors[mine])
     return features
