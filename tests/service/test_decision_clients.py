@@ -35,6 +35,7 @@ def their_python() -> Path:
         pytest.skip(f"cannot install {' '.join(CLIENTS)}")
 
 
+@pytest.mark.clients
 @pytest.mark.long
 @pytest.mark.timeout(1800)  # the environment is made here
 def test_clients_of_decisions_get_the_librarys_answers(their_python: Path, scorers: Scorers) -> None:

@@ -33,6 +33,7 @@ def their_python() -> Path:
         pytest.skip("cannot install the clients")
 
 
+@pytest.mark.clients
 @pytest.mark.long
 @pytest.mark.timeout(900)  # the environment is made here
 def test_clients_of_embeddings_get_the_librarys_vectors(their_python: Path, tmp_path: Path) -> None:
