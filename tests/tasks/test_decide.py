@@ -413,8 +413,10 @@ def test_an_answer_depends_on_its_own_question_alone(
     seed.shuffle(named)
     together = decider.decide(state, dict(named))
     assert list(together) == [name for name, _ in named]
+    # Joint labels are read in one batch with other questions, which rounds the last bits of float32 differently.
+    within = 1e-6 if model.info.independent_labels else 5e-6
     for i, answer in enumerate(alone):
-        assert numbers(together[f"other name {i}"]) == pytest.approx(numbers(answer), abs=1e-6)
+        assert numbers(together[f"other name {i}"]) == pytest.approx(numbers(answer), abs=within)
 
 
 @laws
