@@ -158,7 +158,8 @@ class Router:
             learned from others.
 
         Raises:
-            InputError: no queries, other lengths, an unknown name, or scores that do not separate the routes.
+            InputError: no queries, other lengths, an unknown name, or, without vectors, logits that do not separate the
+                routes.
             MissingExtraError: scikit-learn is not installed.
         """
         texts = check_texts(queries, "query", plural="queries")
@@ -190,7 +191,9 @@ class Router:
             The new report of a fitted router, else None.
 
         Raises:
-            InputError: an unknown name, or texts that are no sequence of texts. The router stays as it was.
+            InputError: an unknown name, texts that are no sequence of texts, or a fitted router of a file of version 1,
+                which has no queries. The router stays as it was.
+            MissingExtraError: a fitted router, and scikit-learn is not installed.
         """
         added = check_examples(name, texts)
         with self._changes.get():
