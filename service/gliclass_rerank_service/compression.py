@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import zstandard
@@ -46,20 +46,18 @@ class Decompressed:
         self._app = app
         self._max_bytes = max_bytes
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         encoding = Headers(scope=scope).get("content-encoding", "").strip().lower() if scope["type"] == "http" else ""
         if encoding in ("", "identity"):
-            await self._app(scope, receive, send)
-            return
+            return self._app(scope, receive, send)
         if encoding not in READERS:
             message = f"Content-Encoding: expected one of {', '.join(READERS)}, got {encoding!r:.60}; send it as it is"
             stats_of(scope).failure = "Validation"
             response = error_response(415, message, stats_of(scope).id, error_type="Validation")
-            await response(scope, receive, send)
-            return
+            return response(scope, receive, send)
         # Changed in place: the router notes its route in the same scope, which the outer layers read.
         scope["headers"] = [(name, value) for name, value in scope["headers"] if name != b"content-encoding"]
-        await self._app(scope, self._decompressing(receive, READERS[encoding]), send)
+        return self._app(scope, self._decompressing(receive, READERS[encoding]), send)
 
     def _decompressing(self, receive: Receive, read: Callable[[bytes, int], bytes]) -> Receive:
         """``receive`` with the whole body in its first message."""

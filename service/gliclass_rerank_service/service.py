@@ -124,9 +124,11 @@ class Service:
 
     def check_model(self, name: str | None) -> None:
         """Raise `NotFoundError` if another model is requested and ``strict_model`` is set."""
-        known = (self.scorer.info.name, *self.settings.model_aliases)
-        if self.settings.strict_model and name and name not in known:
-            raise NotFoundError(f"expected the model {self.scorer.info.name!r}, got {name!r:.80}")
+        if not (self.settings.strict_model and name):
+            return
+        served = self.scorer.info.name
+        if name not in (served, *self.settings.model_aliases):
+            raise NotFoundError(f"expected the model {served!r}, got {name!r:.80}")
 
     def warm(self) -> None:
         """Run the model once, so that the first client does not wait for lazy loading."""

@@ -88,7 +88,7 @@ class BatchingScorer(Shared):
 
     @property
     def passage_cache(self) -> PassageCache[Any] | None:
-        """What the inner scorer keeps of texts; None if it keeps nothing, or not in this process."""
+        """Passage cache of the inner scorer; None if it has none in this process."""
         cache: PassageCache[Any] | None = getattr(self._scorer, "passage_cache", None)
         return cache
 

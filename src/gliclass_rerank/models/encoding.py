@@ -62,7 +62,7 @@ class EncodedRequest:
         groups = len(self.sequences) // len(self.spans)
         if groups > 1:
             rows = [np.concatenate(rows[start : start + groups]) for start in range(0, len(rows), groups)]
-        labels = sum(len(item.labels) for item in self.sequences[:groups])
+        labels = sum(map(len, map(attrgetter("labels"), self.sequences[:groups])))
         windows = np.stack(rows)
         return Logits.over_windows(
             windows[:, :labels],

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from itertools import islice
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ class LocalScorer(Reloadable, ABC):
     _pads: bool = True
     """Whether a batch is padded to its longest sequence. A packed batch costs only its own tokens."""
     passage_cache: PassageCache[Any] | None = None
-    """What is kept of texts, set by subclasses for models with independent labels."""
+    """Set by subclasses for models with independent labels."""
 
     def __init__(self, checkpoint: Checkpoint, info: ModelInfo, *, max_batch_tokens: int) -> None:
         self._checkpoint = checkpoint
@@ -153,12 +154,8 @@ class LocalScorer(Reloadable, ABC):
     def _start(self, encoded: Sequence[EncodedRequest]) -> Callable[[], list[Logits]]:
         """Batch a chunk and, on an asynchronous device, start it. Call the result to finish it."""
         sequences = [item for request in encoded for item in request.sequences]
-        plan = plan_batches(
-            list(map(self._cost, sequences)),
-            [(len(item.labels), self._is_known(item)) for item in sequences],
-            max_tokens=self._max_batch_tokens,
-            padded=self._pads,
-        )
+        costs, kinds = self._loads(sequences)
+        plan = plan_batches(costs, kinds, max_tokens=self._max_batch_tokens, padded=self._pads)
         batches = [[sequences[i] for i in indices] for indices in plan]
         results: Iterator[FloatArray]
         if self._overlaps:
@@ -168,13 +165,15 @@ class LocalScorer(Reloadable, ABC):
             results = self._map(lambda batch: self._launch_to_fit(batch)(), batches)
         return partial(self._finish, encoded, plan, results)
 
-    def _is_known(self, item: EncodedSequence) -> bool:
-        """Whether the text has been read before and is kept."""
-        return self.passage_cache is not None and item in self.passage_cache
-
-    def _cost(self, item: EncodedSequence) -> int:
-        """Tokens that a pass computes for a sequence, at least 1."""
-        return max(1, len(item.side)) if self._is_known(item) else item.cost
+    def _loads(self, sequences: Sequence[EncodedSequence]) -> tuple[list[int], list[Hashable]]:
+        """Tokens that a pass computes for each sequence, at least 1, and its kind: kinds never share a batch."""
+        counts = list(map(len, map(attrgetter("labels"), sequences)))
+        if self.passage_cache is None:
+            return list(map(attrgetter("cost"), sequences)), [*counts]
+        known = [item in self.passage_cache for item in sequences]
+        pairs = zip(sequences, known, strict=True)
+        costs = [max(1, len(item.side)) if is_known else item.cost for item, is_known in pairs]
+        return costs, list(zip(counts, known, strict=True))
 
     def _finish(
         self, encoded: Sequence[EncodedRequest], plan: Sequence[Sequence[int]], results: Iterator[FloatArray]
@@ -194,7 +193,7 @@ class LocalScorer(Reloadable, ABC):
 
     def _launch_to_fit(self, batch: list[EncodedSequence]) -> Waiting:
         """Start a batch, divided into halves recursively if it does not fit into the device's memory."""
-        cost = batch_cost(list(map(self._cost, batch)), padded=self._pads)
+        cost = batch_cost(self._loads(batch)[0], padded=self._pads)
         if len(batch) == 1 or cost <= self._max_batch_tokens:  # else the budget was reduced after planning
             launched = self._try_to_launch(batch)
             if not isinstance(launched, str):

@@ -35,7 +35,7 @@ Parts = list[dict[str, Any]]
 
 
 class Prose(BaseModel):
-    """What all questions have."""
+    """Base of all questions."""
 
     name: str | None = None
     instructions: str | Parts = Field(description="A text, or parts of type input_text or input_json.")

@@ -7,7 +7,7 @@ OpenAI: ``{"error": {"message", "type", "param", "code"}}``, and 400 where TypeS
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -45,7 +45,7 @@ class WrongField(BaseModel):
 
 
 class Failure(BaseModel):
-    """What went wrong, if it is not a field."""
+    """An error that is not a field's."""
 
     error_type: str
     message: str
@@ -58,7 +58,7 @@ class SystemoneError(BaseModel):
 
 
 class OpenAIFailure(BaseModel):
-    """What went wrong."""
+    """The error."""
 
     message: str
     type: str
@@ -115,10 +115,9 @@ class DecisionWire:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] != "http" or scope["path"] not in (SYSTEMONE_PATH, DECISIONS_PATH):
-            await self._app(scope, receive, send)
-            return
+            return self._app(scope, receive, send)
         started: Message | None = None
         content = b""
 
@@ -140,7 +139,7 @@ class DecisionWire:
                 message = {"type": "http.response.body", "body": content}
             await send(message)
 
-        await self._app(scope, receive, sending)
+        return self._app(scope, receive, sending)
 
 
 def _translated(path: str, start: Message, content: bytes) -> bytes:

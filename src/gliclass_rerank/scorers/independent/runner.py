@@ -17,7 +17,7 @@ from gliclass_rerank.scorers.independent.forward import IndependentForward, Text
 
 @dataclass(frozen=True, slots=True)
 class ReadText:
-    """What labels read of one text: keys and values of all layers, shape (2 L, H, S, d), and its pooled state, (D,)."""
+    """Keys and values of all layers of a text, shape (2 L, H, S, d), and its pooled state, shape (D,)."""
 
     layers: Tensor
     pooled: Tensor

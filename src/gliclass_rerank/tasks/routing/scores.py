@@ -23,7 +23,7 @@ REQUESTS_PER_CHUNK = 8192  # requests built at a time
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reading:
-    """What a model says of queries.
+    """Scores of a model for queries.
 
     Attributes:
         logits: raw, shape (queries, labels), or of routes, shape (queries, routes).
