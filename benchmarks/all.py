@@ -68,7 +68,14 @@ BENCHMARKS = (
     Benchmark("quality.fact_check", ("--records", "600"), ("--no-dense",), reads_data=True, encodes=True),
     Benchmark("quality.routing", ("--queries", "300"), ("--no-dense",), reads_data=True, encodes=True),
     Benchmark("quality.zero_shot", ("--texts", "200"), ("--no-dense",), reads_data=True, encodes=True),
-    Benchmark("quality.route_examples", (), ("--no-dense", "--each", "0,1"), reads_data=True, encodes=True),
+    # Without vectors each example costs a pass per text.
+    Benchmark(
+        "quality.route_examples",
+        ("--queries", "40", "--each", "0,3"),
+        ("--no-dense", "--each", "0,1"),
+        reads_data=True,
+        encodes=True,
+    ),
     Benchmark("quality.frameworks", ("--queries", "20", "--sets", FRAMEWORK_SETS), (), reads_data=True, encodes=True),
     Benchmark("quality.label_order", ("--queries", "60", "--routed", "5"), ("--routes", "6"), reads_data=True),
     Benchmark("service.load", ("--seconds", "25"), ("--rates", "2", "--seconds", "8", "--no-write"), writes_to=False),

@@ -14,8 +14,8 @@ from typing import TypeAlias, TypeVar
 import numpy as np
 
 from gliclass_rerank.errors import GLiClassRerankError, ModelError, NonFiniteError, NoVectorsError
-from gliclass_rerank.types import NO_VECTOR, Example, FloatArray, Logits, Scorer, ScoreRequest
-from gliclass_rerank.unreadable import naming, numbered, refuse_unread
+from gliclass_rerank.types import NO_VECTOR, Example, FloatArray, Logits, LongText, Scorer, ScoreRequest
+from gliclass_rerank.unreadable import Places, naming, numbered, refuse_unread
 from gliclass_rerank.validation import check_texts
 
 T = TypeVar("T")
@@ -23,6 +23,8 @@ Plan: TypeAlias = Generator[Sequence[ScoreRequest], list[FloatArray], T]
 """A running task. It may empty the list of rows that it is sent. Errors of the scorer are thrown into it, so that it
 can name the input that caused them."""
 
+MAX_LABELS_PER_PASS = 32
+"""Largest number of labels that are read together, by models whose labels are not independent."""
 FRAME = 16  # upper bound of the tokens around a text and its labels, or around an example
 
 Score: TypeAlias = Callable[[Sequence[ScoreRequest]], Iterable[FloatArray]]
@@ -106,17 +108,38 @@ def embed(scorer: Scorer, texts: Sequence[str]) -> FloatArray:
     if not scorer.info.embeds:
         raise NoVectorsError(scorer.info.name)
     checked = check_texts(texts, "text", at_least_one=True)
-    requests = [ScoreRequest.of_checked(text, (), vector=True) for text in checked]
-    with naming(lambda: numbered("text", checked)):
-        rows = score_requests(scorer, requests)
+    return np.stack(run(vectors_plan(checked, lambda: numbered("text", checked)), scorer))
+
+
+def vectors_plan(
+    texts: Sequence[str], places: Callable[[], Places], *, long_text: LongText = "window"
+) -> Plan[list[FloatArray]]:
+    """A plan of the vectors of texts, float32 of shape (D,) each, for a model that embeds.
+
+    Args:
+        texts: checked by `check_texts`.
+        places: their names in errors.
+        long_text: see `ScoreRequest`.
+
+    Raises:
+        UnreadableTextError: a text of which the vocabulary covers (almost) nothing.
+    """
+    requests = [ScoreRequest.of_checked(text, (), long_text=long_text, vector=True) for text in texts]
+    with naming(places):
+        rows = yield requests
         refuse_unread(requests, rows)
-    return np.stack([vector_of(row) for row in rows])
+    return [vector_of(row) for row in rows]
 
 
 def vector_of(row: FloatArray) -> FloatArray:
     """The vector of a request's text, float32 of shape (D,). The request must have asked for it."""
     assert isinstance(row, Logits)
     return row.vector
+
+
+def read_together(scorer: Scorer, labels: Sequence[str], examples: Sequence[Example] = ()) -> bool:
+    """Whether labels that see each other are read in one pass: few, and with room for a text of any length."""
+    return len(labels) == 1 or (len(labels) <= MAX_LABELS_PER_PASS and labels_share_pass(scorer, labels, examples))
 
 
 def labels_share_pass(scorer: Scorer, labels: Sequence[str], examples: Sequence[Example] = ()) -> bool:

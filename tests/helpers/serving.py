@@ -11,17 +11,26 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import uvicorn
 from fakes import OverlapScorer
 from fastapi import FastAPI
+from fastapi.testclient import TestClient
 
 from gliclass_rerank import ModelInfo, ScoreRequest
 from gliclass_rerank.types import FloatArray
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 60.0  # seconds
+
+
+def post(client: TestClient, path: str, **body: Any) -> Any:
+    """The JSON of a successful answer."""
+    response = client.post(path, json=body)
+    assert response.status_code == 200, response.text
+    return response.json()
 
 
 class GatedScorer:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from checkpoints import CORPUS, Spec, build_checkpoint
+from checkpoints import CORPUS, INDEPENDENT, Spec, build_checkpoint, build_independent
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -36,13 +36,6 @@ from gliclass_rerank.scorers.torch import TorchScorer
 from gliclass_rerank.types import FloatArray
 
 TOLERANCE = 1e-5
-FLAGS = {
-    "class_token_pooling": "average",
-    "pooling_strategy": "avg",
-    "extract_text_features": True,
-    "normalize_features": True,
-    "logit_scale_init_value": 10.0,
-}
 WORDS = sorted({word for line in CORPUS for word in line.split()})
 texts = st.lists(st.sampled_from(WORDS), min_size=1, max_size=90).map(" ".join)
 READ = [word for word in WORDS if word.isascii() and word.isalpha()]  # by every tokenizer of the tests
@@ -63,7 +56,7 @@ def scorer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     """A checkpoint on torch, or with a dtype as an ONNX export of it."""
     backbone, _, dtype = request.param.partition(" ")
     root = tmp_path_factory.mktemp("independent")
-    folder = as_independent(build_checkpoint(Spec(f"independent-{backbone}", backbone, FLAGS), root).folder)
+    folder = build_independent(root, name=f"independent-{backbone}", backbone=backbone)
     if dtype:
         export_checkpoint(folder, root / "exported", dtype=dtype, calibration=CALIBRATION)
         folder = root / "exported"
@@ -92,7 +85,7 @@ def test_a_label_scores_the_same_alone_and_among_others(
 
 @pytest.mark.parametrize("backbone", ["bert", "roberta"])
 def test_int8_is_near_and_a_missing_graph_of_labels_is_named(backbone: str, tmp_path: Path) -> None:
-    folder = as_independent(build_checkpoint(Spec(f"near-{backbone}", backbone, FLAGS), tmp_path).folder)
+    folder = build_independent(tmp_path, name=f"near-{backbone}", backbone=backbone)
     export_checkpoint(folder, tmp_path / "int8", calibration=CALIBRATION)
     labels = ["law", "music and travel", "a question of health"]
     exact, rounded = (logits_of(load_scorer(path), CORPUS[0], labels) for path in (folder, tmp_path / "int8"))
@@ -104,7 +97,7 @@ def test_int8_is_near_and_a_missing_graph_of_labels_is_named(backbone: str, tmp_
 
 
 def test_int8_graphs_depend_on_the_weights_alone(tmp_path: Path) -> None:
-    folder = as_independent(build_checkpoint(Spec("weights-alone", "electra", FLAGS), tmp_path).folder)
+    folder = build_independent(tmp_path, name="weights-alone", backbone="electra")
     export_checkpoint(folder, tmp_path / "once", calibration=CALIBRATION)
     export_checkpoint(tmp_path / "once", tmp_path / "again")
     files = [file.name for file in (tmp_path / "once").iterdir()]
@@ -115,7 +108,7 @@ def test_int8_graphs_depend_on_the_weights_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("backbone", ["bert", "electra", "roberta"])
 def test_int8_keys_and_values_are_near(backbone: str, tmp_path: Path) -> None:
-    folder = as_independent(build_checkpoint(Spec(f"steps-{backbone}", backbone, FLAGS), tmp_path).folder)
+    folder = build_independent(tmp_path, name=f"steps-{backbone}", backbone=backbone)
     scorer: Any = load_scorer(folder)
     forward = scorer._runner.module.module
     items = [one.sequences[0] for one in scorer.encode([ScoreRequest(text, ("law",)) for text in CORPUS])]
@@ -222,7 +215,7 @@ def test_vectors_are_refused_without_texts_and_by_joint_models(scorer: LocalScor
 
 
 def test_a_joint_model_has_no_vectors(tmp_path: Path) -> None:
-    joint = load_scorer(build_checkpoint(Spec("joint", "bert", FLAGS), tmp_path).folder)
+    joint = load_scorer(build_checkpoint(Spec("joint", "bert", INDEPENDENT), tmp_path).folder)
     assert isinstance(joint, LocalScorer)
     assert not joint.info.embeds
     with pytest.raises(UnsupportedModelError, match=r"info\.embeds"):
@@ -250,26 +243,26 @@ def test_routes_are_read_together_however_many_there_are(scorer: LocalScorer) ->
 def test_a_checkpoint_that_cannot_have_independent_labels_names_the_flag(
     flag: str, value: object, tmp_path: Path
 ) -> None:
-    folder = build_checkpoint(Spec("refused", "bert", FLAGS | {flag: value}), tmp_path).folder
+    folder = build_checkpoint(Spec("refused", "bert", INDEPENDENT | {flag: value}), tmp_path).folder
     with pytest.raises(UnsupportedModelError, match=f"independent labels need {flag}="):
         load_scorer(as_independent(folder))
 
 
 def test_another_backbone_is_refused_by_name(tmp_path: Path) -> None:
-    folder = build_checkpoint(Spec("refused", "distilbert", FLAGS), tmp_path).folder
+    folder = build_checkpoint(Spec("refused", "distilbert", INDEPENDENT), tmp_path).folder
     with pytest.raises(UnsupportedModelError, match="got 'distilbert'"):
         load_scorer(as_independent(folder))
 
 
 def test_an_unknown_attention_of_labels_is_refused(tmp_path: Path) -> None:
-    folder = build_checkpoint(Spec("refused", "bert", FLAGS), tmp_path).folder
+    folder = build_checkpoint(Spec("refused", "bert", INDEPENDENT), tmp_path).folder
     (folder / "gliclass_rerank.json").write_text('{"labels": "apart"}', "utf-8")
     with pytest.raises(CheckpointError, match="labels: expected joint or independent, got 'apart'"):
         load_scorer(folder)
 
 
 def test_the_option_alone_makes_the_difference(scorer: LocalScorer, tmp_path: Path) -> None:
-    folder = build_checkpoint(Spec("joint", "bert", FLAGS), tmp_path).folder
+    folder = build_checkpoint(Spec("joint", "bert", INDEPENDENT), tmp_path).folder
     shutil.rmtree(tmp_path / "copy", ignore_errors=True)
     joint, labels = load_scorer(folder), ["law", "music and travel", "weather"]
     assert not joint.info.independent_labels

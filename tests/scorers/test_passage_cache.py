@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checkpoints import CORPUS, Spec, build_checkpoint
+from checkpoints import CORPUS, INDEPENDENT, Spec, build_checkpoint, build_independent
 
 from gliclass_rerank import OptionError, Reranker, ScoreRequest, load_scorer
 from gliclass_rerank.export.onnx import export_checkpoint
@@ -20,13 +20,6 @@ from gliclass_rerank.scorers.independent.cache import PassageCache
 from gliclass_rerank.scoring import vector_of
 from gliclass_rerank.validation import check_bytes
 
-FLAGS = {
-    "class_token_pooling": "average",
-    "pooling_strategy": "avg",
-    "extract_text_features": True,
-    "normalize_features": True,
-    "logit_scale_init_value": 10.0,
-}
 TEXTS = [" ".join(CORPUS[i : i + 1 + i % 3]) for i in range(len(CORPUS) - 3)]
 CALIBRATION = [ScoreRequest(text, ("science", "a question", "politics and law")) for text in CORPUS]
 
@@ -34,8 +27,7 @@ CALIBRATION = [ScoreRequest(text, ("science", "a question", "politics and law"))
 @pytest.fixture(scope="module", params=["torch", "fp32", "int8"])
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("cache")
-    made = build_checkpoint(Spec("cached", "bert", FLAGS), root).folder
-    (made / "gliclass_rerank.json").write_text('{"labels": "independent"}', "utf-8")
+    made = build_independent(root)
     if request.param != "torch":
         export_checkpoint(made, root / "exported", dtype=request.param, calibration=CALIBRATION)
         made = root / "exported"
@@ -139,7 +131,7 @@ def test_a_pickle_and_a_fork_have_a_cache(folder: Path) -> None:
 
 
 def test_a_joint_model_has_no_cache(tmp_path: Path) -> None:
-    joint = build_checkpoint(Spec("joint", "bert", FLAGS), tmp_path).folder
+    joint = build_checkpoint(Spec("joint", "bert", INDEPENDENT), tmp_path).folder
     with pytest.raises(OptionError, match="reads a passage anew for each query"):
         load_scorer(joint, passage_cache="1GB")
 

@@ -11,6 +11,7 @@ from fakes import OverlapScorer
 from gliclass_rerank_service import Settings, create_app
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from serving import post
 from starlette.testclient import TestClient
 
 from gliclass_rerank import InputError, Reranker, Scorer, load_scorer
@@ -27,12 +28,6 @@ V2 = {"model": "rerank-v3.5", "query": QUERY, "documents": DOCUMENTS}
 def client() -> Iterator[TestClient]:
     with TestClient(create_app(OverlapScorer(window=20), Settings())) as made:
         yield made
-
-
-def post(client: TestClient, path: str, **body: Any) -> Any:
-    response = client.post(path, json=body)
-    assert response.status_code == 200, response.text
-    return response.json()
 
 
 def order(results: list[dict[str, Any]]) -> list[int]:

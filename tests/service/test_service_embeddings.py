@@ -14,7 +14,7 @@ from checkpoints import CORPUS, build_independent
 from conftest import Scorers
 from fakes import OverlapScorer
 from gliclass_rerank_service import BatchingScorer, Settings, create_app
-from serving import GatedScorer, running, wait_for
+from serving import GatedScorer, post, running, wait_for
 from starlette.testclient import TestClient
 
 from gliclass_rerank import InputError, ScoreRequest, UnreadableTextError, load_scorer
@@ -47,12 +47,6 @@ def scorer(folder: Path) -> LocalScorer:
 def client(scorer: LocalScorer) -> Iterator[TestClient]:
     with TestClient(create_app(scorer, Settings())) as made:
         yield made
-
-
-def post(client: TestClient, path: str, **body: Any) -> Any:
-    response = client.post(path, json=body)
-    assert response.status_code == 200, response.text
-    return response.json()
 
 
 def refused(

@@ -12,15 +12,16 @@ from typing import Any
 
 import httpx
 import pytest
+from checkpoints import build_independent
 from fakes import OverlapScorer
 from fastapi import routing
 from fastapi.exceptions import RequestValidationError
 from gliclass_rerank_service import BatchingScorer, Settings, create_app, task_runner
 from gliclass_rerank_service.service import Service
-from serving import GatedScorer, running, wait_for
+from serving import GatedScorer, post, running, wait_for
 from starlette.testclient import TestClient
 
-from gliclass_rerank import ScoreRequest
+from gliclass_rerank import ScoreRequest, load_scorer
 
 BODY = {"query": "red apple", "documents": ["a red apple", "a door"]}
 BODY_FIELDS = {"id", "message", "detail", "error", "error_type"}
@@ -477,3 +478,12 @@ def test_a_batching_scorer_is_used_as_it_is() -> None:
         assert client.post("/v2/rerank", json=BODY).status_code == 200
     with pytest.raises(Exception, match="closed"):
         batching.score([_request("x")])
+
+
+def test_examples_count_once_where_they_are_compared_by_vectors(tmp_path: Path) -> None:
+    routes = [{"name": f"way {i}", "examples": [f"a question {i}"]} for i in range(40)]
+    body, settings = {"queries": ["a question of music"] * 2, "routes": routes}, Settings(max_request_tokens=900)
+    with TestClient(create_app(OverlapScorer(), settings)) as joint:  # a pass for each query and example
+        check_refused(joint.post("/route", json=body), 413, "Validation")
+    with TestClient(create_app(load_scorer(build_independent(tmp_path)), settings)) as independent:
+        post(independent, "/route", **body)

@@ -14,7 +14,7 @@ from conftest import MINI, Scorers, needs_mini
 from fakes import ConstantScorer, OverlapScorer, ShortScorer
 from gliclass_rerank_service import Settings, create_app, estimate_tokens
 from gliclass_rerank_service.jobs import broker_calls
-from serving import GatedScorer, wait_for
+from serving import GatedScorer, post, wait_for
 from starlette.testclient import TestClient
 
 from gliclass_rerank import (
@@ -45,12 +45,6 @@ def scorer() -> Scorer:
 def client(scorer: Scorer) -> Iterator[TestClient]:
     with TestClient(create_app(scorer, Settings())) as made:
         yield made
-
-
-def post(client: TestClient, path: str, **body: Any) -> Any:
-    response = client.post(path, json=body)
-    assert response.status_code == 200, response.text
-    return response.json()
 
 
 # Pairs.

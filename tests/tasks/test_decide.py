@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checkpoints import CORPUS, Spec, build_checkpoint
+from checkpoints import CORPUS, INDEPENDENT, Spec, build_checkpoint
 from conftest import needs_mini
 from fakes import ConstantScorer, OverlapScorer
 from hypothesis import HealthCheck, given, settings
@@ -39,13 +39,6 @@ from gliclass_rerank.tasks.decide.questions import MAX_OPTIONS, MAX_QUESTIONS, Q
 from gliclass_rerank.tasks.decide.state import text_of
 from gliclass_rerank.types import FloatArray
 
-INDEPENDENT = {
-    "class_token_pooling": "average",
-    "pooling_strategy": "avg",
-    "extract_text_features": True,
-    "normalize_features": True,
-    "logit_scale_init_value": 10.0,
-}
 WORDS = sorted({word for line in CORPUS for word in line.split() if word.isascii() and word.isalpha()})
 STATE = "the invoice was paid twice and the parcel never came"
 laws = settings(deadline=None, max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -38,12 +38,12 @@ from gliclass_rerank.calibration.calibrators import IsotonicCalibrator, PlattCal
 from gliclass_rerank.calibration.reliability import expected_calibration_error
 from gliclass_rerank.scorers.lazy import LazyScorer
 from gliclass_rerank.scorers.progress import ProgressScorer
-from gliclass_rerank.scoring import labels_share_pass
+from gliclass_rerank.scoring import MAX_LABELS_PER_PASS, labels_share_pass
 from gliclass_rerank.tasks.routing.learning import folds_of
 from gliclass_rerank.tasks.routing.outcomes import FEW, RouterReport, best_accuracy, best_f1, own_threshold
 from gliclass_rerank.tasks.routing.router import ExampleUse, Route, RouteDecision, Router
 from gliclass_rerank.tasks.routing.routes import Scores
-from gliclass_rerank.tasks.routing.scores import MAX_LABELS_PER_PASS, REQUESTS_PER_CHUNK, combined
+from gliclass_rerank.tasks.routing.scores import REQUESTS_PER_CHUNK, combined
 from gliclass_rerank.types import FloatArray
 
 BILLING = Route("billing", "questions about an invoice or a refund", examples=("why was i charged twice",))

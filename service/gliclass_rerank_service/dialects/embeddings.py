@@ -15,11 +15,11 @@ from pydantic_core import PydanticCustomError, to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gliclass_rerank import InputError, ScoreRequest
+from gliclass_rerank import InputError
 from gliclass_rerank.errors import NoVectorsError
-from gliclass_rerank.scoring import Plan, vector_of
+from gliclass_rerank.scoring import Plan, vectors_plan
 from gliclass_rerank.types import FloatArray, LongText
-from gliclass_rerank.unreadable import naming, numbered, refuse_unread
+from gliclass_rerank.unreadable import numbered
 from gliclass_rerank.validation import check_texts
 from gliclass_rerank_service.admission import estimate_tokens_for
 from gliclass_rerank_service.dialects.common import (
@@ -171,11 +171,8 @@ def plan_of(
         UnreadableTextError: a text of which the vocabulary covers (almost) nothing.
     """
     checked = check_texts(texts, "input", or_one=True)
-    requests = [ScoreRequest.of_checked(text, (), long_text=long_text, vector=True) for text in checked]
-    with naming(lambda: [("input", texts)] if isinstance(texts, str) else numbered("input", checked)):
-        rows = yield requests
-        refuse_unread(requests, rows)
-    vectors = [vector_of(row) for row in rows]
+    named = [("input", texts)] if isinstance(texts, str) else numbered("input", checked)
+    vectors = yield from vectors_plan(checked, lambda: named, long_text=long_text)
     if dimensions not in (None, len(vectors[0])):
         raise InputError(
             f"dimensions: expected {len(vectors[0])}, got {dimensions}; the vectors of this model cannot be shortened"

@@ -10,8 +10,8 @@ from pydantic.config import JsonDict
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gliclass_rerank import InputError, Route, Router, Scorer
-from gliclass_rerank.tasks.routing.scores import MAX_LABELS_PER_PASS
+from gliclass_rerank import InputError, ModelInfo, Route, Router, Scorer
+from gliclass_rerank.scoring import MAX_LABELS_PER_PASS
 from gliclass_rerank_service.admission import estimate_tokens_for
 from gliclass_rerank_service.dialects.common import (
     Body,
@@ -117,26 +117,34 @@ def _queries(body: RouteBody) -> list[str]:
     return queries
 
 
-def _estimate(body: RouteBody, routes: Sequence[Route], queries: Sequence[str]) -> int:
-    """Estimated tokens. A query is read once with all routes, or once per label if there are many or examples."""
+def _estimate(body: RouteBody, routes: Sequence[Route], queries: Sequence[str], info: ModelInfo) -> int:
+    """Estimated tokens. A query is read once with all routes, or once per label if there are many or examples.
+
+    With independent labels it is read once in any case. If the model embeds, examples are read once each.
+    """
     labels = {route.label for route in routes}
     examples = {example for route in routes for example in route.examples}
     nearest, prompt = body.examples in (None, "nearest"), body.examples == "prompt"
-    read = labels | examples if nearest else labels
-    passes = 1 if len(read) <= MAX_LABELS_PER_PASS and not (nearest and examples) else len(read)
+    by_vectors = nearest and info.independent_labels and info.embeds
+    as_labels = nearest and not by_vectors
+    read = labels | examples if as_labels else labels
+    together = info.independent_labels or (len(read) <= MAX_LABELS_PER_PASS and not (as_labels and examples))
+    passes = 1 if together else len(read)
     shown = estimate_tokens_for(queries, examples) - estimate_tokens_for(queries) if prompt else 0
-    return estimate_tokens_for(queries, read, passes=passes) + passes * shown
+    once = estimate_tokens_for(list(examples)) if by_vectors else 0
+    return estimate_tokens_for(queries, read, passes=passes) + passes * shown + once
 
 
 @router.post("/route", responses={200: {"model": RouteReply}}, summary="Choose routes for queries")
 async def route(body: RouteBody, request: Request) -> Response:
     """Choose among routes described in words. A query is read once with all of them if they fit one pass."""
     queries, routes = _queries(body), routes_of(body)
+    scorer = service_of(request).scorer
     decisions = await run_task(
         request,
-        router_of(body, routes, service_of(request).scorer).plan(queries, multi=bool(body.multi)),
+        router_of(body, routes, scorer).plan(queries, multi=bool(body.multi)),
         texts=len(queries),
-        tokens=_estimate(body, routes, queries),
+        tokens=_estimate(body, routes, queries, scorer.info),
         model=body.model,
     )
     results = [
@@ -150,5 +158,5 @@ async def route(body: RouteBody, request: Request) -> Response:
         )
         for one in decisions
     ]
-    model, usage = service_of(request).scorer.info.name, usage_of(stats_of(request.scope))
-    return respond(RouteReply(id=request_id(request), model=model, results=results, usage=usage))
+    usage = usage_of(stats_of(request.scope))
+    return respond(RouteReply(id=request_id(request), model=scorer.info.name, results=results, usage=usage))

@@ -61,7 +61,6 @@ def fit_calibrator(
 
 
 COLDEST, HOTTEST = 0.05, 20.0  # temperatures of a softmax; a threshold may separate a few examples perfectly
-HALVINGS = 60
 
 
 def fit_softmax_temperature(
@@ -77,6 +76,7 @@ def fit_softmax_temperature(
     Raises:
         InputError: no examples, other lengths, a position beyond the options, logits that are not finite, or not larger
             for the true options.
+        MissingExtraError: scikit-learn is not installed.
     """
     logits = [np.asarray(row, np.float64) for row in rows]
     if not logits or len(logits) != len(true):
@@ -95,11 +95,13 @@ def fit_softmax_temperature(
 
     if slope_at(0.0) >= 0:
         raise InputError(f"logits: {UPSIDE_DOWN}")
+    if importlib.util.find_spec("scipy") is None:  # scikit-learn brings it
+        raise MissingExtraError("train", "fitting a calibration")
+    from scipy.optimize import brentq
+
     low, high = 1 / HOTTEST, 1 / COLDEST
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if slope_at(middle) < 0 else (low, middle)
-    return TemperatureCalibrator(2 / (low + high), fitted_on=fitted_on)
+    inverse = low if slope_at(low) >= 0 else high if slope_at(high) <= 0 else float(brentq(slope_at, low, high))
+    return TemperatureCalibrator(1 / inverse, fitted_on=fitted_on)
 
 
 UPSIDE_DOWN = (

@@ -81,13 +81,12 @@ def export_checkpoint(
     model = load_model(checkpoint).eval()
     graphs = traced(model, checkpoint, int8=dtype == "int8")
     if dtype == "int8":
-        matrices = matrices_of(stored, kept)
         seen: Sequence[Mapping[str, Activation]] = [{}, {}]
         if not kept:
             encoder = InputEncoder(checkpoint, TextTokenizer(checkpoint.tokenizer_file))
             sequences = [item for request in encoder.encode(calibration) for item in request.sequences]
             seen = see_activations(graphs, checkpoint, sequences, on_progress)
-        int8 = quantized(graphs, matrices, kept, seen, checkpoint)
+        int8 = quantized(graphs, matrices_of(stored, kept), kept, seen, checkpoint)
         for key, parts in int8.items():
             stored.pop(key, None)
             stored |= {key + part: torch.from_numpy(array) for part, array in parts.items()}
@@ -95,11 +94,7 @@ def export_checkpoint(
     save_file({key: tensor.contiguous() for key, tensor in stored.items()}, target / WEIGHTS, {"format": "pt"})
     (target / WEIGHTS).chmod(0o644)
     if dtype == "int8" and checkpoint.independent and not kept:
-        # The steps of int8 keys and values depend on the weights, so they must be those of the rounded ones.
-        rounded = read_weights(target)
-        model.load_state_dict(rounded, strict=False)
-        graphs = traced(model, checkpoint, int8=True)
-        quantized(graphs, matrices_of(rounded, int8), int8, [{}, {}], checkpoint)
+        graphs = traced_again(model, checkpoint, target, int8)
     for graph, part in zip(graphs, ("", "labels"), strict=False):
         share_weights(graph, target / WEIGHTS)
         onnx.save(graph.model, target / graph_name(part))
@@ -128,6 +123,21 @@ def traced(model: GLiClassModel, checkpoint: Checkpoint, *, int8: bool) -> list[
     # The trace of "sdpa" transposes keys in nine operators per layer and rebuilds the mask in each layer.
     model.model.encoder_model.set_attn_implementation("eager")
     return [Graph(trace(UniEncoderForward(model), checkpoint))]
+
+
+def traced_again(
+    model: GLiClassModel, checkpoint: Checkpoint, target: Path, int8: Mapping[str, Tensors]
+) -> list[Graph]:
+    """The int8 graphs of a checkpoint with its rounded weights, those of ``target``. They also replace the model's.
+
+    The steps of int8 keys and values follow from the weights. Those of the rounded ones make another export of
+    ``target`` give the same graphs.
+    """
+    rounded = read_weights(target)
+    model.load_state_dict(rounded, strict=False)
+    graphs = traced(model, checkpoint, int8=True)
+    quantized(graphs, matrices_of(rounded, int8), int8, [{}, {}], checkpoint)
+    return graphs
 
 
 def quantized(

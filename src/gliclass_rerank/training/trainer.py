@@ -401,9 +401,8 @@ def refuse_another_run(stored: Mapping[str, Any], config: TrainConfig, file: Pat
     """Raise `InputError` if a checkpoint was written under another configuration. Budgets may differ."""
     free = {"steps", "minutes", "patience", "eval_every", "threads", "device", "out"}
     now = config.model_dump(mode="json")
-    known = {name: field.default for name, field in TrainConfig.model_fields.items()} | dict(
-        stored
-    )  # of an older version
+    # A checkpoint of an older version lacks the newer options.
+    known = {name: field.default for name, field in TrainConfig.model_fields.items()} | dict(stored)
     if changed := [name for name in now if name not in free and now[name] != known[name]]:
         raise InputError(
             f"{file} is of a run with another {', '.join(changed)}; go on with the same, or choose another 'out'"

@@ -13,8 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gliclass_rerank import Decider, GLiClassRerankError
+from gliclass_rerank.scoring import MAX_LABELS_PER_PASS
 from gliclass_rerank.tasks.decide.answers import Answer
-from gliclass_rerank.tasks.decide.decider import MAX_LABELS_PER_PASS
 from gliclass_rerank.tasks.decide.questions import Question
 from gliclass_rerank.tasks.decide.state import Json, text_of
 from gliclass_rerank_service.admission import estimate_tokens_for

@@ -9,16 +9,13 @@ from typing import get_args
 import numpy as np
 
 from gliclass_rerank.scorers.load import as_scorer
-from gliclass_rerank.scoring import Plan, labels_share_pass, run
+from gliclass_rerank.scoring import Plan, read_together, run
 from gliclass_rerank.tasks.decide.answers import Answer, Floats, answer_of
 from gliclass_rerank.tasks.decide.questions import Question, check_questions
 from gliclass_rerank.tasks.decide.state import Json, text_of
 from gliclass_rerank.types import FloatArray, Scorer, ScoreRequest
 from gliclass_rerank.unreadable import Places, Unreadable, naming, readable, refuse_unread
 from gliclass_rerank.validation import check_choice
-
-MAX_LABELS_PER_PASS = 32
-"""Largest number of options that a model without independent labels reads together."""
 
 
 class Decider:
@@ -103,8 +100,7 @@ class Decider:
 
     def _passes(self, labels: tuple[str, ...]) -> list[tuple[str, ...]]:
         """All labels in one pass, or each in its own. Any other division would show in the logits."""
-        few = len(labels) == 1 or (len(labels) <= MAX_LABELS_PER_PASS and labels_share_pass(self.scorer, labels))
-        return [labels] if few else [(label,) for label in labels]
+        return [labels] if read_together(self.scorer, labels) else [(label,) for label in labels]
 
 
 def _by_label(request: ScoreRequest, row: FloatArray) -> dict[str, tuple[float, bool]]:

@@ -231,7 +231,7 @@ class Router:
 
     @classmethod
     def load(cls, path: str | Path, *, scorer: Scorer | str | Path = "mini") -> Router:
-        """Read a file of `save`, or one written by hand: "version" (1) and "routes", or {"name": "description", ...}.
+        """Read a file of `save`, or one written by hand: "version" (2) and "routes", or {"name": "description", ...}.
 
         Args:
             path: the JSON file. The safetensors file that it names must be beside it.

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from gliclass_rerank.scoring import Plan, labels_share_pass, vector_of
+from gliclass_rerank.scoring import Plan, read_together, vector_of
 from gliclass_rerank.tasks.routing.outcomes import Bools, Floats, Ints
 from gliclass_rerank.tasks.routing.routes import Route
 from gliclass_rerank.types import Example, FloatArray, Logits, Scorer, ScoreRequest
@@ -16,8 +16,6 @@ from gliclass_rerank.unreadable import Unreadable, readable, refuse_unread
 
 ExampleUse = Literal["nearest", "prompt", "off"]
 
-MAX_LABELS_PER_PASS = 32
-"""Largest number of labels that are read together."""
 REQUESTS_PER_CHUNK = 8192  # requests built at a time
 
 
@@ -83,7 +81,7 @@ def read_labels(
     """
     distinct, places = np.unique(np.array(labels, dtype=object), return_inverse=True)
     known: list[str] = distinct.tolist()
-    together = scorer.info.independent_labels or (not alone and fit_one_pass(scorer, known, examples))
+    together = scorer.info.independent_labels or (not alone and read_together(scorer, known, examples))
     groups = [tuple(known)] if together else [(label,) for label in known]
     shown = tuple(examples)
     at_once = max(1, REQUESTS_PER_CHUNK // len(groups))
@@ -158,11 +156,6 @@ def read_vectors(texts: Sequence[str], *, unreadable: Unreadable = "flag") -> Pl
             unread = isinstance(row, Logits) and row.unread_text
             vectors[request.text] = np.zeros_like(vector_of(row)) if unread else vector_of(row)
     return vectors
-
-
-def fit_one_pass(scorer: Scorer, labels: Sequence[str], examples: Sequence[Example] = ()) -> bool:
-    """Whether labels are read together: at most `MAX_LABELS_PER_PASS`, and in one pass with a text of any length."""
-    return len(labels) == 1 or (len(labels) <= MAX_LABELS_PER_PASS and labels_share_pass(scorer, labels, examples))
 
 
 def labels_of(routes: Sequence[Route], *, with_examples: bool) -> tuple[tuple[str, ...], Ints]:
