@@ -405,10 +405,10 @@ def test_a_compressed_body_is_read(client: TestClient, encoding: str, compress: 
     ("encoding", "content", "status"),
     [
         ("zstd", zstandard.ZstdCompressor().compress(b" " * 10_000_000), 413),
-        ("gzip", gzip.compress(b" " * 10_000_000), 413),
+        ("gzip", gzip.compress(b" " * 10_000_000, mtime=0), 413),
         ("zstd", b"not zstd", 400),
         ("gzip", b"not gzip", 400),
-        ("gzip", gzip.compress(b"{}" * 99)[:-9], 400),
+        ("gzip", gzip.compress(b"{}" * 99, mtime=0)[:-9], 400),
         ("br", b"{}", 415),
         ("gzip, zstd", b"{}", 415),
     ],
