@@ -1,10 +1,11 @@
-"""LangChain components for reranking, routing, fact-checking and embedding with GLiClass.
+"""LangChain components for reranking, routing, fact-checking, deciding and embedding with GLiClass.
 
 Each component takes ``model`` (the bundled "mini", a checkpoint folder, a hub id, or the URL of a running service),
 which is loaded on first use, or a loaded ``scorer``. Components with the same scorer share its memory.
 """
 
 import importlib.util
+from typing import TYPE_CHECKING
 
 from gliclass_rerank import MissingExtraError
 
@@ -19,11 +20,26 @@ from gliclass_rerank_langchain.rerank import GLiClassRerank
 from gliclass_rerank_langchain.retriever import GLiClassRetriever
 from gliclass_rerank_langchain.router import GLiClassRouter
 
+if TYPE_CHECKING:
+    from gliclass_rerank_langchain.decision_model import GLiClassDecisionModel
+
 __all__ = [
     "GLiClassCrossEncoder",
+    "GLiClassDecisionModel",
     "GLiClassEmbeddings",
     "GLiClassFactCheck",
     "GLiClassRerank",
     "GLiClassRetriever",
     "GLiClassRouter",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Import `GLiClassDecisionModel` on first use, since older versions of langchain-core have no decision models."""
+    if name != "GLiClassDecisionModel":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if importlib.util.find_spec("langchain_core.decisions") is None:
+        raise ImportError("GLiClassDecisionModel: expected langchain-core 1.8 or newer; update it")
+    from gliclass_rerank_langchain.decision_model import GLiClassDecisionModel
+
+    return GLiClassDecisionModel

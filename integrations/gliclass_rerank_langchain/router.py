@@ -21,7 +21,7 @@ from pydantic import ConfigDict, Field, PlainValidator, model_validator
 from typing_extensions import Self
 
 from gliclass_rerank import OptionError
-from gliclass_rerank_langchain.decision import Names, RouteOptions
+from gliclass_rerank_langchain.route_options import Names, RouteOptions
 from gliclass_rerank_langchain.shares import joined, shares_of
 
 

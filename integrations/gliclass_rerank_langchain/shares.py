@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gliclass_rerank_langchain.decision import Names
+from gliclass_rerank_langchain.route_options import Names
 
 
 def shares_of(chosen: Sequence[Names | Exception]) -> dict[Names, list[int]]:
