@@ -25,6 +25,7 @@ from gliclass_rerank.errors import (
     LabelTooLongError,
     MissingExtraError,
     ModelError,
+    NoPromptsError,
     NoVectorsError,
     ServiceError,
 )
@@ -73,6 +74,7 @@ STATUSES: tuple[tuple[type[GLiClassRerankError], int, str], ...] = (
     (MissingExtraError, 503, "Unhealthy"),
     (ServiceError, 503, "Unhealthy"),
     (NoVectorsError, 422, "NoVectors"),
+    (NoPromptsError, 422, "NoPrompts"),
     (ModelError, 424, "Backend"),
     (GLiClassRerankError, 424, "Backend"),
 )

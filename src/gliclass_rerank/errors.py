@@ -11,7 +11,8 @@
     │   ├── ModelNotFoundError           no such folder, hub repository or cached file
     │   ├── CheckpointError              the folder exists, but is no usable checkpoint
     │   ├── UnsupportedModelError        a layout, flag or backbone unsupported here or by the installed packages
-    │   │   └── NoVectorsError           the model gives no vectors of texts
+    │   │   ├── NoVectorsError           the model gives no vectors of texts
+    │   │   └── NoPromptsError           the model was not trained with prompts
     │   ├── NonFiniteError               weights or scores are NaN or infinite
     │   ├── DeviceMemoryError            a single sequence does not fit into the device's memory
     │   └── NotPicklableError (pickle.PicklingError)  a scorer without a source to load it from
@@ -92,6 +93,21 @@ class NoVectorsError(UnsupportedModelError):
         return (
             f"{self.model}: it has no vectors of texts; take a model whose info.embeds is true, one with independent "
             "labels"
+        )
+
+
+class NoPromptsError(UnsupportedModelError):
+    """The model was not trained with prompts, so an instruction would be more text to it."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(model)
+        self.model = model
+
+    def __str__(self) -> str:
+        return (
+            f"instruction: expected none, got one, and {self.model} was not trained with prompts; leave it out, take a "
+            'model whose info.prompts is true, or write "prompts": true into the gliclass_rerank.json of a model that '
+            "was trained with them"
         )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gliclass_rerank.errors import InputError
-from gliclass_rerank.validation import check_choice, check_text, check_texts
+from gliclass_rerank.validation import check_choice, check_number, check_text, check_texts
 
 if TYPE_CHECKING:
     from gliclass_rerank.calibration.calibrators import Calibrator
@@ -49,6 +49,8 @@ class ScoreRequest:
         long_text: treatment of a text that does not fit: "window" reads all of it in overlapping windows, "truncate"
             reads its beginning and sets ``truncated`` in the result, "error" raises.
         vector: also give the vector of the text, see `Logits.vector`. Only for models that embed (``info.embeds``).
+        similarity: add this times the cosine of the vectors of the text and of each label to the label's logit. Only
+            for models that embed. Each label is read once as a text for it.
 
     Raises:
         InvalidTextError: a text that no tokenizer can read.
@@ -61,11 +63,13 @@ class ScoreRequest:
     examples: tuple[Example, ...] = ()
     long_text: LongText = "window"
     vector: bool = False
+    similarity: float = 0.0
 
     def __post_init__(self) -> None:
         check_text(self.text, "text")
         check_text(self.prompt, "prompt", may_be_empty=True)
         check_choice(self.long_text, get_args(LongText), "long_text")
+        check_number(self.similarity, "similarity")
         object.__setattr__(self, "labels", check_texts(self.labels, "label", at_least_one=not self.vector))
         object.__setattr__(self, "examples", tuple(_as_example(example) for example in self.examples))
 
@@ -75,15 +79,17 @@ class ScoreRequest:
         text: str,
         labels: tuple[str, ...],
         *,
+        prompt: str = "",
         examples: tuple[Example, ...] = (),
         long_text: LongText = "window",
         vector: bool = False,
+        similarity: float = 0.0,
     ) -> ScoreRequest:
         """Create a request from texts already checked by `check_text`, without checking them again."""
         request = object.__new__(cls)
         for name, value in (
-            ("text", text), ("labels", labels), ("prompt", ""), ("examples", examples), ("long_text", long_text),
-            ("vector", vector),
+            ("text", text), ("labels", labels), ("prompt", prompt), ("examples", examples), ("long_text", long_text),
+            ("vector", vector), ("similarity", similarity),
         ):  # fmt: skip
             object.__setattr__(request, name, value)
         return request
@@ -177,6 +183,8 @@ class ModelInfo:
         max_length: tokens of one pass, labels and special tokens included; 0 if a server does not report it.
         direction: which of query and passage this model was trained to read as its text.
         first_stage_weight: log-odds that one standard deviation of a first-stage score is worth, if it was fitted.
+        similarity: the ``similarity`` of requests that suits the model, by task ("relevance", "labels"), if it was
+            fitted.
         calibration: calibrators from logits to calibrated log-odds, by task ("relevance", "support", "refutation",
             "labels", "noul", "choice-2", ...). Uncalibrated tasks are absent.
         kernel: types of activations and weights in the products of an int8 graph, "u8s8", or "u8u8" on processors where
@@ -184,6 +192,7 @@ class ModelInfo:
         independent_labels: a label's logit is the same whatever other labels are asked. Otherwise it may depend on
             them, and on their order.
         embeds: it gives vectors of texts, with ``embed`` or `ScoreRequest.vector`.
+        prompts: it was trained with prompts (`ScoreRequest.prompt`). To others a prompt is more text.
     """
 
     name: str
@@ -195,10 +204,12 @@ class ModelInfo:
     max_length: int
     direction: Direction = "passage-as-text"
     first_stage_weight: float | None = None
+    similarity: Mapping[str, float] = field(default_factory=dict, hash=False)
     calibration: Mapping[str, Calibrator] = field(default_factory=dict, hash=False)
     kernel: str = ""
     independent_labels: bool = False
     embeds: bool = False
+    prompts: bool = False
 
     @property
     def calibrated(self) -> bool:

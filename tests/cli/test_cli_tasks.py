@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -230,3 +231,18 @@ def test_rerank_fuses_the_scores_of_a_field(run: Run, model: Path, monkeypatch: 
     typed(monkeypatch, "\n".join(lines))
     alone = json.loads(run("rerank", "law", "-", "--model", model, "--json").out)["results"]
     assert {one["index"]: one["score"] for one in alone} != {one["index"]: one["score"] for one in found}
+
+
+def test_rerank_takes_an_instruction(run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompted = tmp_path / "prompted"
+    shutil.copytree(model, prompted)
+    (prompted / "gliclass_rerank.json").write_text('{"prompts": true}', "utf-8")
+    passages = ["The court ruled.", "Dough rises."]
+    typed(monkeypatch, "\n".join(map(json.dumps, passages)))
+    ended = run("rerank", "law", "-", "--instruction", "about courts", "--model", prompted, "--json")
+    expected = Reranker(str(prompted)).rank("law", passages, instruction="about courts")
+    assert [one["score"] for one in json.loads(ended.out)["results"]] == pytest.approx([one.score for one in expected])
+    typed(monkeypatch, "\n".join(map(json.dumps, passages)))
+    refused = run("rerank", "law", "-", "--instruction", "about courts", "--model", model)
+    assert refused.code != 0
+    assert "instruction: expected none, got one" in refused.err

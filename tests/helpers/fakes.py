@@ -14,7 +14,7 @@ INFO = ModelInfo("overlap", "1", "uni-encoder", "fake", "cpu", "fp32", 512)
 
 
 class OverlapScorer:
-    """Counts the words that a label shares with a text: 2 * shared - 3 is its logit.
+    """Counts the words that a label shares with a text: 2 * shared - 3 is its logit. A prompt precedes the text.
 
     Like a model it reads a text in windows, of ``window`` words, and keeps the best logit of each label. With
     ``embeds`` it also gives vectors, which depend on the words that were read.
@@ -30,11 +30,12 @@ class OverlapScorer:
         direction: Direction = "passage-as-text",
         first_stage_weight: float | None = None,
         embeds: bool = False,
+        prompts: bool = False,
     ) -> None:
         self._window = window
         self.info = ModelInfo(
             INFO.name, INFO.revision, INFO.architecture, INFO.backend, INFO.device, INFO.dtype, INFO.max_length,
-            direction=direction, first_stage_weight=first_stage_weight, embeds=embeds,
+            direction=direction, first_stage_weight=first_stage_weight, embeds=embeds, prompts=prompts,
         )  # fmt: skip
         self.calls: list[int] = []
 
@@ -44,10 +45,12 @@ class OverlapScorer:
 
     def _score(self, request: ScoreRequest) -> FloatArray:
         if self._window is None and not request.vector:
-            return self._logits(request.text, request.labels)
+            return self._logits(f"{request.prompt} {request.text}", request.labels)
         spans = windows(request.text, self._window or len(request.text))
         read = spans[:1] if request.long_text == "truncate" else spans
-        rows = np.stack([self._logits(request.text[start:end], request.labels) for start, end in read])
+        rows = np.stack(
+            [self._logits(f"{request.prompt} {request.text[start:end]}", request.labels) for start, end in read]
+        )
         vector = word_vector(request.text[: read[-1][1]]) if request.vector else NO_VECTOR
         return Logits.over_windows(rows, read, truncated=len(read) < len(spans), vector=vector)
 

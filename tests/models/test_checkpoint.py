@@ -16,12 +16,13 @@ from checkpoints import SPECS
 from conftest import Tiny
 from gliclass import GLiClassModelConfig
 
-from gliclass_rerank import CheckpointError, OptionError, UnsupportedModelError
+from gliclass_rerank import CheckpointError, OptionError, UnsupportedModelError, load_scorer
 from gliclass_rerank.models.checkpoint import (
     BACKBONES,
     POOLINGS,
     SCORERS,
     UPSTREAM_FLAGS,
+    ModelOptions,
     read_checkpoint,
 )
 
@@ -192,6 +193,7 @@ def test_the_card_is_read(folder: Path) -> None:
         "dtype": "fp32",
         "max_labels": 9,
         "labels": "joint",
+        "prompts": None,
     }
     assert asdict(checkpoint.options) == known  # "calibrated" was of the first versions
     (folder / "gliclass_rerank.json").write_text('{"direction": "sideways"}', "utf-8")
@@ -214,3 +216,39 @@ def test_the_revision_changes_with_configuration_and_weights(folder: Path) -> No
     revisions.append(read_checkpoint(folder).revision)
     assert len(set(revisions)) == 3
     assert read_checkpoint(folder, revision="abc", name="x").revision == "abc"
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "prompts"),
+    [
+        ("mini", {}, False),
+        ("knowledgator/gliclass-edge-v3.0", {}, False),
+        ("knowledgator/gliclass-instruct-edge-v1.0", {}, True),
+        ("gliclass-multilang-mini", {}, True),
+        ("knowledgator/gliclass-v4-edge", {}, True),
+        ("gliclass-instruct/other", {}, False),
+        ("mini", {"prompts": True}, True),
+        ("gliclass-v4-edge", {"prompts": False}, False),
+        ("gliclass-v4-edge", {"prompts": None}, True),
+    ],
+)
+def test_the_folder_tells_of_prompts_and_else_the_name(
+    folder: Path, name: str, options: dict[str, Any], prompts: bool
+) -> None:
+    (folder / "gliclass_rerank.json").write_text(json.dumps(options), "utf-8")
+    checkpoint = read_checkpoint(folder, name=name)
+    assert checkpoint.prompts is prompts
+    assert load_scorer(folder, backend="torch", device="cpu").info.prompts is bool(options.get("prompts"))
+
+
+@pytest.mark.parametrize("prompts", ["yes", 1, [True]])
+def test_prompts_of_another_type_are_refused(folder: Path, prompts: object) -> None:
+    (folder / "gliclass_rerank.json").write_text(json.dumps({"prompts": prompts}), "utf-8")
+    with pytest.raises(CheckpointError, match="prompts: expected true or false"):
+        read_checkpoint(folder)
+
+
+@pytest.mark.parametrize("prompts", [None, True, False])
+def test_prompts_are_written_as_they_are_read(folder: Path, prompts: bool | None) -> None:
+    (folder / "gliclass_rerank.json").write_text(ModelOptions(prompts=prompts).as_json(), "utf-8")
+    assert read_checkpoint(folder).options == ModelOptions(prompts=prompts)

@@ -17,6 +17,7 @@ from gliclass_rerank import (
     InvalidTextError,
     ModelError,
     NonFiniteError,
+    NoPromptsError,
     OptionError,
     Ranked,
     Reranker,
@@ -518,3 +519,55 @@ def test_extreme_logits_keep_their_order(logits: list[float]) -> None:
             return [np.array([logits[int(request.text)]], np.float32) for request in requests]
 
     assert indices(Reranker(Given()).rank("x", ["0", "1"])) == [1, 0]
+
+
+# Instructions
+
+
+class Recording(OverlapScorer):
+    """Keeps its requests."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.asked: list[ScoreRequest] = []
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[FloatArray]:
+        self.asked += requests
+        return super().score(requests)
+
+
+@pytest.mark.parametrize("direction", ["passage-as-text", "passage-as-label"])
+def test_an_instruction_is_the_prompt_of_each_request(direction: Direction) -> None:
+    scorer = Recording(prompts=True)
+    Reranker(scorer).rank([QUERY, "read a file"], PASSAGES, instruction="prefer lists", direction=direction)
+    assert {request.prompt for request in scorer.asked} == {"prefer lists"}
+    assert scorer.asked == [
+        ScoreRequest(one.text, one.labels, "prefer lists", long_text=one.long_text) for one in scorer.asked
+    ]
+
+
+def test_an_instruction_changes_the_scores_and_none_is_an_empty_prompt() -> None:
+    reranker = Reranker(OverlapScorer(prompts=True))
+    plain, told = reranker.rank(QUERY, PASSAGES), reranker.rank(QUERY, PASSAGES, instruction="copy")
+    assert [hit.score for hit in plain] != [hit.score for hit in told]
+    assert plain == Reranker(OverlapScorer()).rank(QUERY, PASSAGES, instruction=None)
+
+
+@given(passages=passage_lists, instruction=text)
+def test_rank_many_takes_the_instruction_for_each_pair(passages: list[str], instruction: str) -> None:
+    reranker = Reranker(OverlapScorer(prompts=True, window=2))
+    alone = reranker.rank(QUERY, passages, instruction=instruction)
+    assert reranker.rank_many([(QUERY, passages)] * 2, instruction=instruction) == [alone, alone]
+
+
+def test_a_model_without_prompts_refuses_an_instruction_by_name() -> None:
+    scorer = OverlapScorer()
+    with pytest.raises(NoPromptsError, match="instruction: expected none, got one, and overlap was not trained"):
+        Reranker(scorer).rank(QUERY, PASSAGES, instruction="prefer lists")
+    assert scorer.calls == []
+
+
+@pytest.mark.parametrize("instruction", ["", " ", 1, "a\0b", ["prefer lists"]])
+def test_an_instruction_is_a_text(instruction: Any) -> None:
+    with pytest.raises(InvalidTextError, match=r"^instruction: "):
+        Reranker(OverlapScorer(prompts=True)).rank(QUERY, PASSAGES, instruction=instruction)

@@ -64,7 +64,7 @@ class ErrorBody(BaseModel):
     detail: str
     error: str
     error_type: str = Field(
-        description="Validation, Tokenizer, LabelTooLong, NoVectors, Empty, Overloaded, Unhealthy, Backend, ..."
+        description="Validation, Tokenizer, LabelTooLong, NoVectors, NoPrompts, Empty, Overloaded, Backend, ..."
     )
 
 

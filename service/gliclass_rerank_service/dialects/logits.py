@@ -49,11 +49,13 @@ class ScoreBody(BaseModel):
     examples: Items[ExampleBody] = []
     long_text: Literal["window", "truncate", "error"] = "window"
     vector: bool = False
+    similarity: float = 0.0
 
     def request(self) -> ScoreRequest:
         """The request for a scorer. Raises `InputError` as `ScoreRequest` does."""
         examples = tuple(Example(one.text, tuple(one.labels)) for one in self.examples)
-        return ScoreRequest(self.text, tuple(self.labels), self.prompt, examples, self.long_text, self.vector)
+        labels = tuple(self.labels)
+        return ScoreRequest(self.text, labels, self.prompt, examples, self.long_text, self.vector, self.similarity)
 
     def estimate(self) -> int:
         """Estimated tokens."""
@@ -132,7 +134,9 @@ class GliclassInfo(Reply):
     direction: str
     independent_labels: bool
     embeds: bool
+    prompts: bool
     first_stage_weight: float | None
+    similarity: dict[str, float]
     calibrated: bool
     calibration: dict[str, dict[str, Any]]
     version: str

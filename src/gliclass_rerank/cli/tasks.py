@@ -69,6 +69,9 @@ def rerank(
     ] = None,
     long_text: Annotated[str, typer.Option(help="Handling of overlong texts: window, truncate or error.")] = "window",
     direction: Annotated[str, typer.Option(help="auto, passage-as-text or passage-as-label.")] = "auto",
+    instruction: Annotated[
+        str | None, typer.Option(help="What makes a passage relevant, for models trained with prompts.")
+    ] = None,
     model: Model = "mini",
     backend: Backend = "auto",
     device: Device = "auto",
@@ -97,6 +100,7 @@ def rerank(
         first_stage_scores=first_stage_scores,
         long_text=cast(LongText, long_text),
         direction=cast(AnyDirection, direction),
+        instruction=instruction,
     )
     if as_json:
         results = [_result(ranked, read.passages[ranked.index], with_text=with_text) for ranked in ranking]

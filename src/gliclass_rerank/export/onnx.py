@@ -103,7 +103,8 @@ def export_checkpoint(
     for file in COPIED:
         if (source / file).is_file():
             shutil.copyfile(source / file, target / file)
-    card = replace(checkpoint.options, name=name or checkpoint.name, dtype=dtype)
+    told = checkpoint.prompts or checkpoint.options.prompts  # the new name may be of another family
+    card = replace(checkpoint.options, name=name or checkpoint.name, dtype=dtype, prompts=told)
     (target / OPTIONS_FILE).write_text(card.as_json(), "utf-8")
 
 

@@ -35,6 +35,8 @@ BACKBONES: Mapping[str, tuple[str, ...]] = {
     "encoder-decoder-cls": ENCODER_DECODERS,
     "decoder-kv": DECODERS,
 }
+# Starts of the names of published checkpoints that were trained with prompts.
+PROMPTED_FAMILIES = ("gliclass-instruct-", "gliclass-multilang-", "gliclass-v4-")
 POOLINGS = ("first", "last", "avg", "max", "sum", "rms", "abs_max", "abs_avg", "pass")
 SCORERS = ("simple", "weighted-dot", "mlp", "hopfield", "cross-attn")
 # Backbones with relative positions only: their max_position_embeddings is no limit.
@@ -82,6 +84,8 @@ class ModelOptions:
         max_labels: number of labels per pass in training; more are divided over passes. None: as many as fit.
         labels: "joint": text and labels attend to each other, as in upstream. "independent": a text attends to itself
             only, and each label to the text and itself, so a label's logit does not depend on the other labels.
+        prompts: whether it was trained with prompts, task descriptions before the text. None: by its name, see
+            `Checkpoint.prompts`.
     """
 
     name: str = ""
@@ -90,10 +94,12 @@ class ModelOptions:
     dtype: str = "fp32"
     max_labels: int | None = None
     labels: LabelAttention = "joint"
+    prompts: bool | None = None
 
     def as_json(self) -> str:
-        """The text of the file, without ``labels`` where they are joint, the default."""
-        values = {key: value for key, value in asdict(self).items() if (key, value) != ("labels", "joint")}
+        """The text of the file, without ``labels`` and ``prompts`` where they have their defaults."""
+        defaults = (("labels", "joint"), ("prompts", None))
+        values = {key: value for key, value in asdict(self).items() if (key, value) not in defaults}
         return json.dumps(values, indent=2) + "\n"
 
 
@@ -145,6 +151,12 @@ class Checkpoint:
     def independent(self) -> bool:
         """Whether labels are read independently of each other, see `ModelOptions.labels`."""
         return self.options.labels == "independent"
+
+    @property
+    def prompts(self) -> bool:
+        """Whether it was trained with prompts: as its options say, else whether its name is of `PROMPTED_FAMILIES`."""
+        told = self.options.prompts
+        return self.name.rpartition("/")[2].startswith(PROMPTED_FAMILIES) if told is None else told
 
     @property
     def tokenizer_file(self) -> Path:
@@ -335,6 +347,10 @@ def _read_options(folder: Path) -> ModelOptions:
     labels, known = values.get("labels", "joint"), get_args(LabelAttention)
     if labels not in known:
         raise CheckpointError(f"{folder / OPTIONS_FILE}: labels: expected {' or '.join(known)}, got {labels!r}")
+    if not isinstance(values.get("prompts"), bool | None):
+        raise CheckpointError(
+            f"{folder / OPTIONS_FILE}: prompts: expected true or false, got {values['prompts']!r:.60}"
+        )
     most = values.get("max_labels")
     if most is not None and (not isinstance(most, int) or most < 1):
         raise CheckpointError(f"{folder / OPTIONS_FILE}: max_labels: expected a positive number or null, got {most!r}")

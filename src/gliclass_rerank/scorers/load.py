@@ -292,4 +292,5 @@ def _info(checkpoint: Checkpoint, backend: str, device: str, dtype: str) -> Mode
         calibration=read_calibration(checkpoint.folder),
         independent_labels=checkpoint.independent,
         embeds=checkpoint.independent,
+        prompts=checkpoint.prompts,
     )

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gliclass_rerank.calibration.calibrators import Calibrator, calibrated, sigmoid
-from gliclass_rerank.errors import InputError, OptionError
+from gliclass_rerank.errors import InputError, NoPromptsError, OptionError
 from gliclass_rerank.scorers.load import as_scorer
 from gliclass_rerank.scoring import Plan, run
 from gliclass_rerank.types import Direction, FloatArray, Logits, LongText, Ranked, Scorer, ScoreRequest, Span
@@ -41,6 +41,7 @@ class RankOptions:
     long_text: LongText = "window"
     direction: AnyDirection = "auto"
     unreadable: Unreadable = "flag"
+    instruction: str | None = None
 
     def __post_init__(self) -> None:
         check_choice(self.fuse, get_args(Fuse), "fuse")
@@ -60,6 +61,8 @@ class RankOptions:
             check_number(weight, f"criterion {name!r}")
         if self.first_stage_weight is not None:
             check_number(self.first_stage_weight, "first_stage_weight", low=0)
+        if self.instruction is not None:
+            check_text(self.instruction, "instruction")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,8 @@ class _Options:
     as_label: bool
     first_stage_weight: float
     calibrator: Calibrator | None
+    instruction: str
+    similarity: float
 
 
 class Reranker:
@@ -103,6 +108,7 @@ class Reranker:
         long_text: LongText = "window",
         direction: AnyDirection = "auto",
         unreadable: Unreadable = "flag",
+        instruction: str | None = None,
     ) -> list[Ranked]:
         """Rank passages, best first. Equal scores are ordered by logit, and equal logits keep the caller's order.
 
@@ -128,6 +134,8 @@ class Reranker:
                 with. With "passage-as-label" several passages share a pass and may influence each other's scores.
             unreadable: treatment of a query, criterion or passage of which the model's vocabulary covers (almost)
                 nothing: "flag" sets `Ranked.readable` to False, "error" raises `UnreadableTextError`.
+            instruction: what makes a passage relevant, in words. It is the prompt before each text that is read, and
+                takes room of it. Only for models trained with prompts (``info.prompts``).
 
         Returns:
             `Ranked`, whose ``index`` points into ``passages``.
@@ -136,10 +144,13 @@ class Reranker:
             InputError: an empty query or passage, characters that no tokenizer reads, a passage or query that
                 does not fit. The message names the input.
             OptionError: an option with an impossible value.
+            NoPromptsError: an instruction for a model that was not trained with prompts.
             NonFiniteError: the model returns NaN.
             ModelError: a custom scorer returns logits of another number or shape than requested.
         """
-        options = RankOptions(top_n, threshold, fuse, criteria, first_stage_weight, long_text, direction, unreadable)
+        options = RankOptions(
+            top_n, threshold, fuse, criteria, first_stage_weight, long_text, direction, unreadable, instruction
+        )
         return run(self.plan([(query, passages)], options, first_stage_scores=[first_stage_scores]), self.scorer)[0]
 
     def rank_many(
@@ -155,6 +166,7 @@ class Reranker:
         long_text: LongText = "window",
         direction: AnyDirection = "auto",
         unreadable: Unreadable = "flag",
+        instruction: str | None = None,
     ) -> list[list[Ranked]]:
         """Rank the passages of many queries in common batches. The rankings equal those of `rank` on each.
 
@@ -164,7 +176,9 @@ class Reranker:
 
         Other arguments, results and errors are those of `rank`.
         """
-        options = RankOptions(top_n, threshold, fuse, criteria, first_stage_weight, long_text, direction, unreadable)
+        options = RankOptions(
+            top_n, threshold, fuse, criteria, first_stage_weight, long_text, direction, unreadable, instruction
+        )
         return run(self.plan(pairs, options, first_stage_scores=first_stage_scores), self.scorer)
 
     def plan(
@@ -212,9 +226,20 @@ class Reranker:
         as_label, criteria = direction == "passage-as-label", options.criteria or {}
         if as_label and criteria:
             raise OptionError('criteria: they need direction="passage-as-text", where a passage is read as a text')
+        if options.instruction and not info.prompts:
+            raise NoPromptsError(info.name)
         calibrator = info.calibration.get("relevance")
         return _Options(
-            options.top_n, options.threshold, options.fuse, criteria, options.long_text, as_label, weight, calibrator
+            options.top_n,
+            options.threshold,
+            options.fuse,
+            criteria,
+            options.long_text,
+            as_label,
+            weight,
+            calibrator,
+            options.instruction or "",
+            info.similarity.get("relevance", 0.0),
         )
 
 
@@ -293,13 +318,15 @@ class _Ranking:
         """One request per passage, queries and criteria as labels. Or one per query, with the passages as labels."""
         if not self.passages:
             return
+        prompt, similarity = self._options.instruction, self._options.similarity
         if self._options.as_label:  # the scorer divides labels that do not fit in one pass
             passages = tuple(self.passages)
-            yield from (ScoreRequest.of_checked(query, passages, long_text="error") for query in self.queries)
+            for query in self.queries:
+                yield ScoreRequest.of_checked(query, passages, prompt=prompt, long_text="error", similarity=similarity)
             return
-        labels = (*self.queries, *self._options.criteria)
+        labels, reading = (*self.queries, *self._options.criteria), self._options.long_text
         for passage in self.passages:
-            yield ScoreRequest.of_checked(passage, labels, long_text=self._options.long_text)
+            yield ScoreRequest.of_checked(passage, labels, prompt=prompt, long_text=reading, similarity=similarity)
 
     def add(self, i: int, row: FloatArray) -> None:
         """Store the logits of request i."""

@@ -85,6 +85,11 @@ def with_labels(checkpoint: Checkpoint, labels: LabelAttention) -> Checkpoint:
     return replace(checkpoint, options=replace(checkpoint.options, labels=labels))
 
 
+def prompted(checkpoint: Checkpoint) -> Checkpoint:
+    """Return the checkpoint as one that is trained with prompts."""
+    return replace(checkpoint, options=replace(checkpoint.options, prompts=True))
+
+
 def with_adapters(model: GLiClassModel, checkpoint: Checkpoint, lora: Lora, name: str | None) -> PeftModel:
     """Freeze ``model`` and add adapters to it, in place. Return the PEFT model that saves them."""
     if lora.r > (hidden := int(model.config.encoder_config.hidden_size)):

@@ -33,13 +33,14 @@ from gliclass_rerank.scorers.padded.forward import UniEncoderForward
 from gliclass_rerank.scorers.torch import ModelRunner, TorchScorer, load_model
 from gliclass_rerank.training.config import Source, TrainConfig
 from gliclass_rerank.training.data.examples import ExampleBuilder
-from gliclass_rerank.training.data.records import Record, TextRecord, read_records
+from gliclass_rerank.training.data.records import LabelRecord, Record, TextRecord, read_records
 from gliclass_rerank.training.data.vectors import TextVectors, read_vectors
 from gliclass_rerank.training.evaluate import evaluate, refuse_texts
 from gliclass_rerank.training.losses import example_loss, vector_loss
 from gliclass_rerank.training.model import (
     base_folder,
     pooled_by,
+    prompted,
     save_trained,
     set_dropout,
     with_adapters,
@@ -94,6 +95,8 @@ class Trainer:
         checkpoint = read_checkpoint(base_folder(config), name=config.out.resolve().name)
         checkpoint = pooled_by(checkpoint, config.pooling) if config.pooling else checkpoint
         self.checkpoint = with_labels(checkpoint, config.labels) if config.labels else checkpoint
+        if any(isinstance(record, LabelRecord) and record.prompt for given in records for record in given):
+            self.checkpoint = prompted(self.checkpoint)
         self.vectors = vectors_for(self.checkpoint, config, records)
         self.model = load_model(self.checkpoint).to(self.device)
         self.bf16 = computes_in_bf16(config, self.device)
@@ -275,6 +278,7 @@ class Trainer:
             direction=self.checkpoint.options.direction,
             independent_labels=self.checkpoint.independent,
             embeds=self.checkpoint.independent,
+            prompts=self.checkpoint.prompts,
         )
         return TorchScorer(self.checkpoint, info, max_batch_tokens=SUBSTEP_TOKENS, model=self.model)
 

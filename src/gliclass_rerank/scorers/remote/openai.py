@@ -162,6 +162,7 @@ class OpenAIScorer(Reloadable):
             device=url,
             dtype="unknown",
             max_length=lengths.get(name, 0),
+            prompts=True,
         )
 
     def _check(self) -> None:

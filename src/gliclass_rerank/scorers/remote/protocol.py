@@ -91,6 +91,8 @@ def _as_dict(request: ScoreRequest) -> dict[str, object]:
     body: dict[str, object] = {"text": request.text, "labels": request.labels, "long_text": request.long_text}
     if request.vector:
         body["vector"] = True
+    if request.similarity:
+        body["similarity"] = request.similarity
     if request.prompt:
         body["prompt"] = request.prompt
     if request.examples:
@@ -113,12 +115,14 @@ def _info(answer: Any, url: str) -> ServiceInfo:
         max_length=int(said["max_length"]),
         direction=said["direction"],
         first_stage_weight=None if weight is None else float(weight),
+        similarity={task: float(weight) for task, weight in said.get("similarity", {}).items()},
         calibration={
             task: calibrator_from_dict(value, f"{url}/info, {task}") for task, value in said["calibration"].items()
         },
         kernel=str(said.get("kernel", "")),
         independent_labels=bool(said.get("independent_labels", False)),
         embeds=bool(said.get("embeds", False)),
+        prompts=bool(said.get("prompts", False)),
     )
     return ServiceInfo(model, max(1, int(answer["max_client_batch_size"])))
 
