@@ -199,7 +199,7 @@ def test_more_labels_than_fit_are_split_and_all_come_back_in_order(name: str, te
         assert all(len(item.label_spans) == len(item.labels) for item in passes)
     assert all(len(item.ids) <= WINDOW for item in encoded.sequences)
     numbered = [np.arange(len(item.labels), dtype=np.float32) for item in encoded.sequences]
-    assembled = encoded.assemble(numbered)
+    assembled = encoded.assemble(numbered, {})
     assert assembled.shape == (80,)
     assert assembled.per_window.shape == (len(encoded.spans), 80)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
@@ -80,6 +80,7 @@ class ModelOptions:
         name: the model's name, or "".
         direction: which of query and passage it was trained to read as its text.
         first_stage_weight: log-odds that one standard deviation of a first-stage score is worth.
+        similarity: what a cosine of vectors adds to a logit, by task, see `ModelInfo.similarity`.
         dtype: precision of the ONNX graph in the folder, "int8" or "fp32".
         max_labels: number of labels per pass in training; more are divided over passes. None: as many as fit.
         labels: "joint": text and labels attend to each other, as in upstream. "independent": a text attends to itself
@@ -91,14 +92,15 @@ class ModelOptions:
     name: str = ""
     direction: Direction = "passage-as-text"
     first_stage_weight: float | None = None
+    similarity: Mapping[str, float] = field(default_factory=dict)
     dtype: str = "fp32"
     max_labels: int | None = None
     labels: LabelAttention = "joint"
     prompts: bool | None = None
 
     def as_json(self) -> str:
-        """The text of the file, without ``labels`` and ``prompts`` where they have their defaults."""
-        defaults = (("labels", "joint"), ("prompts", None))
+        """The text of the file, without ``labels``, ``prompts`` and ``similarity`` where they have their defaults."""
+        defaults = (("labels", "joint"), ("prompts", None), ("similarity", {}))
         values = {key: value for key, value in asdict(self).items() if (key, value) not in defaults}
         return json.dumps(values, indent=2) + "\n"
 
@@ -350,6 +352,11 @@ def _read_options(folder: Path) -> ModelOptions:
     if not isinstance(values.get("prompts"), bool | None):
         raise CheckpointError(
             f"{folder / OPTIONS_FILE}: prompts: expected true or false, got {values['prompts']!r:.60}"
+        )
+    similarity = values.get("similarity", {})
+    if not isinstance(similarity, dict) or not all(isinstance(one, int | float) for one in similarity.values()):
+        raise CheckpointError(
+            f"{folder / OPTIONS_FILE}: similarity: expected a number for each task, got {similarity!r:.60}"
         )
     most = values.get("max_labels")
     if most is not None and (not isinstance(most, int) or most < 1):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
@@ -56,21 +56,33 @@ class EncodedRequest:
     unread_text: bool
     unread_labels: tuple[int, ...]
     vector: bool
+    similarity: float
+    labels: tuple[str, ...]
 
-    def assemble(self, rows: Sequence[FloatArray]) -> Logits:
-        """Combine the rows of the sequences, float32: the logits of the group's labels, then any vector of the text."""
+    def assemble(self, rows: Sequence[FloatArray], vectors: Mapping[str, FloatArray]) -> Logits:
+        """Combine the rows of the sequences, float32: the logits of the group's labels, then any vector of the text.
+
+        Args:
+            rows: one per sequence.
+            vectors: of the labels, float32, shape (D,), if there is a ``similarity``.
+        """
         groups = len(self.sequences) // len(self.spans)
         if groups > 1:
             rows = [np.concatenate(rows[start : start + groups]) for start in range(0, len(rows), groups)]
-        labels = sum(map(len, map(attrgetter("labels"), self.sequences[:groups])))
-        windows = np.stack(rows)
+        windows, labels = np.stack(rows), len(self.labels)
+        logits, vector = windows[:, :labels], NO_VECTOR
+        if self.vector or self.similarity:
+            vector = mean_direction(windows[:, labels:])
+        if self.similarity and self.labels:
+            cosines = np.stack([vectors[label] for label in self.labels]) @ vector
+            logits = logits + np.float32(self.similarity) * cosines
         return Logits.over_windows(
-            windows[:, :labels],
+            logits,
             self.spans,
             truncated=self.truncated,
             unread_text=self.unread_text,
             unread_labels=self.unread_labels,
-            vector=mean_direction(windows[:, labels:]) if self.vector else NO_VECTOR,
+            vector=vector if self.vector else NO_VECTOR,
         )
 
 
@@ -107,7 +119,7 @@ class InputEncoder:
         unread: dict[tuple[str, ...], tuple[int, ...]] = {}
         templates = []
         for request in requests:
-            if request.vector and not self._independent:
+            if (request.vector or request.similarity) and not self._independent:
                 raise NoVectorsError(self._checkpoint.name)
             key = (request.labels, request.prompt, request.examples)
             if key not in cache:
@@ -172,6 +184,8 @@ class InputEncoder:
             unread_text=not reads(request.text, text),
             unread_labels=unread_labels,
             vector=request.vector,
+            similarity=request.similarity,
+            labels=request.labels,
         )
 
     def _windows(

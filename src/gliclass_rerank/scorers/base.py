@@ -20,6 +20,7 @@ from gliclass_rerank.models.tokenizer import TextTokenizer
 from gliclass_rerank.models.upstream import refuse_breaks
 from gliclass_rerank.scorers.batch_plan import batch_cost, plan_batches, request_chunks
 from gliclass_rerank.scorers.independent.cache import PassageCache
+from gliclass_rerank.scorers.label_vectors import LabelVectors
 from gliclass_rerank.scorers.prefetch import drain_one_late, prefetch
 from gliclass_rerank.scoring import embed
 from gliclass_rerank.types import Example, FloatArray, Logits, ModelInfo, ScoreRequest
@@ -61,6 +62,7 @@ class LocalScorer(Reloadable, ABC):
         self._overlaps = info.device != "cpu"  # on a CPU both would compete for the same cores
         self._tokenizer = TextTokenizer(checkpoint.tokenizer_file)
         self._encoder = InputEncoder(checkpoint, self._tokenizer)
+        self._label_vectors = LabelVectors(self._read_vectors)
 
     @property
     def info(self) -> ModelInfo:
@@ -189,7 +191,13 @@ class LocalScorer(Reloadable, ABC):
             for i, row in zip(batch, logits, strict=True):
                 rows[i] = row
         ordered = iter(rows)
-        return [request.assemble(list(islice(ordered, len(request.sequences)))) for request in encoded]
+        wanted = (label for request in encoded if request.similarity for label in request.labels)
+        vectors = self._label_vectors.of(wanted) if self._info.embeds else {}
+        return [request.assemble(list(islice(ordered, len(request.sequences))), vectors) for request in encoded]
+
+    def _read_vectors(self, labels: Sequence[str]) -> list[FloatArray]:
+        requests = [ScoreRequest.of_checked(label, (), vector=True) for label in labels]
+        return [row.vector for row in self._score(requests)]
 
     def _launch_to_fit(self, batch: list[EncodedSequence]) -> Waiting:
         """Start a batch, divided into halves recursively if it does not fit into the device's memory."""

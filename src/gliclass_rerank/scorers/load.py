@@ -250,7 +250,7 @@ def _load_torch(
     model = with_adapter(load_model(checkpoint), adapter) if adapter else None
     info = _info(checkpoint, "torch", str(place), dtype)
     if adapter:  # calibration and weight of the base model do not apply to the adapter's scores
-        info = replace(info, first_stage_weight=None, calibration=read_calibration(adapter))
+        info = replace(info, first_stage_weight=None, similarity={}, calibration=read_calibration(adapter))
     scorer = TorchScorer(checkpoint, info, max_batch_tokens=budget, model=model, passage_cache=passage_cache)
     scorer.warm_up()
     if place.type == "cuda" and max_batch_tokens is None:
@@ -289,6 +289,7 @@ def _info(checkpoint: Checkpoint, backend: str, device: str, dtype: str) -> Mode
         max_length=checkpoint.max_length,
         direction=checkpoint.options.direction,
         first_stage_weight=checkpoint.options.first_stage_weight,
+        similarity=checkpoint.options.similarity if checkpoint.independent else {},
         calibration=read_calibration(checkpoint.folder),
         independent_labels=checkpoint.independent,
         embeds=checkpoint.independent,

@@ -254,8 +254,16 @@ class Classifier:
         prompts = _prompts(prompt, len(texts))
         shown = _examples(examples, len(texts), "examples")
         retrieved = _retrieved(rac, len(texts))
+        similarity = self.scorer.info.similarity.get("labels", 0.0)
         requests = [
-            ScoreRequest(text, own.names, prompt=before, examples=(*always, *found), long_text=wanted.reading)
+            ScoreRequest(
+                text,
+                own.names,
+                prompt=before,
+                examples=(*always, *found),
+                long_text=wanted.reading,
+                similarity=similarity,
+            )
             for text, own, before, always, found in zip(texts, sets, prompts, shown, retrieved, strict=True)
         ]
         calibrator = self.scorer.info.calibration.get("labels") if wanted.multi_label else None

@@ -27,7 +27,7 @@ from gliclass_rerank.scoring import score_requests
 from gliclass_rerank.tasks.fact_check.claims import Verdict, verdict_of
 from gliclass_rerank.training.data.examples import fact_request, ranking_requests
 from gliclass_rerank.training.data.records import FactRecord, LabelRecord, PoolRecord, RankingRecord, Record, TextRecord
-from gliclass_rerank.types import FloatArray, Scorer, ScoreRequest
+from gliclass_rerank.types import FloatArray, ModelInfo, Scorer, ScoreRequest
 
 CUTOFF = 10
 CLASSES: tuple[str, ...] = get_args(Verdict)
@@ -163,7 +163,7 @@ def task_logits(scorer: Scorer, records: Sequence[Record]) -> dict[str, tuple[Fl
             np.concatenate([r.relevant for r in rankings]),
         )
     if labels:
-        rows = score_requests(scorer, [_label_request(record) for record in labels])
+        rows = score_requests(scorer, [_label_request(record, scorer.info) for record in labels])
         found["labels"] = np.concatenate(rows), np.concatenate([np.array(r.weights) >= 0.5 for r in labels])
     if facts:
         pairs = fact_logits(scorer, facts)
@@ -208,7 +208,9 @@ def _rankings(scorer: Scorer, records: Sequence[RankingRecord | PoolRecord]) -> 
     """One ranking per query with a relevant passage. The queries of a pool are read together, as in training."""
     pools = [_as_pool(record) for record in records]
     requests = [ranking_requests(list(p.queries), list(p.passages), scorer.info.direction) for p in pools]
-    rows = iter(score_requests(scorer, [request for group in requests for request in group]))
+    similarity = scorer.info.similarity.get("relevance", 0.0)
+    asked = [replace(request, similarity=similarity) for group in requests for request in group]
+    rows = iter(score_requests(scorer, asked))
     rankings = []
     for pool, group in zip(pools, requests, strict=True):
         logits = np.stack([next(rows) for _ in group])
@@ -229,12 +231,13 @@ def _as_pool(record: RankingRecord | PoolRecord) -> PoolRecord:
     return PoolRecord((record.query,), record.passages, (relevance,))
 
 
-def _label_request(record: LabelRecord) -> ScoreRequest:
-    return ScoreRequest(record.text, record.labels, record.prompt, record.examples, long_text="truncate")
+def _label_request(record: LabelRecord, info: ModelInfo) -> ScoreRequest:
+    request = ScoreRequest(record.text, record.labels, record.prompt, record.examples, long_text="truncate")
+    return replace(request, similarity=info.similarity.get("labels", 0.0))
 
 
 def _evaluate_labels(scorer: Scorer, records: Sequence[LabelRecord]) -> LabelReport:
-    rows = score_requests(scorer, [_label_request(record) for record in records])
+    rows = score_requests(scorer, [_label_request(record, scorer.info) for record in records])
     true = [{label for label, w in zip(r.labels, r.weights, strict=True) if w >= 0.5} for r in records]
     multi_label = any(len(labels) != 1 for labels in true)
     likeliest = [

@@ -130,7 +130,7 @@ def _complete(folder: Path, checkpoint: Checkpoint) -> None:
             shutil.copytree(checkpoint.folder / file, folder / file)
         elif (checkpoint.folder / file).is_file():
             shutil.copyfile(checkpoint.folder / file, folder / file)
-    card = replace(checkpoint.options, name=checkpoint.name, dtype="fp32", first_stage_weight=None)
+    card = replace(checkpoint.options, name=checkpoint.name, dtype="fp32", first_stage_weight=None, similarity={})
     (folder / OPTIONS_FILE).write_text(card.as_json(), "utf-8")
 
 

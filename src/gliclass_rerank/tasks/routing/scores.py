@@ -83,12 +83,14 @@ def read_labels(
     known: list[str] = distinct.tolist()
     together = scorer.info.independent_labels or (not alone and read_together(scorer, known, examples))
     groups = [tuple(known)] if together else [(label,) for label in known]
-    shown = tuple(examples)
+    shown, similarity = tuple(examples), scorer.info.similarity.get("labels", 0.0)
     at_once = max(1, REQUESTS_PER_CHUNK // len(groups))
     made: list[FloatArray] = []
     for start in range(0, len(queries), at_once):
         asked = [(query, group) for query in queries[start : start + at_once] for group in groups]
-        requests = [ScoreRequest.of_checked(*pair, examples=shown, vector=vectors) for pair in asked]
+        requests = [
+            ScoreRequest.of_checked(*pair, examples=shown, vector=vectors, similarity=similarity) for pair in asked
+        ]
         rows = yield requests
         if unreadable == "error":
             refuse_unread(requests, rows)
