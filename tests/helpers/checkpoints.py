@@ -422,12 +422,37 @@ def _qwen3_5(vocabulary: int) -> PretrainedConfig:
     )  # fmt: skip
 
 
+def _qwen3_5_and_images(vocabulary: int) -> PretrainedConfig:
+    from transformers.models.qwen3_5 import Qwen3_5Config
+
+    vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 64}
+    vision |= {"patch_size": 4, "num_position_embeddings": 16}
+    text = {**_qwen3_5(vocabulary).to_dict(), "rope_parameters": _MROPE}
+    return Qwen3_5Config(text_config=text, vision_config=vision)
+
+
+_MROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [1, 1, 0], "partial_rotary_factor": 0.25}
+
+
+def _gemma4_and_images(vocabulary: int) -> PretrainedConfig:
+    from transformers.models.gemma4 import Gemma4Config
+
+    text = _gemma_text(vocabulary) | {"vocab_size_per_layer_input": vocabulary, "hidden_size_per_layer_input": 8}
+    vision = _sizes(vocabulary, hidden=16) | {"num_hidden_layers": 1, "num_key_value_heads": 2, "head_dim": 4}
+    vision |= {"patch_size": 4, "position_embedding_size": 16}
+    del vision["vocab_size"]
+    return Gemma4Config(text_config=text, vision_config=vision)
+
+
 def _embedding_gemma2(vocabulary: int) -> PretrainedConfig:
     from transformers.models.embedding_gemma2 import EmbeddingGemma2Config
 
+    return EmbeddingGemma2Config(text_config=_gemma_text(vocabulary) | {"embedding_dim": 48})
+
+
+def _gemma_text(vocabulary: int) -> dict[str, Any]:
     text = _sizes(vocabulary) | {"hidden_size": 64, "num_key_value_heads": 2, "head_dim": 16, "pad_token_id": 0}
-    text |= {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 16}
-    return EmbeddingGemma2Config(text_config=text)
+    return text | {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 16}
 
 
 BACKBONES: Mapping[str, tuple[Callable[[int], PretrainedConfig], str]] = {
@@ -448,7 +473,9 @@ BACKBONES: Mapping[str, tuple[Callable[[int], PretrainedConfig], str]] = {
     "umt5": (_umt5, "unigram-t5"),
     "mbart": (_mbart, "byte-level-bart"),
     "qwen3_5_text": (_qwen3_5, "byte-level-bare"),
+    "qwen3_5": (_qwen3_5_and_images, "byte-level-bare"),
     "embedding_gemma2": (_embedding_gemma2, "byte-level-bare"),
+    "gemma4": (_gemma4_and_images, "byte-level-bare"),
     "mpnet": (lambda vocabulary: MPNetConfig(**_sizes(vocabulary), pad_token_id=1), "wordpiece"),
 }
 
@@ -463,6 +490,7 @@ _SEQ2SEQ_CLS = {"architecture_type": "encoder-decoder-cls"}
 _DECODER = {"architecture_type": "decoder-kv", "scorer_encoder_num_layers": 1}
 _RECURRENT = _DECODER | {"recurrent_steps": 3, "recurrent_halt_threshold": 0.05}
 _CALIBRATED = {"use_calibrator": True, "calibrator_hidden_size": 24, "calibrator_use_bias": True}
+_IMAGES = _RECURRENT | {"use_calibrator": True, "calibrator_hidden_size": 24, "multimodal": True}
 
 _ALL = (
     Spec("bert-simple"),
@@ -497,6 +525,8 @@ _ALL = (
     Spec("deberta-segments", "deberta-v2", _TEXT | {"use_segment_embeddings": True}),
     Spec("deberta-cross-attn", "deberta-v2", _CROSS | _AVERAGE | _TEXT),
     Spec("deberta-cross-attn-whole", "deberta-v2", _CROSS | _NORMALIZED),
+    Spec("deberta-calibrated", "deberta-v2", _AVERAGE | _TEXT | _CALIBRATED | {"scorer_type": "mlp"}),
+    Spec("modernbert-calibrated", "modernbert", _NORMALIZED | {"use_calibrator": True, "calibrator_hidden_size": 24}),
     Spec("deberta-weighted-dot", "deberta-v2", _LAST | {"scorer_type": "weighted-dot", "pooling_strategy": "avg"}),
     Spec("t5-encoder", "t5", {"pooling_strategy": "avg"}),
     Spec("t5-encoder-text-first", "t5", _LAST | {"pooling_strategy": "last"}, tokenizer="unigram-t5-first"),
@@ -534,9 +564,17 @@ _ALL = (
     Spec("embedding-gemma2-decoder-kv", "embedding_gemma2", _DECODER),
     Spec("qwen3-decoder-kv-recurrent", "qwen3", _RECURRENT),
     Spec("qwen3-decoder-kv-reading", "qwen3", _RECURRENT | _CALIBRATED | {"recurrent_read_text": True}),
+    Spec("qwen3-decoder-kv-longer", "qwen3",
+         _RECURRENT | {"recurrent_inference_max_steps": 5, "recurrent_halt_threshold": None}),
+    Spec("qwen3-decoder-kv-once", "qwen3", _RECURRENT | {"recurrent_inference": False}),
+    Spec("qwen3-decoder-kv-one-label", "qwen3", _RECURRENT | {"problem_type": "single_label_classification"}),
+    Spec("embedding-gemma2-decoder-kv-projected", "embedding_gemma2", _DECODER | {"use_embedding_projection": True}),
+    Spec("embedding-gemma2-decoder-kv-images", "embedding_gemma2", _IMAGES),
+    Spec("qwen3.5-decoder-kv-images", "qwen3_5", _IMAGES),
+    Spec("gemma4-decoder-kv-images", "gemma4", _IMAGES),
 )  # fmt: skip
 # Not every transformers that we support has every backbone.
-_MODULES = {"qwen3_5_text": "qwen3_5", "embedding_gemma2": "embedding_gemma2"}
+_MODULES = {name: name for name in ("qwen3_5", "embedding_gemma2", "gemma4")} | {"qwen3_5_text": "qwen3_5"}
 SPECS = tuple(
     spec
     for spec in _ALL

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
-import gliclass.model
 import numpy as np
 import pytest
 import torch
@@ -25,11 +22,14 @@ from upstream_logits import (
     largest_difference,
     requests_for,
     upstream_logits,
+    upstream_runs,
 )
 
 from gliclass_rerank import UnsupportedModelError
 from gliclass_rerank.models.checkpoint import refuse_unsupported
 from gliclass_rerank.types import FloatArray
+
+__all__ = ["upstream_runs"]
 
 Differences = dict[tuple[str, str], float]
 
@@ -42,20 +42,9 @@ ONNX_LAYOUTS = (
     "modernbert-segments",
     "deberta-simple",
     "deberta-cross-attn",
+    "deberta-calibrated",
+    "modernbert-calibrated",
 )
-
-
-@dataclass
-class CompleteOutput(gliclass.model.GLiClassOutput):  # type: ignore[misc]
-    """Upstream's output with the field that transformers 5.24 and newer rename ``past_key_values`` to."""
-
-    cache: Any = None
-
-
-@pytest.fixture(autouse=True)
-def _upstream_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let upstream's own decoder-kv forward, which is the reference, return its result beside any transformers."""
-    monkeypatch.setattr(gliclass.model, "GLiClassOutput", CompleteOutput)
 
 
 @pytest.fixture(scope="module")

@@ -557,7 +557,7 @@ def test_adapters_merged_and_unmerged_give_the_same_logits(name: str, tiny: Tiny
 
 
 def test_every_supported_backbone_has_target_modules(tiny: Tiny) -> None:
-    from gliclass_rerank.models.checkpoint import BACKBONES
+    from gliclass_rerank.models.backbones import BACKBONES
 
     assert {backbone for kinds in BACKBONES.values() for backbone in kinds} == set(TARGETS)
 

@@ -11,43 +11,34 @@ from typing import Any, get_args
 
 from gliclass_rerank.calibration.file import CALIBRATION_FILE
 from gliclass_rerank.errors import CheckpointError, InputError, OptionError, UnsupportedModelError
+from gliclass_rerank.models.backbones import (
+    BACKBONES,
+    ENCODERS,
+    backbone_of,
+    positions_of,
+    refuse_other_media,
+    text_part,
+)
 from gliclass_rerank.types import Direction, LabelAttention
 
 OPTIONS_FILE = "gliclass_rerank.json"
 FINGERPRINTED = ("config.json", OPTIONS_FILE, CALIBRATION_FILE)  # in addition to the weights
-UPSTREAM_MAX_LENGTH = 1024  # the limit of upstream's pipeline, used with published checkpoints
+UPSTREAM_MAX_LENGTH = 1024  # the default of upstream's pipeline, for which checkpoints up to v3 are published
+# Largest limit that is taken for a checkpoint's own; larger ones are of its backbone, such as ModernBERT's 8,192.
+LARGEST_DEFAULT = 2048
+# Lengths on the cards of published checkpoints.
+PUBLISHED_LENGTHS: Mapping[str, int] = {"gliclass-v4-edge": 2048}
 
 ARCHITECTURES = (
     "uni-encoder", "bi-encoder", "bi-encoder-fused", "encoder-decoder", "encoder-decoder-cls", "decoder-kv",
 )  # fmt: skip
-ENCODERS = (
-    "bert", "modernbert", "deberta-v2", "deberta", "roberta", "xlm-roberta", "camembert", "distilbert", "electra",
-    "mpnet", "albert",
-)  # fmt: skip
-ENCODER_HALVES = ("t5", "mt5", "umt5")  # encoder-decoders whose encoder a uni-encoder uses
-ENCODER_DECODERS = ("t5", "mt5", "umt5", "bart", "mbart")
-DECODERS = ("qwen3", "qwen3_5_text", "embedding_gemma2")
-BACKBONES: Mapping[str, tuple[str, ...]] = {
-    "uni-encoder": (*ENCODERS, *ENCODER_HALVES),
-    "bi-encoder": ENCODERS,
-    "bi-encoder-fused": ENCODERS,
-    "encoder-decoder": ENCODER_DECODERS,
-    "encoder-decoder-cls": ENCODER_DECODERS,
-    "decoder-kv": DECODERS,
-}
-# Starts of the names of published checkpoints that were trained with prompts.
-PROMPTED_FAMILIES = ("gliclass-instruct-", "gliclass-multilang-", "gliclass-v4-")
 POOLINGS = ("first", "last", "avg", "max", "sum", "rms", "abs_max", "abs_avg", "pass")
 SCORERS = ("simple", "weighted-dot", "mlp", "hopfield", "cross-attn")
-# Backbones with relative positions only: their max_position_embeddings is no limit.
-RELATIVE_POSITIONS = ("t5", "mt5", "umt5")
-# Positions of these start after the padding index, so the table has two more rows than positions.
-OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert")
+# Starts of the names of published checkpoints that were trained with prompts.
+PROMPTED_FAMILIES = ("gliclass-instruct-", "gliclass-multilang-", "gliclass-v4-")
 
-REFUSED_FLAGS: Mapping[str, str] = {
-    "multimodal": "images and audio are not read",
-    "squeeze_layers": "gliclass 0.1.21 cannot run it itself (a layer attention for L layers is given L+1 states)",
-}
+SQUEEZED = "gliclass 0.1.21 cannot run it itself (a layer attention for L layers is given L+1 states)"
+FULL_SEQUENCE = "gliclass 0.1.21 stores it and scores as without it, so no reference for its scores exists"
 # The arguments of upstream's GLiClassModelConfig (0.1.21) ...
 UPSTREAM_FLAGS = frozenset(
     """architecture_type calibrator_beta_max calibrator_dropout calibrator_hidden_size calibrator_use_bias
@@ -107,7 +98,7 @@ class ModelOptions:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A supported checkpoint folder. ``config`` is upstream's, unchanged."""
+    """A supported checkpoint folder. ``config`` is upstream's, of a multimodal checkpoint that of its text part."""
 
     folder: Path
     name: str
@@ -123,7 +114,7 @@ class Checkpoint:
 
     @property
     def backbone(self) -> str:
-        return str(self.config["encoder_config"].get("model_type", "deberta-v2"))
+        return backbone_of(self.config["encoder_config"])
 
     @property
     def prompt_first(self) -> bool:
@@ -186,8 +177,8 @@ def read_checkpoint(
     Args:
         name: the model's name in results. Default: that of its options, else of the folder.
         revision: a hub commit. Default: a fingerprint of the files.
-        max_length: tokens of one pass. Default: the number of the model's positions, 1024 at most. Larger values than
-            1024 are accepted up to the number of positions.
+        max_length: tokens of one pass. Default: 1024, or up to 2048 if the model is published for it, or if its
+            positions and its tokenizer end there. Larger values are accepted up to the number of positions.
 
     Raises:
         CheckpointError: no configuration or tokenizer, or a broken one.
@@ -203,15 +194,17 @@ def read_checkpoint(
     card = _read_options(folder)
     if card.labels == "independent":
         refuse_joint(config)
-    positions = _positions(config["encoder_config"])
+    config = dict(text_part(config))
+    positions = positions_of(config["encoder_config"])
+    name = name or card.name or folder.name
     return Checkpoint(
         folder=folder,
-        name=name or card.name or folder.name,
+        name=name,
         revision=revision or fingerprint(folder),
         config=config,
         options=card,
-        max_length=_capped(max_length, positions),
-        label_max_length=_positions(config.get("label_model_config") or {}) or UPSTREAM_MAX_LENGTH,
+        max_length=_default_length(folder, name, positions) if max_length is None else _checked(max_length, positions),
+        label_max_length=positions_of(config.get("label_model_config") or {}) or UPSTREAM_MAX_LENGTH,
     )
 
 
@@ -242,9 +235,11 @@ def refuse_unsupported(config: Mapping[str, Any]) -> None:
             raise UnsupportedModelError("decoder-kv without sep_token_index")
     else:
         _refuse_unsupported_head(config, architecture)
-    for flag, why in REFUSED_FLAGS.items():
-        if config.get(flag):
-            raise UnsupportedModelError(f"config.json: {flag}=true is not supported: {why}")
+    if config.get("squeeze_layers"):
+        raise UnsupportedModelError(f"config.json: squeeze_layers=true is not supported: {SQUEEZED}")
+    if config.get("scorer_full_sequence") and architecture == "decoder-kv":
+        raise UnsupportedModelError(f"config.json: scorer_full_sequence=true is not supported: {FULL_SEQUENCE}")
+    refuse_other_media(config)
 
 
 # What a checkpoint with independent labels has: encoders of BERT's modules and absolute positions, and the simple head.
@@ -265,7 +260,7 @@ def refuse_joint(config: Mapping[str, Any]) -> None:
     for flag, needed in INDEPENDENT_FLAGS.items():
         if (value := config.get(flag, UPSTREAM_DEFAULTS.get(flag, False))) != needed:
             raise UnsupportedModelError(f"independent labels need {flag}={needed!r}, got {value!r}")
-    backbone = config["encoder_config"].get("model_type", "deberta-v2")
+    backbone = backbone_of(config["encoder_config"])
     if backbone not in INDEPENDENT_BACKBONES:
         raise UnsupportedModelError(
             f"independent labels need an encoder of {', '.join(INDEPENDENT_BACKBONES)}, got {backbone!r}"
@@ -306,26 +301,31 @@ def _find_key(value: object, key: str) -> object:
     return None
 
 
-def _positions(encoder: Mapping[str, Any]) -> int | None:
-    """Largest number of tokens of a backbone, or None if its positions are relative."""
-    kind = encoder.get("model_type", "deberta-v2")
-    biased = encoder.get("position_biased_input", True)  # DeBERTa: absolute positions only if so
-    if kind in RELATIVE_POSITIONS or (kind in ("deberta-v2", "deberta") and not biased):
-        return None
-    text = encoder.get("text_config")
-    positions = (text if isinstance(text, Mapping) else encoder).get("max_position_embeddings")
-    if not isinstance(positions, int):
-        return None
-    return positions - 2 if kind in OFFSET_POSITIONS else positions
-
-
-def _capped(max_length: int | None, positions: int | None) -> int:
-    if max_length is None:
-        return min(UPSTREAM_MAX_LENGTH, positions or UPSTREAM_MAX_LENGTH)
+def _checked(max_length: int, positions: int | None) -> int:
     if max_length < 8 or (positions is not None and max_length > positions):
         limit = f"8 to {positions}" if positions else "at least 8"
         raise OptionError(f"max_length: expected {limit} tokens for this model, got {max_length}")
     return max_length
+
+
+def _default_length(folder: Path, name: str, positions: int | None) -> int:
+    """Tokens of one pass, if nobody asks for another number: what a checkpoint is published for, or says of itself."""
+    if positions is not None and positions <= UPSTREAM_MAX_LENGTH:
+        return positions
+    length = PUBLISHED_LENGTHS.get(name.rpartition("/")[2])
+    if length is None:
+        least = min(filter(None, (positions, *_tokenizer_limits(folder))), default=UPSTREAM_MAX_LENGTH)
+        length = max(least, UPSTREAM_MAX_LENGTH) if least <= LARGEST_DEFAULT else UPSTREAM_MAX_LENGTH
+    return min(length, positions or length)
+
+
+def _tokenizer_limits(folder: Path) -> list[int]:
+    """Lengths at which a checkpoint's tokenizer cuts: ``model_max_length``, and the truncation it was saved with."""
+    settings = folder / "tokenizer_config.json"
+    length = _read_json(settings, "").get("model_max_length") if settings.is_file() else None
+    truncation = _read_json(folder / "tokenizer.json", "").get("truncation")
+    cut = truncation.get("max_length") if isinstance(truncation, dict) else None
+    return [number for number in (length, cut) if isinstance(number, int) and number > 0]
 
 
 def _read_json(path: Path, missing: str) -> dict[str, Any]:
@@ -362,6 +362,13 @@ def _read_options(folder: Path) -> ModelOptions:
     if most is not None and (not isinstance(most, int) or most < 1):
         raise CheckpointError(f"{folder / OPTIONS_FILE}: max_labels: expected a positive number or null, got {most!r}")
     return ModelOptions(**{key: value for key, value in values.items() if key in ModelOptions.__slots__})
+
+
+def write_option(folder: Path, name: str, value: object) -> None:
+    """Change an option of a model folder (`ModelOptions`)."""
+    file = folder / OPTIONS_FILE
+    known = _read_json(file, "") if file.is_file() else {}
+    file.write_text(json.dumps(known | {name: value}, indent=2) + "\n", "utf-8")
 
 
 def fingerprint(*folders: Path) -> str:

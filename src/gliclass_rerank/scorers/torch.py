@@ -21,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 from gliclass_rerank.errors import CheckpointError, LabelTooLongError, ModelError, NonFiniteError
 from gliclass_rerank.forks import PerProcess
+from gliclass_rerank.models.backbones import text_weight
 from gliclass_rerank.models.checkpoint import Checkpoint
 from gliclass_rerank.models.encoding import EncodedSequence, InputEncoder
 from gliclass_rerank.models.int8_weights import FACTORS, INT8, SCALE
@@ -276,7 +277,8 @@ def load_model(checkpoint: Checkpoint) -> GLiClassModel:
         NonFiniteError: NaN or infinite weights.
         UnsupportedModelError: the installed gliclass, transformers and torch cannot build it.
     """
-    state = _with_tied_embeddings(read_weights(checkpoint.folder))
+    weights = ((text_weight(name, checkpoint.backbone), item) for name, item in read_weights(checkpoint.folder).items())
+    state = _with_tied_embeddings({name: tensor for name, tensor in weights if name})
     for name, tensor in state.items():
         if not torch.isfinite(tensor).all():
             raise NonFiniteError(f"{checkpoint.folder}: weight {name} is NaN or infinite; the checkpoint is broken")

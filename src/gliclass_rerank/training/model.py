@@ -45,7 +45,7 @@ TARGETS: Mapping[str, tuple[str, ...]] = {
     "albert": (*BERT_LIKE, "ffn", "ffn_output"),
     **dict.fromkeys(("t5", "mt5", "umt5"), T5_LIKE),
     **dict.fromkeys(("bart", "mbart"), BART_LIKE),
-    **dict.fromkeys(("qwen3", "qwen3_5_text", "embedding_gemma2"), DECODER_LIKE),
+    **dict.fromkeys(("qwen3", "qwen3_5_text", "qwen3_5", "embedding_gemma2", "gemma4"), DECODER_LIKE),
 }
 HEAD_TARGETS = ("linear_1", "linear_2", "mlp.0", "mlp.2", "mlp.4")  # projectors and the MLP scorer
 

@@ -16,7 +16,7 @@ from gliclass import GLiClassModel
 from torch import Tensor, nn
 from transformers.models.bert.modeling_bert import BertLayer
 
-from gliclass_rerank.models.checkpoint import OFFSET_POSITIONS
+from gliclass_rerank.models.backbones import OFFSET_POSITIONS
 from gliclass_rerank.scorers.padded.forward import head, span_means
 
 FIRST_POSITION = 1  # of a label
