@@ -11,13 +11,11 @@ The largest is chosen since BM25 works alike on every collection, and a model be
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 
 from benchmarks.lib.machine import describe
@@ -26,9 +24,10 @@ from gliclass_rerank import ModelInfo, Scorer, ScoreRequest, load_scorer
 from gliclass_rerank.cli.output import figures, new_table, print_table
 from gliclass_rerank.demo.evaluate import CANDIDATES, CUTOFF, Comparison, Task, compare, ndcg_of, prepare, rerank
 from gliclass_rerank.demo.questions import Judged
-from gliclass_rerank.models.checkpoint import OPTIONS_FILE
+from gliclass_rerank.models.checkpoint import write_option
 from gliclass_rerank.scorers.load import locate
 from gliclass_rerank.scorers.progress import ProgressScorer
+from gliclass_rerank.training.similarity import is_worse
 from gliclass_rerank.types import FloatArray
 
 WEIGHTS = [step / 4 for step in range(17)]  # 0 to 4
@@ -71,15 +70,7 @@ def main() -> None:
     report["weights"] = {str(weight): comparison.after.as_dict() for weight, comparison in tried.items()}
     write(report, "first-stage-weight", options.out)
     if options.write:
-        card = locate(options.model)[0] / OPTIONS_FILE
-        known = json.loads(card.read_text("utf-8")) if card.is_file() else {}
-        card.write_text(json.dumps(known | {"first_stage_weight": chosen}, indent=2) + "\n", "utf-8")
-
-
-def is_worse(values: NDArray[np.float64], best: NDArray[np.float64]) -> bool:
-    """Whether the mean is below that of the best by more than one standard error of the questions' differences."""
-    lost = best - values
-    return bool(lost.mean() > lost.std(ddof=1) / np.sqrt(len(lost)))
+        write_option(locate(options.model)[0], "first_stage_weight", chosen)
 
 
 def only_tune(task: Task) -> Task:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from gliclass_rerank.training.data.mining import Embed
     from gliclass_rerank.training.data.records import Record
     from gliclass_rerank.training.evaluate import Evaluation
+    from gliclass_rerank.types import Scorer
 
 TRAIN_PARTS = (
     "torch", "transformers", "gliclass", "safetensors", "peft", "pydantic", "sklearn", "sentence_transformers",
@@ -86,16 +87,26 @@ def calibrate(
         typer.Option(help='Decisions, JSON lines {"state": ..., "questions": {...}, "answers": {...}}.'),
     ] = None,
 ) -> None:
-    """Fit a calibrator for each task in the records, so that predicted probabilities match observed frequencies."""
+    """Fit a calibrator for each task in the records, so that predicted probabilities match observed frequencies.
+
+    For a model that gives vectors, the weight of their cosine in rankings and labels is fitted first and stored in its
+    gliclass_rerank.json.
+    """
     _need_extra("fitting a calibration")
     from gliclass_rerank.calibration.file import write_calibration
     from gliclass_rerank.calibration.fitting import fit_calibrator
     from gliclass_rerank.calibration.reliability import expected_calibration_error
+    from gliclass_rerank.models.checkpoint import write_option
     from gliclass_rerank.training.decisions import fit_decisions, read_decisions
     from gliclass_rerank.training.evaluate import task_logits
+    from gliclass_rerank.training.similarity import SimilarScorer, fit_similarity
 
     records = _read(files)
-    scorer = progressing_scorer(str(folder), "auto", "auto", "scoring")
+    scorer: Scorer = progressing_scorer(str(folder), "auto", "auto", "scoring")
+    if scorer.info.embeds:
+        similarity = fit_similarity(scorer, records)
+        say(f"similarity: {similarity}")
+        scorer = SimilarScorer(scorer, similarity)
     known = read_decisions(decisions) if decisions else []
     fitted = fit_decisions(scorer, known, cast(Any, kind), fitted_on=note)
     for task, calibrator in fitted.items():
@@ -105,6 +116,8 @@ def calibrate(
         ece = expected_calibration_error(fitted[task].probabilities(logits), outcomes)
         say(f"{task}: {len(logits)} decisions, ECE {ece:.4f}")
     write_calibration(folder, fitted)
+    if scorer.info.embeds:
+        write_option(folder, "similarity", scorer.info.similarity)
 
 
 def merge(

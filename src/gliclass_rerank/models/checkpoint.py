@@ -91,7 +91,7 @@ class ModelOptions:
 
     def as_json(self) -> str:
         """The text of the file, without ``labels``, ``prompts`` and ``similarity`` where they have their defaults."""
-        defaults = (("labels", "joint"), ("prompts", None), ("similarity", {}))
+        defaults: tuple[tuple[str, object], ...] = (("labels", "joint"), ("prompts", None), ("similarity", {}))
         values = {key: value for key, value in asdict(self).items() if (key, value) not in defaults}
         return json.dumps(values, indent=2) + "\n"
 

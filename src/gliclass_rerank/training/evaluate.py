@@ -157,13 +157,13 @@ def task_logits(scorer: Scorer, records: Sequence[Record]) -> dict[str, tuple[Fl
     labels = [record for record in records if isinstance(record, LabelRecord)]
     facts = [record for record in records if isinstance(record, FactRecord)]
     if ranking:
-        rankings = _rankings(scorer, ranking)
+        read = rankings(scorer, ranking)
         found["relevance"] = (
-            np.concatenate([r.logits for r in rankings]),
-            np.concatenate([r.relevant for r in rankings]),
+            np.concatenate([r.logits for r in read]),
+            np.concatenate([r.relevant for r in read]),
         )
     if labels:
-        rows = score_requests(scorer, [_label_request(record, scorer.info) for record in labels])
+        rows = score_requests(scorer, [label_request(record, scorer.info) for record in labels])
         found["labels"] = np.concatenate(rows), np.concatenate([np.array(r.weights) >= 0.5 for r in labels])
     if facts:
         pairs = fact_logits(scorer, facts)
@@ -184,7 +184,7 @@ def probabilities(scorer: Scorer, task: str, logits: NDArray[np.float32]) -> Flo
 
 
 @dataclass(frozen=True, slots=True)
-class _Ranking:
+class JudgedRanking:
     """A judged query: logits of its passages, float32, and their gold relevance, both of shape (passages,)."""
 
     logits: FloatArray
@@ -193,35 +193,35 @@ class _Ranking:
 
 def _evaluate_ranking(scorer: Scorer, records: Sequence[RankingRecord | PoolRecord]) -> RankingReport:
     ndcg, mrr = [], []
-    rankings = _rankings(scorer, records)
-    for ranking in rankings:
+    found = rankings(scorer, records)
+    for ranking in found:
         grades = ranking.relevant.astype(np.float64)
         ranked = grades[order_of(ranking.logits, grades)]
         ndcg.append(ndcg_at(CUTOFF, ranked.tolist(), grades.tolist()))
         mrr.append(reciprocal_rank_at(CUTOFF, ranked.tolist()))
-    predicted = probabilities(scorer, "relevance", np.concatenate([ranking.logits for ranking in rankings]))
-    ece = expected_calibration_error(predicted, np.concatenate([ranking.relevant for ranking in rankings]))
-    return RankingReport(len(rankings), float(np.mean(ndcg)), float(np.mean(mrr)), ece)
+    predicted = probabilities(scorer, "relevance", np.concatenate([ranking.logits for ranking in found]))
+    ece = expected_calibration_error(predicted, np.concatenate([ranking.relevant for ranking in found]))
+    return RankingReport(len(found), float(np.mean(ndcg)), float(np.mean(mrr)), ece)
 
 
-def _rankings(scorer: Scorer, records: Sequence[RankingRecord | PoolRecord]) -> list[_Ranking]:
+def rankings(scorer: Scorer, records: Sequence[RankingRecord | PoolRecord]) -> list[JudgedRanking]:
     """One ranking per query with a relevant passage. The queries of a pool are read together, as in training."""
     pools = [_as_pool(record) for record in records]
     requests = [ranking_requests(list(p.queries), list(p.passages), scorer.info.direction) for p in pools]
     similarity = scorer.info.similarity.get("relevance", 0.0)
     asked = [replace(request, similarity=similarity) for group in requests for request in group]
     rows = iter(score_requests(scorer, asked))
-    rankings = []
+    found = []
     for pool, group in zip(pools, requests, strict=True):
         logits = np.stack([next(rows) for _ in group])
         by_query = logits if scorer.info.direction == "passage-as-label" else logits.T
         for query, relevance in zip(by_query, pool.relevance, strict=True):
             relevant = np.array(relevance or (), np.float64) >= 0.5
             if relevant.any():
-                rankings.append(_Ranking(np.ascontiguousarray(query), relevant))
-    if not rankings:
+                found.append(JudgedRanking(np.ascontiguousarray(query), relevant))
+    if not found:
         raise InputError("ranking records: expected a query with a relevant passage, there is none")
-    return rankings
+    return found
 
 
 def _as_pool(record: RankingRecord | PoolRecord) -> PoolRecord:
@@ -231,13 +231,14 @@ def _as_pool(record: RankingRecord | PoolRecord) -> PoolRecord:
     return PoolRecord((record.query,), record.passages, (relevance,))
 
 
-def _label_request(record: LabelRecord, info: ModelInfo) -> ScoreRequest:
+def label_request(record: LabelRecord, info: ModelInfo) -> ScoreRequest:
+    """The request of a record, as tasks ask the model ``info``."""
     request = ScoreRequest(record.text, record.labels, record.prompt, record.examples, long_text="truncate")
     return replace(request, similarity=info.similarity.get("labels", 0.0))
 
 
 def _evaluate_labels(scorer: Scorer, records: Sequence[LabelRecord]) -> LabelReport:
-    rows = score_requests(scorer, [_label_request(record, scorer.info) for record in records])
+    rows = score_requests(scorer, [label_request(record, scorer.info) for record in records])
     true = [{label for label, w in zip(r.labels, r.weights, strict=True) if w >= 0.5} for r in records]
     multi_label = any(len(labels) != 1 for labels in true)
     likeliest = [
