@@ -36,7 +36,8 @@ class Settings(BaseSettings):
 
     model: str = Field(
         default="mini",
-        description='"mini", a checkpoint folder, a hub id, or a URL: http://... of a service, openai+http://host:8001/v1#model.',
+        description='"mini", a checkpoint folder, a hub id, or a URL: http://... of a service, '
+        "openai+http://host:8001/v1#model, systemone+http://host/v1#model, decisions+http://host/v1#model.",
     )
     backend: Literal["auto", "onnx", "torch"] = "auto"
     device: str = "auto"
@@ -53,7 +54,7 @@ class Settings(BaseSettings):
         "only the tokens of its labels. Only for models with independent labels. 0 keeps nothing.",
     )
     concurrency: int | None = Field(
-        default=None, ge=1, description="Concurrent requests to an OpenAI-compatible server. Default: 16."
+        default=None, ge=1, description="Concurrent requests to an OpenAI-compatible or decision server. Default: 16."
     )
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)

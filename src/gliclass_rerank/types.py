@@ -176,10 +176,11 @@ class ModelInfo:
         name: "mini", a folder's name or a hub id.
         revision: hub commit, or a fingerprint of configuration and weights.
         architecture: "uni-encoder", "bi-encoder", "bi-encoder-fused", "encoder-decoder", "encoder-decoder-cls",
-            "decoder-kv", or "generative" for an OpenAI-compatible server.
-        backend: "onnx", "torch", "http" for a service, or "openai".
+            "decoder-kv", "generative" for an OpenAI-compatible server, "decision" for a decision server, or
+            "escalating".
+        backend: "onnx", "torch", "http" for a service, "openai", "systemone", "decisions", or "escalating".
         device: "cpu", "cuda:0", ..., or the URL of the service.
-        dtype: "int8", "fp32", "bf16", "fp16", or "unknown" for an OpenAI-compatible server.
+        dtype: "int8", "fp32", "bf16", "fp16", or "unknown" for a server of others.
         max_length: tokens of one pass, labels and special tokens included; 0 if a server does not report it.
         direction: which of query and passage this model was trained to read as its text.
         first_stage_weight: log-odds that one standard deviation of a first-stage score is worth, if it was fitted.

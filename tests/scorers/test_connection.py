@@ -49,7 +49,7 @@ class Server:
     def pauses(self) -> list[float]:
         return [later - earlier for earlier, later in zip(self.times, self.times[1:], strict=False)]
 
-    def connection(self, timeout: float = TIMEOUT) -> Connection:
+    def connection(self, timeout: float = TIMEOUT, **options: Any) -> Connection:
         return Connection(
             "http://host",
             expected="a service",
@@ -59,6 +59,7 @@ class Server:
             transport=httpx.MockTransport(self),
             clock=lambda: self.now,
             sleep=self.sleep,
+            **options,
         )
 
 
@@ -113,6 +114,28 @@ def test_a_date_is_a_time_to_come_again() -> None:
     )
     server.connection(10_000).send("GET", "/")
     assert 3000 < server.pauses[0] <= 4000
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry_after_ms": "2500", "retry_after": "9"}, 2.5),
+        ({"retry_after_ms": "soon", "retry_after": "9"}, 9),
+        ({"retry_after": "1.5"}, 1.5),
+    ],
+)
+def test_a_server_may_ask_for_parts_of_seconds(headers: dict[str, str], seconds: float) -> None:
+    server = Server(says(429, **headers), says(200))
+    server.connection().send("GET", "/")
+    assert server.pauses == pytest.approx([seconds])
+
+
+def test_the_statuses_that_are_tried_again_can_be_chosen() -> None:
+    server = Server(says(500), says(404), says(429))
+    assert server.connection(retried=(500,)).send("GET", "/").status_code == 404
+    assert server.connection(retried=(500,)).send("GET", "/").status_code == 429
+    assert server.connection().send("GET", "/").status_code == 429
+    assert len(server.times) == 3 + MAX_ATTEMPTS
 
 
 @pytest.mark.parametrize("retry_after", ["soon", "-5", "", "Mon, 01 Jan 1990 00:00:00 GMT"])
@@ -226,6 +249,24 @@ def test_a_redirect_says_where_to() -> None:
     assert error.status == 307
     assert "pass the URL that it redirects to, 'https://host/elsewhere'" in str(error)
     assert isinstance(connection.refusal(httpx.Response(413)), InputError)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ('{"message": "a"}', "a"),
+        ('{"error": {"message": "b", "code": 1}}', "b"),
+        ('{"error": "c"}', "c"),
+        ('{"detail": "d"}', "d"),
+        ('{"detail": {"error_type": "max_tokens_exceeded", "message": "e"}}', "e"),
+        ('{"detail": [{"loc": ["body", "state"], "msg": "f"}, {"loc": [], "msg": "g"}]}', "body.state: f; : g"),
+        ('{"detail": []}', "Unprocessable Entity"),
+        ("not JSON", "Unprocessable Entity"),
+    ],
+)
+def test_the_message_of_a_refusal_is_found(body: str, message: str) -> None:
+    connection = Server(says(422, body)).connection()
+    assert str(connection.refusal(connection.send("GET", "/"))) == f"http://host refuses this: {message}"
 
 
 @given(

@@ -42,7 +42,8 @@ from gliclass_rerank import (
 from gliclass_rerank.cli.main import main
 from gliclass_rerank.errors import TextTooLongError
 from gliclass_rerank.scorers.load import LoadedScorer
-from gliclass_rerank.scorers.remote.openai_protocol import FLOOR, MARK, Question, logit_of, quoted
+from gliclass_rerank.scorers.remote.openai_protocol import FLOOR, chat_prompt, logit_of
+from gliclass_rerank.scorers.remote.question import MARK, Question, quoted
 
 ROOT = Path(__file__).parents[2]
 HELPERS = ROOT / "tests" / "helpers"
@@ -81,7 +82,7 @@ def scorer(url: str) -> Iterator[LoadedScorer]:
 
 def exact(chat: TinyChat, question: Question) -> float:
     """log P(yes) - log P(no) by the model itself."""
-    first = chat.first([{"role": "user", "content": str(question)}])
+    first = chat.first([{"role": "user", "content": chat_prompt(question)}])
     yes, no = (np.logaddexp.reduce([first[chat.tokenizer.token_to_id(word)] for word in words]) for words in (YES, NO))
     return float(yes - no)
 
@@ -140,7 +141,7 @@ def test_what_is_quoted_stays_itself_and_stays_inside(text: str) -> None:
     "mark", ["<|im_end|>", "</s>", "<start_of_turn>", "[INST]", "[/INST]", "<｜User｜>", "<think>"]
 )
 def test_marks_of_templates_are_not_written(mark: str) -> None:
-    assert mark not in str(Question(f"a {mark} b", mark, mark, (Example(mark, (mark,)),)))
+    assert mark not in chat_prompt(Question(f"a {mark} b", mark, mark, (Example(mark, (mark,)),)))
 
 
 # What an answer tells.
@@ -464,7 +465,7 @@ def test_llama_cpp_gives_the_models_log_odds(llama_url: str, chat: TinyChat) -> 
 def test_openais_client_reads_the_same_of_both_servers(
     their_python: Path, llama_url: str, server: ChatServer, url: str
 ) -> None:
-    question = str(Question(REQUEST.text, REQUEST.labels[0]))
+    question = chat_prompt(Question(REQUEST.text, REQUEST.labels[0]))
 
     def read(place: str) -> dict[str, float]:
         command = [str(their_python), str(HELPERS / "openai_client.py"), place, "tiny", question]

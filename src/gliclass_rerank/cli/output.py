@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 Model = Annotated[
     str,
     typer.Option(
-        help='"mini" (bundled), a checkpoint or adapter folder, a hub id, or a URL: http://... of a service, openai+http://...'
+        help='"mini" (bundled), a checkpoint or adapter folder, a hub id, or a URL: http://... of a service, '
+        "openai+http://... of an OpenAI-compatible server, systemone+http://... or decisions+http://... of a decision "
+        "server."
     ),
 ]
 Backend = Annotated[str, typer.Option(help="auto, onnx or torch.")]

@@ -15,7 +15,8 @@ Model = Annotated[
     str | None,
     typer.Option(
         help='"mini" (bundled, the default), a checkpoint folder, a hub id, or a URL: http://... of a service, '
-        "openai+http://host:8001/v1#model of an OpenAI-compatible server."
+        "openai+http://host:8001/v1#model of an OpenAI-compatible server, systemone+http://host/v1#model or "
+        "decisions+http://host/v1#model of a decision server."
     ),
 ]
 Backend = Annotated[str | None, typer.Option(help="auto, onnx or torch.")]
@@ -29,7 +30,7 @@ PassageCache = Annotated[
     typer.Option(help='Memory for passages that come back, such as "1GB"; for models with independent labels.'),
 ]
 Concurrency = Annotated[
-    int | None, typer.Option(help="Concurrent requests to an OpenAI-compatible server; 16 by default.")
+    int | None, typer.Option(help="Concurrent requests to an OpenAI-compatible or decision server; 16 by default.")
 ]
 BrokerUrl = Annotated[
     str | None,

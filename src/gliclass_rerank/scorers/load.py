@@ -24,10 +24,10 @@ from gliclass_rerank.validation import check_bytes, check_choice, refuse_options
 if TYPE_CHECKING:
     import torch
 
-    from gliclass_rerank.scorers.remote.openai import OpenAIScorer
+    from gliclass_rerank.scorers.remote.named_model import NamedModelScorer
     from gliclass_rerank.scorers.remote.service import HttpScorer
 
-LoadedScorer: TypeAlias = "LocalScorer | HttpScorer | OpenAIScorer"
+LoadedScorer: TypeAlias = "LocalScorer | HttpScorer | NamedModelScorer"
 """Result of `load_scorer`: a `Scorer` whose results are `Logits`."""
 
 Backend = Literal["auto", "onnx", "torch"]
@@ -62,10 +62,11 @@ def load_scorer(
 
     Args:
         source: "mini" (bundled, offline, the default), a checkpoint folder, a hub id
-            ("knowledgator/gliclass-edge-v3.0"), the URL of a running service ("http://host:8000"), or that of an
-            OpenAI-compatible server ("openai+http://host:8001/v1", see `connect_openai`). A folder may also hold a LoRA
-            adapter, which is merged into its base. Only a hub id causes a download. ``HF_HUB_OFFLINE=1`` limits it to
-            the cache.
+            ("knowledgator/gliclass-edge-v3.0"), or a URL: of a running service ("http://host:8000"), of an
+            OpenAI-compatible server ("openai+http://host:8001/v1", see `connect_openai`), or of a decision server
+            ("systemone+http://host/v1" in TypeSafe's format, "decisions+http://host/v1" in OpenAI's, see
+            `DecisionScorer`). A folder may also hold a LoRA adapter, which is merged into its base. Only a hub id
+            causes a download. ``HF_HUB_OFFLINE=1`` limits it to the cache.
         backend: "onnx" (CPU, no torch needed) or "torch". "auto" is ONNX if the folder has a graph of the requested
             dtype and no GPU is requested.
         device: "cpu", "cuda", "cuda:1", "mps". "auto" is a GPU for the torch backend if there is one.
@@ -79,9 +80,9 @@ def load_scorer(
             first. A passage that is kept costs only the tokens of its labels (a query, say). Only for models with
             independent labels. On a GPU it is the GPU's memory. 0 keeps nothing.
         revision: branch, tag or commit of a hub id.
-        model, concurrency: only for an OpenAI-compatible server, see `connect_openai`.
-        api_key: key of a service. Default: ``GLICLASS_RERANK_API_KEY`` of the environment, or ``OPENAI_API_KEY`` for
-            an OpenAI-compatible server.
+        model, concurrency: only for an OpenAI-compatible or decision server, see `connect_openai`.
+        api_key: key of a service. Default: ``GLICLASS_RERANK_API_KEY`` of the environment, ``OPENAI_API_KEY`` for an
+            OpenAI-compatible server and "decisions+", or ``TYPESAFE_API_KEY`` for "systemone+".
         timeout: seconds in which a service must answer, see `HttpScorer`.
 
     The options of local models are refused with a URL, and those of servers without one.
@@ -92,8 +93,7 @@ def load_scorer(
             installed versions of gliclass, transformers, torch or onnxruntime cannot run.
         DeviceMemoryError: a single sequence does not fit into the device's memory.
         MissingExtraError: the torch backend, or httpx for a service, is needed and not installed.
-        ServiceError: the service cannot be reached, refuses the key, or is neither gliclass-rerank nor
-            OpenAI-compatible.
+        ServiceError: the service cannot be reached, refuses the key, or does not have the API of the URL.
         OptionError: an option's value is impossible, alone or for this model.
     """
     if isinstance(source, str) and URL.match(source):

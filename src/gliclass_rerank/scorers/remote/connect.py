@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from gliclass_rerank.validation import refuse_options
 
 if TYPE_CHECKING:
+    from gliclass_rerank.scorers.remote.named_model import NamedModelScorer
     from gliclass_rerank.scorers.remote.openai import OpenAIScorer
     from gliclass_rerank.scorers.remote.service import HttpScorer
 
-OPENAI = "openai+"
-URL = re.compile(rf"({re.escape(OPENAI)})?https?://", re.IGNORECASE)
+URL = re.compile(r"((?P<api>openai|systemone|decisions)\+)?https?://", re.IGNORECASE)
 TIMEOUT = 60.0  # seconds
 CHOSEN = "a running service has chosen this itself; leave it out beside a URL"
 
@@ -37,10 +37,9 @@ def connect_openai(
     Raises:
         MissingExtraError, OptionError, ServiceError, UnsupportedModelError: see `OpenAIScorer`.
     """
-    from gliclass_rerank.scorers.remote.openai import CONCURRENCY, OpenAIScorer
+    from gliclass_rerank.scorers.remote.openai import OpenAIScorer
 
-    at_a_time = CONCURRENCY if concurrency is None else concurrency
-    return OpenAIScorer(url, model=model, concurrency=at_a_time, api_key=api_key, timeout=timeout)
+    return OpenAIScorer(url, model=model, api_key=api_key, timeout=timeout, **_given(concurrency))
 
 
 def connect(
@@ -50,12 +49,24 @@ def connect(
     concurrency: int | None = None,
     api_key: str | None = None,
     timeout: float = TIMEOUT,
-) -> HttpScorer | OpenAIScorer:
-    """Connect to a gliclass-rerank service, or to an OpenAI-compatible server if the URL begins with "openai+"."""
-    if url.lower().startswith(OPENAI):
-        api = url[len(OPENAI) :]
-        return connect_openai(api, model=model, concurrency=concurrency, api_key=api_key, timeout=timeout)
-    from gliclass_rerank.scorers.remote.service import HttpScorer
+) -> HttpScorer | NamedModelScorer:
+    """Connect to a gliclass-rerank service, or to a server of the API in front of the URL, "systemone+http://..."."""
+    found = URL.match(url)
+    api = found["api"].lower() if found and found["api"] else None
+    if api is None:
+        from gliclass_rerank.scorers.remote.service import HttpScorer
 
-    refuse_options({"model": model, "concurrency": concurrency}, CHOSEN)
-    return HttpScorer(url, api_key=api_key, timeout=timeout)
+        refuse_options({"model": model, "concurrency": concurrency}, CHOSEN)
+        return HttpScorer(url, api_key=api_key, timeout=timeout)
+    place = url[len(api) + 1 :]
+    if api == "openai":
+        return connect_openai(place, model=model, concurrency=concurrency, api_key=api_key, timeout=timeout)
+    from gliclass_rerank.scorers.remote.decisions import DecisionsScorer, SystemoneScorer
+
+    made = SystemoneScorer if api == "systemone" else DecisionsScorer
+    return made(place, model=model, api_key=api_key, timeout=timeout, **_given(concurrency))
+
+
+def _given(concurrency: int | None) -> dict[str, int]:
+    """The option, unless it is left to the scorer."""
+    return {} if concurrency is None else {"concurrency": concurrency}

@@ -7,12 +7,12 @@ import json
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container, Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from gliclass_rerank.errors import InputError, LabelTooLongError, MissingExtraError, OptionError, ServiceError
@@ -26,6 +26,7 @@ MAX_ATTEMPTS = 8
 FIRST_WAIT, LONGEST_WAIT = 0.1, 5.0  # seconds between attempts without a Retry-After
 CONNECT_SECONDS = 5.0  # limit of connecting, which takes a fraction of a second to a distant server
 RETRIED = (429, 503)
+BUSY = (408, *RETRIED, 529)
 REFUSED_INPUT = (400, 413, 422)
 REFUSED_KEY = (401, 403)
 
@@ -34,8 +35,8 @@ class Connection:
     """Connections to one server. Thread-safe, and usable in forked processes.
 
     A request is sent again when the server is overloaded (429), not ready (503) or does not answer: at most 8 attempts,
-    with growing and jittered pauses, never shorter than its ``Retry-After``. A server that has never answered and
-    accepts no connection is an error at once. httpx uses the proxies of the environment.
+    with growing and jittered pauses, never shorter than its ``Retry-After`` or ``Retry-After-Ms``. A server that has
+    never answered and accepts no connection is an error at once. httpx uses the proxies of the environment.
 
     Args:
         url: "http://host:port" or "https://host:port". A path is kept as a prefix.
@@ -44,6 +45,7 @@ class Connection:
         api_key: sent as a bearer token; empty for none.
         timeout: seconds in which a request must be answered, pauses and retries included, > 0.
         concurrency: requests at a time, if the caller limits them.
+        retried: statuses after which a request is sent again.
         transport: httpx transport, by default over the network.
         clock, sleep: functions for the time in seconds and for waiting.
 
@@ -61,6 +63,7 @@ class Connection:
         api_key: str | None,
         timeout: float,
         concurrency: int | None = None,
+        retried: Container[int] = RETRIED,
         transport: httpx.BaseTransport | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
@@ -79,11 +82,11 @@ class Connection:
         limits = httpx.Limits(max_connections=concurrency or 100, max_keepalive_connections=concurrency or 20)
         make = partial(httpx.Client, base_url=_address(self.url), headers=headers, limits=limits, transport=transport)
         self._client = PerProcess(make)
-        self._clock, self._sleep = clock, sleep
+        self._retried, self._clock, self._sleep = retried, clock, sleep
         self._met = False  # whether the server has answered once
 
     def send(self, method: str, path: str, body: bytes = b"") -> httpx.Response:
-        """Send a request until its status is neither 429 nor 503. After the last attempt, return its response.
+        """Send a request until its status is none that is retried. After the last attempt, return its response.
 
         Raises:
             ServiceError: no answer in time, or the answer cannot be read.
@@ -95,7 +98,7 @@ class Connection:
             answer, failure = None, None
             try:
                 answer = self._ask(method, path, body, deadline)
-                if answer.status_code not in RETRIED:
+                if answer.status_code not in self._retried:
                     return answer
             except httpx.TransportError as error:
                 failure = error
@@ -139,7 +142,7 @@ class Connection:
             return kind(f"{self.url} refuses this{where}: {told}")
         if status in REFUSED_KEY:
             advice = f"expected an API key that it knows; pass api_key=, or set {self._key_variable}"
-        elif status in RETRIED:
+        elif status in BUSY:
             advice = "it is overloaded or not ready; try again later, send less at a time, or raise timeout="
         elif 300 <= status < 400:
             advice = f"pass the URL that it redirects to, {answer.headers.get('location', '')!r:.200}"
@@ -159,11 +162,18 @@ def message_of(answer: httpx.Response) -> str:
     with suppress(ValueError):
         body = json.loads(answer.content)
         for key in ("message", "error", "detail"):
-            said = body.get(key) if isinstance(body, dict) else None
-            said = said.get("message") if isinstance(said, dict) else said
-            if isinstance(said, str):
+            said = _message(body.get(key)) if isinstance(body, dict) else None
+            if said is not None:
                 return " ".join(said.split())[:1000]
     return answer.reason_phrase or "without a message"
+
+
+def _message(said: Any) -> str | None:
+    """The message in a field of an error: a text, an object with one, or FastAPI's array of wrong fields."""
+    if isinstance(said, list) and said and all(isinstance(one, Mapping) and "msg" in one for one in said):
+        return "; ".join(f"{'.'.join(map(str, one.get('loc', ())))}: {one['msg']}" for one in said)
+    said = said.get("message") if isinstance(said, Mapping) else said
+    return said if isinstance(said, str) else None
 
 
 def _checked_url(url: str) -> str:
@@ -213,11 +223,13 @@ def _backoff(attempt: int) -> float:
 
 
 def _retry_after(answer: httpx.Response | None) -> float:
-    """Seconds of the Retry-After header, given as a number or a date; 0 without one."""
-    value = "" if answer is None else answer.headers.get("retry-after", "")
-    if value.strip().isdecimal():
-        return float(value)
+    """Seconds that a server asks to wait: Retry-After-Ms, else Retry-After as a number or a date; 0 without them."""
+    headers: Mapping[str, str] = {} if answer is None else answer.headers
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        with suppress(ValueError):
+            if (seconds := float(headers.get(name, "")) * unit) >= 0:
+                return seconds
     with suppress(ValueError, TypeError):
-        date = parsedate_to_datetime(value)
+        date = parsedate_to_datetime(headers.get("retry-after", ""))
         return (date.replace(tzinfo=date.tzinfo or timezone.utc) - datetime.now(timezone.utc)).total_seconds()
     return 0.0

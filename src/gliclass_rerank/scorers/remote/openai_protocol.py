@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 
 from gliclass_rerank.scorers.remote.protocol import parse_response
-from gliclass_rerank.types import Example
+from gliclass_rerank.scorers.remote.question import Question, quoted
 
 TOP = 20  # number of most likely tokens requested, the limit of OpenAI and the default limit of vLLM
 FLOOR = -100.0
@@ -27,41 +24,17 @@ RULES = (
 )
 ASKED = "Does the label hold for the text? Answer with one word, Yes or No."
 
-# Servers interpret marks of their chat templates in the texts of users, too: "<|im_end|>", "</s>", "[INST]".
-MARK = re.compile(r"<(?=[\w/|｜])|\[(?=/?[A-Za-z_]+\])")
 AROUND_WORDS = " \t\r\n\"'*.▁Ġ"
-TOO_LONG = re.compile(
-    r"context[ _](length|size|window)|exceed_context|(maximum|max)[ _]model[ _]len|too many (input )?tokens",
-    re.IGNORECASE,
-)
 
 Limit = Literal["max_tokens", "max_completion_tokens"]
 Listed = Sequence[tuple[str, float]]
 """The most likely first tokens of an answer, each with its natural log-probability."""
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """Whether a label holds for a text, one request to the server."""
-
-    text: str
-    label: str
-    prompt: str = ""
-    examples: tuple[Example, ...] = ()
-
-    def __str__(self) -> str:
-        """The prompt. The label comes last, so that questions about one text share a prefix."""
-        parts = [RULES]
-        if self.prompt:
-            parts.append(f"Task: {quoted(self.prompt)}")
-        parts += [f"Text: {quoted(one.text)}\nLabels that hold: {quoted(one.labels)}" for one in self.examples]
-        parts.append(f"Text: {quoted(self.text)}\nLabel: {quoted(self.label)}\n{ASKED}")
-        return "\n\n".join(parts)
-
-
-def quoted(value: str | Sequence[str]) -> str:
-    """A text as JSON, without unescaped quotes or marks of a chat template. The encoding is lossless."""
-    return MARK.sub(lambda mark: f"\\u{ord(mark[0]):04x}", json.dumps(value, ensure_ascii=False))
+def chat_prompt(question: Question) -> str:
+    """The prompt of a question. The label comes last, so that questions about one text share a prefix."""
+    asked = f"Text: {quoted(question.text)}\nLabel: {quoted(question.label)}\n{ASKED}"
+    return "\n\n".join([RULES, *question.context, asked])
 
 
 def question_body(question: Question, model: str, limit: Limit) -> bytes:
@@ -72,7 +45,7 @@ def question_body(question: Question, model: str, limit: Limit) -> bytes:
     """
     asked = {
         "model": model,
-        "messages": [{"role": "user", "content": str(question)}],
+        "messages": [{"role": "user", "content": chat_prompt(question)}],
         limit: 1,
         "temperature": 0,
         "logprobs": True,
@@ -90,17 +63,6 @@ def read_listed(body: bytes, url: str) -> Listed:
     return parse_response(lambda: _listed(json.loads(body)), f"{url}/chat/completions", "a chat completion")
 
 
-def read_models(body: bytes, url: str) -> dict[str, int]:
-    """Read the response of ``GET /models``: names, and the context length of each in tokens, 0 if unknown.
-
-    Raises:
-        ServiceError: it is no list of models.
-    """
-    return parse_response(
-        lambda: {str(one["id"]): _length(one) for one in json.loads(body)["data"]}, f"{url}/models", "a list of models"
-    )
-
-
 def logit_of(listed: Listed) -> float:
     """Return log P(yes) - log P(no) of an answer's first token, over all listed spellings of these words.
 
@@ -114,11 +76,6 @@ def logit_of(listed: Listed) -> float:
 def answers(listed: Listed) -> bool:
     """Whether yes or no is listed."""
     return any(_word(token) in ("yes", "no") for token, _ in listed)
-
-
-def asked_by(model: str) -> str:
-    """A revision that depends on the model's name and the wording of the prompt, which both affect scores."""
-    return hashlib.sha256("\n".join([model, RULES, ASKED]).encode()).hexdigest()[:12]
 
 
 def _listed(answer: Any) -> Listed:
@@ -141,9 +98,3 @@ def _log_probability(word: str, listed: Listed, otherwise: float) -> float:
 
 def _word(token: str) -> str:
     return token.strip(AROUND_WORDS).casefold()
-
-
-def _length(model: Mapping[str, Any]) -> int:
-    """Context length in tokens, from the field of vLLM and SGLang, or from llama.cpp's "meta"."""
-    meta = model.get("meta") or {}
-    return int(model.get("max_model_len") or meta.get("n_ctx") or meta.get("n_ctx_train") or 0)
