@@ -25,6 +25,7 @@ import numpy as np
 from benchmarks.mini.choices import LABELS, YES_OR_NO, Similarity, label_set, titles, yes_or_no
 from benchmarks.mini.encoders import Encoders
 from benchmarks.mini.facts import FACTS, facts, from_passages, several_claims
+from benchmarks.mini.plain import plain_claims
 from benchmarks.mini.pool import Pool
 from benchmarks.mini.sets import (
     PARTS,
@@ -49,6 +50,7 @@ PAIRS = {  # maximum pairs per set: small and varied sets whole, templated and n
 CLAIMS = {"fever_dev_rte": 1500, "feverous_dev": 1200, "fool_me_twice": 900}  # claims as queries for their evidence
 UNJUDGED = {"sci_mag": 2000, "stackoverflow20": 1000, "mmlu_subject": 1400, "metatool": 600}  # queries without answers
 CALIBRATION = 60  # requests of each kind for the calibration of an int8 export
+PLAIN = 16_000  # records of plain statements for training
 
 
 def main() -> None:
@@ -126,6 +128,8 @@ def write_facts(
         save(folder / f"claims.{part}.jsonl", shuffled(several_claims(chosen, random.Random("claims"))))
         own = [passage for passage in passages if part_of(passage) == part]
         save(folder / f"changed.{part}.jsonl", shuffled(from_passages(own, random.Random("changed"))))
+        count = PLAIN if part == "train" else PLAIN // 50
+        save(folder / f"plain.{part}.jsonl", list(plain_claims(count, random.Random(f"plain {part}"))))
 
 
 def write(folder: Path, kind: str, sets: Mapping[str, Iterator[Record]]) -> None:

@@ -7,7 +7,7 @@ import json
 import os
 import random
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.mini import choices, corrupt, facts, sets
+from benchmarks.mini import choices, corrupt, facts, plain, sets
 from benchmarks.mini import data as mini_data
+from benchmarks.quality.contradictions import FILE as CONTRADICTIONS
 from gliclass_rerank.training.config import read_config
 from gliclass_rerank.training.data.records import read_records
 from gliclass_rerank.training.data.vectors import read_vectors
@@ -110,13 +111,14 @@ def test_nothing_of_an_evaluation_set_is_trained_on(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mini_data, "Encoders", FakeEncoders)
+    monkeypatch.setattr(mini_data, "PLAIN", 100)
     monkeypatch.setattr("sys.argv", ["mini_data.py", "--data", str(data), "--out", str(tmp_path / "out")])
     mini_data.main()
     seen = sets.evaluation_texts(data / "eval")
     assert "forbidden query" in seen
     files = sorted((tmp_path / "out").glob("*.*.jsonl"))
     kinds = {file.name.partition(".")[0] for file in files}
-    assert kinds == {"ranking", "texts", "fact", "claims", "changed", "labels"}
+    assert kinds == {"ranking", "texts", "fact", "claims", "changed", "plain", "labels"}
     for file in files:
         assert read_records(file)
         texts = texts_of(file)
@@ -128,10 +130,11 @@ def test_nothing_of_an_evaluation_set_is_trained_on(
             assert np.isfinite(vectors.of([*row.get("passages", ()), *([row["text"]] if "text" in row else ())])).all()
 
 
-def test_the_recipe_is_a_configuration_of_these_files() -> None:
-    config = read_config(MINI_FOLDER / "mini.toml")
+@pytest.mark.parametrize(("recipe", "further"), [("mini.toml", set()), ("second.toml", {"plain"})])
+def test_the_recipe_is_a_configuration_of_these_files(recipe: str, further: set[str]) -> None:
+    config = read_config(MINI_FOLDER / recipe)
     kinds = {source.file.name.partition(".")[0] for source in config.train}
-    assert kinds == {"ranking", "texts", "claims", "changed", "labels"}
+    assert kinds == {"ranking", "texts", "claims", "changed", "labels"} | further
     assert not any("dev" in source.file.name for source in config.train)
 
 
@@ -181,3 +184,22 @@ def test_claims_from_a_passage_are_true_of_it_unless_one_of_the_two_was_changed(
             for claim in claims:
                 assert (claim in record["true_labels"]) == (claim in record["text"])
                 assert (f"It is false that {claim}" in record["true_labels"]) != (claim in record["text"])
+
+
+@pytest.mark.parametrize("kind", plain.KINDS)
+def test_plain_statements_contradict_what_they_do_not_support(kind: Callable[[random.Random], plain.Plain]) -> None:
+    rng = random.Random(5)
+    for _ in range(300):
+        told = kind(rng)
+        assert told.supported
+        assert told.refuted
+        assert not {told.evidence, *told.supported} & {*told.refuted}
+        assert all(text[0] == text[0].upper() and text[-1] == "." for text in (told.evidence, *told.supported, *told.refuted))
+
+
+def test_plain_statements_are_none_of_those_that_test_the_model() -> None:
+    asked = [json.loads(line) for line in CONTRADICTIONS.read_text("utf-8").splitlines()]
+    texts = {text for one in asked for key, text in one.items() if key != "kind"}
+    for record in plain.plain_claims(2000, random.Random(1)):
+        assert record["true_labels"]
+        assert not texts & {record["text"], *record["all_labels"]}
