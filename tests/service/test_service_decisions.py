@@ -121,7 +121,7 @@ def one(question: Any) -> dict[str, Any]:
         (SYSTEMONE | {"questions": {}}, ["questions"], "at least 1 item"),
         (SYSTEMONE | {"questions": {"": QUESTIONS["level"]}}, ["questions", "", "[key]"], "at least 1 character"),
         (SYSTEMONE | {"questions": {str(i): QUESTIONS["level"] for i in range(401)}}, ["questions"], "at most 400"),
-        (SYSTEMONE | {"assets": {"a": {"type": "image"}}}, [], "assets: expected none"),
+        (SYSTEMONE | {"assets": {"a": {"type": "image"}}}, ["assets"], "this model reads no images"),
         (one({"instructions": "a"}), ["questions", "q"], "discriminator 'type'"),
         (one({"type": "boolean", "instructions": "a"}), ["questions", "q"], "'boolean'"),
         (one({"type": "box", "instructions": "a"}), [], "question 'q': type: expected 'noul', 'choice' or 'score'"),

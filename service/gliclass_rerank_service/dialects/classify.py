@@ -18,7 +18,7 @@ from gliclass_rerank.scoring import Plan
 from gliclass_rerank.tasks.classify import ClassifyOptions
 from gliclass_rerank_service.admission import BYTES, estimate_tokens_for, sizes_in
 from gliclass_rerank_service.dialects.common import (
-    Body,
+    ACTIVATION,
     Flag,
     Items,
     LongTextOption,
@@ -26,6 +26,7 @@ from gliclass_rerank_service.dialects.common import (
     Share,
     UnreadableOption,
     Usage,
+    VllmBody,
     first_wrong_only,
     request_id,
     respond,
@@ -46,7 +47,7 @@ EXAMPLE: JsonDict = {
 }
 
 
-class ClassifyBody(Body):
+class ClassifyBody(VllmBody):
     """Arguments of `gliclass_rerank.Classifier.classify`, or vLLM's `input` with labels."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
@@ -150,9 +151,21 @@ def _texts(body: ClassifyBody) -> list[str]:
     texts = [given[0]] if isinstance(given[0], str) else given[0]
     if not texts:
         raise EmptyError("texts: expected at least one, got none")
+    for name in ACTIVATION:
+        if getattr(body, name) is False:
+            raise InputError(f"{name}: expected true, got false; `/logits` gives logits")
+    if body.input is not None:
+        _refuse_ours(body)
     if not body.labels:
         raise InputError("labels: expected at least one, got none; the model has no labels of its own")
     return texts
+
+
+def _refuse_ours(body: ClassifyBody) -> None:
+    """Refuse the options of the native format that vLLM's has no room for: it has the best label and all scores."""
+    for name in ("threshold", "top_k", "hierarchical"):
+        if getattr(body, name) not in (None, False):
+            raise InputError(f"{name}: expected none with input, got one; send text or texts instead of input")
 
 
 def _estimate(body: ClassifyBody, texts: Sequence[str]) -> int:

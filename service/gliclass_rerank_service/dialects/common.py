@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, TypeAdapter, WithJsonSchema
-from pydantic_core import from_json
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    Strict,
+    TypeAdapter,
+    WithJsonSchema,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, from_json
+from pydantic_core.core_schema import no_info_before_validator_function
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -161,4 +174,64 @@ UnreadableOption = Annotated[
         "false in the answer. error: the request is refused."
     ),
 ]
-Ignored = Annotated[Any, Field(description="Ignored. Nothing is cut: long texts are read in windows.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """Marks a field that has no effect, and says why. docs/service.md lists these fields."""
+
+    why: str
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return handler(schema) | {"description": f"Ignored: {self.why}."}
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Marks a field that is refused, unless it is null, empty or ``allowed``, and says why. Listed as `Ignored`."""
+
+    why: str
+    allowed: tuple[bool, ...] = ()
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return no_info_before_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"enum": [None, *self.allowed], "description": f"Refused: {self.why}."}
+
+    def _check(self, value: object) -> None:
+        given = _flag(value)
+        if given not in (None, "", [], {}) and not (isinstance(given, bool) and given in self.allowed):
+            expected = " or ".join(("none", *(str(one).lower() for one in self.allowed)))
+            raise PydanticCustomError("refused", f"expected {expected}, got another value: {self.why}")
+
+
+Whole = Annotated[Any, Ignored("nothing is cut: long texts are read to their end, in windows")]
+Turns = Annotated[Any, Ignored("callers take turns, and none goes first")]
+
+
+ACTIVATION = ("use_activation", "activation", "softmax")  # names of one option, the newest first
+
+
+class VllmBody(Body):
+    """Fields that vLLM's requests have in common."""
+
+    use_activation: Flag | None = Field(default=None, description="vLLM's. False: raw logits.")
+    activation: Flag | None = Field(default=None, description="Older name of use_activation.")
+    softmax: Flag | None = Field(default=None, description="Older name of use_activation.")
+    truncate_prompt_tokens: Whole = None
+    truncation_side: Whole = None
+    priority: Turns = None
+    user: Annotated[Any, Ignored("it names a caller")] = None
+    request_id: Annotated[Any, Ignored("the header x-request-id gives the answer its id")] = None
+    cache_salt: Annotated[Any, Ignored("a cache changes no answer")] = None
+    mm_processor_kwargs: Annotated[Any, Ignored("it is about images, which are refused")] = None
+    chat_template: Annotated[None, Refused("the model has no chat template")] = None
+    chat_template_kwargs: Annotated[
+        None, Refused("the model has no chat template; `instruction` or `prompt` says what to judge")
+    ] = None
+
+    @property
+    def unscaled(self) -> bool:
+        """Whether raw logits are asked for."""
+        return False in (self.use_activation, self.activation, self.softmax)

@@ -26,6 +26,7 @@ from gliclass_rerank_service.dialects.common import (
     REFUSALS,
     Body,
     Flag,
+    Ignored,
     Items,
     Reply,
     Usage,
@@ -91,7 +92,7 @@ class EmbeddingsBody(Body):
         default=None, description="float, the default: numbers. base64: the bytes of little-endian float32."
     )
     dimensions: Dimensions = None
-    user: Any = Field(default=None, description="Ignored.")
+    user: Annotated[Any, Ignored("it names a caller")] = None
     long_text: LongTextOption = None
 
 

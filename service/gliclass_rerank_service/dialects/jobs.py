@@ -7,7 +7,7 @@ a completed and for a failed job, with different `status`. Unknown jobs and expi
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, JsonValue
 from pydantic.config import JsonDict
@@ -15,8 +15,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gliclass_rerank import InputError
+from gliclass_rerank.errors import NoPromptsError
 from gliclass_rerank_service.admission import estimate_tokens_for
-from gliclass_rerank_service.dialects.common import ErrorBody, Items, Reply, respond, scoring_router
+from gliclass_rerank_service.dialects.common import ErrorBody, Ignored, Items, Reply, respond, scoring_router
 from gliclass_rerank_service.dialects.rerank import RerankBody, call_of
 from gliclass_rerank_service.dialects.score import PredictBody, PredictReply, predict
 from gliclass_rerank_service.errors import NotFoundError
@@ -43,7 +44,7 @@ class AnyPredictBody(PredictBody):
 
     labels: Items[str] | None = Field(default=None, description="Labels to classify by. With labels it is a job.")
     classification_type: Literal["single-label", "multi-label"] | None = None
-    batch_size: Any = Field(default=None, description="Ignored. Batches are formed by tokens.")
+    batch_size: Annotated[Any, Ignored("batches are formed by tokens")] = None
     threshold: float | None = Field(default=None, ge=0, le=1, description="Minimum score of a returned label.")
 
 
@@ -77,7 +78,12 @@ NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": ErrorBody, "descrip
 async def predict_or_submit(body: AnyPredictBody, request: Request) -> Response:
     """Submit a job if there are `labels` (result at `/result/{task_id}`), otherwise return TEI's scores of pairs."""
     if body.labels is None:
+        for name in ("classification_type", "threshold"):
+            if getattr(body, name) is not None:
+                raise InputError(f"{name}: expected labels with it, got none; without labels, pairs are scored")
         return await predict(body, request)
+    if body.raw_scores:
+        raise InputError("raw_scores: expected none in a job, got true; `/logits` gives logits")
     wanted = {"inputs", "labels", "classification_type", "threshold"}
     inputs = [body.inputs] if isinstance(body.inputs, str) else [one for one in body.inputs if isinstance(one, str)]
     tokens = estimate_tokens_for(inputs, body.labels)
@@ -90,15 +96,19 @@ async def submit_rerank(body: RerankBody, request: Request) -> Response:
     call = call_of(body)
     if call.spans is not None and call.spans.wanted:
         raise InputError("relevant_spans: expected none in a job, got some; send the best documents to /v2/rerank")
+    info = service_of(request).scorer.info
+    if call.instruction and not info.prompts:
+        raise NoPromptsError(info.name)
     payload: dict[str, JsonValue] = {"query": call.query, "documents": list(call.passages)}
     if call.top_n is not None:
         payload["top_n"] = call.top_n
     if call.first_stage_scores is not None:
         payload["first_stage_scores"] = list(call.first_stage_scores)
-    if call.long_text != "window":
-        payload["long_text"] = call.long_text
-    payload |= {name: True for name in ("return_documents", "raw_scores") if getattr(body, name)}
-    tokens = estimate_tokens_for(call.passages, [call.query])
+    if call.instruction is not None:
+        payload["instruction"] = call.instruction
+    payload |= {"long_text": call.long_text, "unreadable": call.unreadable}
+    payload |= {"return_documents": call.documents, "raw_scores": call.raw}
+    tokens = estimate_tokens_for(call.passages, [call.query, call.instruction or ""])
     return await _submit(request, "rerank", payload, tokens, body.model)
 
 

@@ -18,7 +18,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, RootModel
 from pydantic.config import JsonDict
@@ -32,15 +32,16 @@ from gliclass_rerank.types import LongText
 from gliclass_rerank.unreadable import Unreadable
 from gliclass_rerank_service.admission import estimate_tokens_for
 from gliclass_rerank_service.dialects.common import (
-    Body,
     Count,
     Flag,
-    Ignored,
     Items,
     LongTextOption,
+    Refused,
     Reply,
     UnreadableOption,
     Usage,
+    VllmBody,
+    Whole,
     request_id,
     respond,
     scoring_router,
@@ -55,6 +56,10 @@ from gliclass_rerank_service.task_runner import run_task
 router = scoring_router("rerank")
 MOST_FIELDS = 32  # largest number of `rank_fields`
 Dialect = Literal["tei", "voyage", "object"]
+LIMITS = (
+    "max_tokens_per_doc", "max_chunks_per_doc", "max_doc_length", "max_query_length", "max_tokens_per_query",
+    "truncate_prompt_tokens",
+)  # fmt: skip
 EXAMPLE: JsonDict = {
     "query": "how do I reset my password?",
     "documents": ["Invoices are sent on the first of each month.", "A new password is sent from the login page."],
@@ -62,7 +67,7 @@ EXAMPLE: JsonDict = {
 }
 
 
-class RerankBody(Body):
+class RerankBody(VllmBody):
     """Request fields of all dialects."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
@@ -81,6 +86,12 @@ class RerankBody(Body):
         default=None, max_length=MOST_FIELDS, description="Fields of the documents to read. Default: text."
     )
     relevant_spans: SpanOptions | None = None
+    instruction: str | None = Field(
+        default=None,
+        description="What makes a document relevant, in words. Only for models trained with prompts: "
+        "`gliclass.prompts` in /info.",
+    )
+    instruct: str | None = Field(default=None, description="SGLang's name for instruction.")
     first_stage_scores: Items[float] | None = Field(
         default=None,
         description="Ours. The retriever's own scores, one per document. Higher is better, on any scale. They are "
@@ -88,13 +99,15 @@ class RerankBody(Body):
     )
     long_text: LongTextOption = None
     unreadable: UnreadableOption = None
-    truncate: Ignored = None
-    truncation: Ignored = None
-    truncation_direction: Ignored = None
-    truncate_prompt_tokens: Ignored = None
-    max_tokens_per_doc: Ignored = None
-    max_chunks_per_doc: Ignored = None
-    priority: Ignored = None
+    truncate: Whole = None
+    truncation: Whole = None
+    truncation_direction: Whole = None
+    max_tokens_per_doc: Whole = None
+    max_chunks_per_doc: Whole = None
+    max_doc_length: Whole = None
+    max_query_length: Whole = None
+    max_tokens_per_query: Whole = None
+    return_embeddings: Annotated[None, Refused("`/v1/embeddings` gives vectors", allowed=(False,))] = None
 
 
 class Document(Reply):
@@ -161,6 +174,9 @@ class RankCall:
     unreadable: Unreadable = "flag"
     spans: SpanOptions | None = None
     first_stage_scores: Sequence[float] | None = None
+    instruction: str | None = None
+    raw: bool = False
+    documents: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,14 +190,17 @@ class Ranking:
 def plan_of(call: RankCall, scorer: Scorer, check_tokens: Callable[[int], None]) -> Plan[Ranking]:
     """Compute the ranking, then its spans. ``check_tokens`` gets the tokens of their sentences before scoring."""
     reranker = Reranker(scorer)
-    options = RankOptions(top_n=call.top_n, long_text=call.long_text, unreadable=call.unreadable)
+    options = RankOptions(
+        top_n=call.top_n, long_text=call.long_text, unreadable=call.unreadable, instruction=call.instruction
+    )
     (ranked,) = yield from reranker.plan(
         [(call.query, call.passages)], options, first_stage_scores=[call.first_stage_scores]
     )
     if call.spans is None or not call.spans.wanted:
         return Ranking(ranked)
     texts = [call.passages[one.index] for one in ranked]
-    return Ranking(ranked, (yield from find_spans(reranker, call.query, texts, call.spans, check_tokens)))
+    found = yield from find_spans(reranker, call.query, texts, call.spans, check_tokens, instruction=call.instruction)
+    return Ranking(ranked, found)
 
 
 def call_of(body: RerankBody) -> RankCall:
@@ -189,10 +208,12 @@ def call_of(body: RerankBody) -> RankCall:
 
     Raises:
         EmptyError: no documents.
-        InputError: documents twice, or one without a text.
+        InputError: documents or the instruction twice, or a document without a text.
     """
     if body.documents is not None and body.texts is not None:
         raise InputError("expected documents or texts, got both; leave one out")
+    if body.instruction and body.instruct:
+        raise InputError("expected instruction or instruct, got both; leave one out")
     documents: Sequence[str | dict[str, Any]] | None = body.texts if body.documents is None else body.documents
     if not documents:
         raise EmptyError("documents: expected at least one, got none")
@@ -209,6 +230,9 @@ def call_of(body: RerankBody) -> RankCall:
         unreadable=body.unreadable or "flag",
         spans=body.relevant_spans,
         first_stage_scores=body.first_stage_scores,
+        instruction=body.instruction or body.instruct or None,
+        raw=body.raw_scores or body.unscaled,
+        documents=_wants_documents(body),
     )
 
 
@@ -254,25 +278,26 @@ async def answer(body: RerankBody, request: Request, *, bare: bool, version: str
     """Rank, and respond in the client's dialect."""
     service = service_of(request)
     service.check_texts(len(body.documents or body.texts or ()))
-    call = call_of(body)
+    call, dialect = call_of(body), dialect_of(body, bare=bare)
+    if dialect == "tei" and call.spans is not None and call.spans.wanted:
+        raise InputError("relevant_spans: expected none with texts, got some; send documents instead of texts")
     ranking = await run_task(
         request,
         plan_of(call, service.scorer, service.check_tokens),
         texts=len(call.passages),
-        tokens=estimate_tokens_for(call.passages, [call.query]),
+        tokens=estimate_tokens_for(call.passages, [call.query, call.instruction] if call.instruction else [call.query]),
         on_thread=call.spans is not None and call.spans.wanted,  # there may be many sentences
         model=body.model,
     )
-    scores = [one.logit if body.raw_scores else one.score for one in ranking.ranked]
-    texts = [call.passages[one.index] for one in ranking.ranked] if _wants_documents(body) else None
-    dialect = dialect_of(body, bare=bare)
+    scores = [one.logit if call.raw else one.score for one in ranking.ranked]
+    texts = [call.passages[one.index] for one in ranking.ranked] if call.documents else None
     if dialect == "tei":
         told = [
             TeiRank(index=one.index, score=score, text=texts[i] if texts else None)
             for i, (one, score) in enumerate(zip(ranking.ranked, scores, strict=True))
         ]
         return respond(TeiReply(told), exclude_none=True)
-    plain = dialect == "voyage" or (bare and not _from_vllm(body))
+    plain = dialect == "voyage" or (bare and call.documents and not _from_vllm(body))
     results = [
         Result(
             index=one.index,
@@ -304,8 +329,7 @@ async def answer(body: RerankBody, request: Request, *, bare: bool, version: str
 
 def _warnings(body: RerankBody) -> list[str] | None:
     """Requested limits that are not applied because they would lose text."""
-    limits = [name for name in ("max_tokens_per_doc", "max_chunks_per_doc", "truncate_prompt_tokens")
-              if getattr(body, name) is not None]  # fmt: skip
+    limits = [name for name in LIMITS if getattr(body, name) is not None]
     return [f"{name}: not applied; documents are read to their end, in windows" for name in limits] or None
 
 

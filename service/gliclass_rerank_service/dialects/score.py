@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, RootModel
 from pydantic.config import JsonDict
@@ -13,14 +13,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gliclass_rerank import InputError, Ranked, Reranker
+from gliclass_rerank.tasks.rerank import RankOptions
 from gliclass_rerank_service.admission import BYTES, bytes_of, estimate_tokens_for
 from gliclass_rerank_service.dialects.common import (
     Body,
     Flag,
-    Ignored,
     Items,
+    Refused,
     Reply,
     Usage,
+    VllmBody,
+    Whole,
     request_id,
     respond,
     scoring_router,
@@ -38,7 +41,7 @@ LABEL = "relevant"
 EXAMPLE: JsonDict = {"queries": "who rises early?", "documents": ["Bakers do.", "It rains."]}
 
 
-class ScoreBody(Body):
+class ScoreBody(VllmBody):
     """Queries and documents: one of each, one query for many documents, or equally many of both."""
 
     model_config = ConfigDict(
@@ -49,11 +52,16 @@ class ScoreBody(Body):
     documents: TextOrTexts | None = None
     text_1: TextOrTexts | None = Field(default=None, description="Older name of queries.")
     text_2: TextOrTexts | None = Field(default=None, description="Older name of documents.")
-    truncate_prompt_tokens: Ignored = None
+    instruction: str | None = Field(
+        default=None, description="What makes a document relevant, in words. Only for models trained with prompts."
+    )
+    max_tokens_per_doc: Whole = None
+    max_tokens_per_query: Whole = None
+    label_token_ids: Annotated[None, Refused("the model generates no tokens")] = None
 
 
 class PairScore(Reply):
-    """The score of one pair, in [0, 1]."""
+    """The score of one pair, in [0, 1], or a logit if `use_activation` is false."""
 
     index: int
     object: Literal["score"] = "score"
@@ -76,8 +84,8 @@ class PredictBody(Body):
 
     inputs: str | Items[str | Items[str]]
     raw_scores: Flag | None = None
-    truncate: Ignored = None
-    truncation_direction: Ignored = None
+    truncate: Whole = None
+    truncation_direction: Whole = None
 
 
 class Prediction(Reply):
@@ -96,7 +104,7 @@ def pairs_of(body: ScoreBody) -> list[Pair]:
 
     Raises:
         EmptyError: no queries or no documents.
-        InputError: one side is missing, or the sides have different lengths.
+        InputError: one side is missing or there twice, or the sides have different lengths.
     """
     queries = _side(body.queries, body.text_1, "queries", "text_1")
     documents = _side(body.documents, body.text_2, "documents", "text_2")
@@ -110,6 +118,8 @@ def pairs_of(body: ScoreBody) -> list[Pair]:
 
 
 def _side(value: TextOrTexts | None, older: TextOrTexts | None, name: str, older_name: str) -> Sequence[str]:
+    if value is not None and older is not None:
+        raise InputError(f"expected the field {name} or {older_name}, got both; leave one out")
     given = older if value is None else value
     if given is None:
         raise InputError(f"expected the field {name} or {older_name}, got neither")
@@ -122,22 +132,25 @@ def _side(value: TextOrTexts | None, older: TextOrTexts | None, name: str, older
 async def score(body: ScoreBody, request: Request) -> Response:
     """Score pairs in vLLM's format. Scores are those of `/rerank`."""
     pairs = pairs_of(body)
-    found = await _run(request, pairs, body.model)
+    found = await _run(request, pairs, body.model, RankOptions(instruction=body.instruction or None))
     reply = ScoreReply(
         id=request_id(request),
         created=int(time.time()),
         model=service_of(request).scorer.info.name,
-        data=[PairScore(index=i, score=one.score) for i, one in enumerate(found)],
+        data=[PairScore(index=i, score=one.logit if body.unscaled else one.score) for i, one in enumerate(found)],
         usage=usage_of(stats_of(request.scope)),
     )
     return respond(reply)
 
 
-async def _run(request: Request, pairs: Sequence[Pair], model: str | None) -> list[Ranked]:
+async def _run(
+    request: Request, pairs: Sequence[Pair], model: str | None, options: RankOptions | None = None
+) -> list[Ranked]:
     queries = Counter(query for query, _ in pairs)  # mostly one query, repeated
-    tokens = estimate_tokens_for([text for _, text in pairs])
+    beside = [options.instruction] if options and options.instruction else []
+    tokens = estimate_tokens_for([text for _, text in pairs], beside)
     tokens += sum((bytes_of(query) // BYTES + 1) * count for query, count in queries.items())
-    plan = Reranker(service_of(request).scorer).plan([(query, [text]) for query, text in pairs])
+    plan = Reranker(service_of(request).scorer).plan([(query, [text]) for query, text in pairs], options)
     rankings = await run_task(request, plan, texts=len(pairs), tokens=tokens, model=model)
     return [ranking[0] for ranking in rankings]
 

@@ -43,17 +43,26 @@ DEFAULT_THRESHOLD = 0.1  # Cohere's
 
 
 def find_spans(
-    reranker: Reranker, query: str, texts: Sequence[str], options: SpanOptions, check_tokens: Callable[[int], None]
+    reranker: Reranker,
+    query: str,
+    texts: Sequence[str],
+    options: SpanOptions,
+    check_tokens: Callable[[int], None],
+    *,
+    instruction: str | None = None,
 ) -> Plan[list[list[RelevantSpan]]]:
-    """The relevant spans of each text, best first, or an empty list.
+    """The relevant spans of each text, best first, or an empty list. ``instruction`` is that of the ranking.
 
     Raises:
         TooLargeError: from ``check_tokens``, called with the estimated tokens of all sentences.
     """
     spans = [sentence_spans(text) for text in texts]
-    check_tokens(estimate_tokens_for(texts, [query]) + estimate_tokens_for([query] * sum(map(len, spans))))
+    asked = f"{instruction or ''} {query}"
+    check_tokens(estimate_tokens_for(texts, [asked]) + estimate_tokens_for([asked] * sum(map(len, spans))))
     threshold = DEFAULT_THRESHOLD if options.threshold is None else options.threshold
-    scored = yield from score_spans(reranker, query, texts, spans, RankOptions(threshold=threshold))
+    scored = yield from score_spans(
+        reranker, query, texts, spans, RankOptions(threshold=threshold, instruction=instruction)
+    )
     return [
         [RelevantSpan(start=one.start, end=one.end, score=one.score) for one in own[: options.max_spans]]
         for own in scored

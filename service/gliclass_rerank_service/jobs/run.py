@@ -17,6 +17,7 @@ from gliclass_rerank.scoring import Plan, Score, drive
 from gliclass_rerank.tasks.classify import ClassifyOptions
 from gliclass_rerank.tasks.rerank import RankOptions
 from gliclass_rerank.types import LongText
+from gliclass_rerank.unreadable import Unreadable
 from gliclass_rerank.validation import check_text
 
 JobKind = Literal["predict", "rerank"]
@@ -73,11 +74,18 @@ class RerankPayload(BaseModel):
     return_documents: bool = False
     raw_scores: bool = False
     long_text: LongText = "window"
+    unreadable: Unreadable = "flag"
+    instruction: Text | None = None
     first_stage_scores: Annotated[list[float], Field(fail_fast=True)] | None = None
 
     def plan(self, scorer: Scorer) -> Plan[JsonValue]:
         """``{"model", "results": [{"index", "relevance_score"}]}``, best first."""
-        options = RankOptions(top_n=self.top_n or None, long_text=self.long_text)
+        options = RankOptions(
+            top_n=self.top_n or None,
+            long_text=self.long_text,
+            unreadable=self.unreadable,
+            instruction=self.instruction,
+        )
         pair, given = (self.query, self.documents), self.first_stage_scores
         (ranking,) = yield from Reranker(scorer).plan([pair], options, first_stage_scores=[given])
         return {"model": scorer.info.name, "results": [self._result(ranked) for ranked in ranking]}

@@ -113,9 +113,9 @@ class DecisionsBody(BaseModel):
     model: str = Field(description="Any name, or with `strict_model` the model's own or an alias.")
     input: Input = Field(description="A text, or messages, function calls and their outputs.")
     questions: Annotated[list[AnyQuestion], Field(min_length=1), at_most(MAX_QUESTIONS)]
-    prompt_cache_key: Ignored = None
-    prompt_cache_options: Ignored = None
-    safety_identifier: Ignored = None
+    prompt_cache_key: Annotated[Any, Ignored("a cache changes no answer")] = None
+    prompt_cache_options: Annotated[Any, Ignored("a cache changes no answer")] = None
+    safety_identifier: Annotated[Any, Ignored("it names a caller")] = None
 
     def state(self) -> Json:
         """The input as a state."""

@@ -10,7 +10,7 @@ from pydantic.config import JsonDict
 from gliclass_rerank import Choice, InputError, Noul, Score
 from gliclass_rerank.tasks.decide.answers import Answer
 from gliclass_rerank.tasks.decide.questions import MAX_OPTIONS, MAX_QUESTIONS, Question
-from gliclass_rerank_service.dialects.common import Reply
+from gliclass_rerank_service.dialects.common import Ignored, Refused, Reply, Turns
 from gliclass_rerank_service.observability.request_stats import RequestStats
 
 EXAMPLE: JsonDict = {
@@ -45,10 +45,13 @@ SCHEMA = {"anyOf": [{"type": "string"}, {"type": "object"}, {"type": "array", "i
 AnyText = Annotated[Any, AfterValidator(_is_text), WithJsonSchema(SCHEMA)]
 """A text, or an object or array that the model reads as JSON."""
 Name = Annotated[str, Field(min_length=1)]
+Images = Annotated[None, Refused("this model reads no images")]
 
 
 class NoulCriteria(BaseModel):
-    """When the answer is yes, and when it is no."""
+    """When the answer is yes, and when it is no. Other keys are refused."""
+
+    model_config = ConfigDict(extra="forbid")
 
     true: AnyText | None = None
     false: AnyText | None = None
@@ -114,12 +117,18 @@ class SystemoneBody(BaseModel):
     model: str = Field(description='Any name, or with `strict_model` the model\'s own or an alias: "jev-latest".')
     state: AnyText = Field(description="A text, or an object or array that the model reads as JSON.")
     questions: Annotated[dict[Name, AnyQuestion], Field(min_length=1), at_most(MAX_QUESTIONS)]
-    assets: Any = Field(default=None, description="Images. They are refused: the model reads texts only.")
+    assets: Images = None
+    images: Images = None
+    files: Images = None
+    instructions: Annotated[None, Refused("each question has its own")] = None
+    decision_template: Annotated[None, Refused("the model has no templates")] = None
+    seed: Annotated[Any, Ignored("answers are deterministic")] = None
+    priority: Turns = None
+    request_id: Annotated[Any, Ignored("the header x-request-id gives the answer its id")] = None
+    keep_alive: Annotated[Any, Ignored("the model stays loaded")] = None
 
     def asked(self) -> dict[str, Question]:
         """The library's questions by name. Raises `InputError`, which names the question."""
-        if self.assets:
-            raise InputError("assets: expected none, got some; this model reads no images")
         read: dict[str, Question] = {}
         for name, question in self.questions.items():
             try:
