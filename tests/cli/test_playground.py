@@ -18,15 +18,25 @@ from hypothesis import strategies as st
 from streamlit.testing.v1 import AppTest
 from test_cli import Run, run
 
-from gliclass_rerank import InputError, Ranked, Reranker, Route, RouteDecision
+from gliclass_rerank import Choice, InputError, Noul, Ranked, Reranker, Route, RouteDecision, Score
 from gliclass_rerank.cli.playground import _settings
 from gliclass_rerank.passage_files import SourcedPassage
 from gliclass_rerank.playground import examples
 from gliclass_rerank.playground.check_tab import pieces
-from gliclass_rerank.playground.reading import read_labels, read_passages, read_routes
-from gliclass_rerank.playground.render import VERDICTS, claim_panel, decision_block, labels_table, problem
+from gliclass_rerank.playground.reading import read_decisions, read_labels, read_passages, read_routes, read_state
+from gliclass_rerank.playground.render import (
+    SHOWN_CHARACTERS,
+    VERDICTS,
+    answer_block,
+    claim_panel,
+    decision_block,
+    excerpt,
+    labels_table,
+    problem,
+)
 from gliclass_rerank.playground.render import ranking_table as table_of
-from gliclass_rerank.playground.spans import SHOWN_CHARACTERS, best_spans, excerpt
+from gliclass_rerank.playground.rerank_tab import best_spans
+from gliclass_rerank.tasks.decide.answers import Answer, ChoiceAnswer, NoulAnswer, ScoreAnswer
 from gliclass_rerank.tasks.fact_check.checker import ClaimVerdict
 
 __all__ = ["run"]  # the fixture of the commands' tests
@@ -92,6 +102,40 @@ def test_labels_that_are_no_tree_are_refused(typed: str, told: str) -> None:
         read_labels(typed)
 
 
+def test_questions_are_lines_with_options_or_a_scale_below() -> None:
+    assert read_decisions(
+        "Is it late?\n\nWhich team?\n\ta: b: c\n  d\nHow bad?\n  fine < so so<bad\nOnly this?\n  one"
+    ) == {
+        "Is it late?": Noul("Is it late?"),
+        "Which team?": Choice("Which team?", {"a": "b: c", "d": None}),
+        "How bad?": Score("How bad?", ["fine", "so so", "bad"]),
+        "Only this?": Choice("Only this?", ["one"]),
+    }
+    assert read_decisions(' {"late": {"type": "noul", "instructions": "Is it late?"}}') == {"late": Noul("Is it late?")}
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ("x?\ny?\nx?", "expected each once, got 'x\\?' twice"),
+        ("x?\n a: b\n a", "question 'x\\?': options: expected each once, got 'a' twice"),
+        ("x?\n : b", "question 'x\\?': option 0"),
+        ("x?\n a < < b", "question 'x\\?': level 1"),
+        ('{"x": 1', "questions: not readable as JSON"),
+        ('{"x": {"type": "box"}}', "question 'x': type: expected 'noul', 'choice' or 'score', got 'box'"),
+    ],
+)
+def test_questions_that_cannot_be_read_are_named(typed: str, told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        read_decisions(typed)
+
+
+def test_a_state_is_json_or_a_text_even_if_it_begins_like_json() -> None:
+    assert read_state(' {"b": 1, "a": [2]}') == {"b": 1, "a": [2]}
+    assert read_state("[sic] a text") == "[sic] a text"
+    assert read_state("12") == "12"
+
+
 # What is drawn
 
 
@@ -134,6 +178,36 @@ def test_labels_stand_below_their_groups_and_those_that_hold_stand_out() -> None
     assert "gr-group" not in labels_table([("x",), ("y",)], [0.9, 0.2], {0}, None)
 
 
+@pytest.mark.parametrize(
+    ("answer", "chosen", "shown"),
+    [
+        (NoulAnswer(0.25), "no", ["yes", "0.250", "no", "0.750"]),
+        (NoulAnswer(0.75), "yes", ["yes", "0.750", "no", "0.250"]),
+        (ChoiceAnswer("b", {"a": 0.2, "b": 0.8}, 0.6), "b", ["a", "0.200", "b", "0.800", "Confidence 0.600"]),
+        (
+            ScoreAnswer(1.25, (0.25, 0.25, 0.5), 0.4, ("low", "so so", {"text": "high"})),
+            "2: {&quot;text&quot;: &quot;high&quot;}",
+            ["0: low", "0.250", "1: so so", "0.250", "0.500", "Score 1.25 of 2, confidence 0.400"],
+        ),
+    ],
+)
+def test_an_answer_shows_all_probabilities_and_the_likeliest_stands_out(
+    answer: Answer, chosen: str, shown: list[str]
+) -> None:
+    drawn = answer_block("A question?", answer)
+    assert f'<span class="gr-chip gr-chosen">{chosen}</span>' in drawn
+    assert f'<tr class="gr-chosen"><th scope="row">{chosen}</th>' in drawn
+    assert drawn.count('<tr class="gr-chosen">') == 1
+    places = [drawn.index(part) for part in shown]
+    assert all(part in drawn for part in ("A question?", *shown))
+    assert places[-1] == max(places)
+    assert "vocabulary" not in drawn
+
+
+def test_an_answer_about_an_unreadable_text_says_so() -> None:
+    assert "vocabulary" in answer_block("A question?", NoulAnswer(0.5, readable=False))
+
+
 @pytest.mark.parametrize("verdict", list(VERDICTS))
 def test_each_verdict_has_its_words_and_its_colour(verdict: str) -> None:
     claim = ClaimVerdict("A claim.", 0, 8, verdict, 0.4, 0.6, 0, (4, 7))  # type: ignore[arg-type]
@@ -160,6 +234,8 @@ def test_nothing_that_a_user_writes_becomes_markup() -> None:
         decision_block(ATTACK, RouteDecision(ATTACK, 0.9, scores, (ATTACK,), False), 0.5),
         labels_table([(ATTACK, ATTACK)], [0.5], set(), None),
         claim_panel(ClaimVerdict(ATTACK, 0, 9, "refuted", 0.1, 0.9, 0), passage),
+        answer_block(ATTACK, ChoiceAnswer(ATTACK, {ATTACK: 1.0}, 1.0)),
+        answer_block(ATTACK, ScoreAnswer(0.0, (1.0,), 1.0, (ATTACK,))),
     ):
         assert "<img" not in drawn
         assert "&lt;" in drawn

@@ -51,7 +51,7 @@ class Page:
     def open(self, tab: str) -> None:
         """Load the page anew, and open a tab."""
         self._browser.get(self.url)
-        self.until(lambda: len(self.all("[role=tab]")) == 4)
+        self.until(lambda: len(self.all("[role=tab]")) == 5)
         next(one for one in self.all("[role=tab]") if one.text == tab).click()
 
     def all(self, selector: str) -> list[WebElement]:
@@ -254,6 +254,27 @@ def test_labels_flat_and_nested_one_and_several(page: Page) -> None:
     page.until(lambda: page.texts(".gr-bars th") == ["technology", "sports", "cooking"])
     assert not page.all(".gr-group")
     assert page.texts(".gr-bars .gr-chosen th") == ["cooking"]
+
+
+def test_questions_are_answered_and_what_is_wrong_is_said_in_place(page: Page) -> None:
+    page.open("Decide")
+    page.until(lambda: len(page.all(".gr-decision")) == 3)
+    assert page.texts(".gr-decision .gr-query") == ["Is it urgent?", "Which team?", "How angry is the writer?"]
+    chips = page.texts(".gr-decision .gr-chip")
+    assert chips[1] == "billing"
+    assert chips == page.texts(".gr-decision .gr-bars .gr-chosen th")
+    assert len(page.texts(".gr-decision .gr-bars th")) == 2 + 2 + 3
+    page.picture("decide")
+    page.type("Text or JSON", '{"subject": "Login", "body": "The app crashes when I open it."}')
+    page.type("Questions, one per line", "Which team?\nbilling\nWhich team?")
+    page.press("Decide")
+    page.until(lambda: page.all(".gr-problem"))
+    assert "expected each once, got 'Which team?' twice" in page.texts(".gr-problem")[0]
+    assert not page.all(".gr-decision")
+    page.type("Questions, one per line", "Which team?\n  billing: invoices\n  technical: errors and crashes")
+    page.press("Decide")
+    page.until(lambda: page.texts(".gr-decision .gr-chip") == ["technical"])
+    assert not page.all(".gr-problem")
 
 
 def test_a_service_can_be_the_model(page: Page) -> None:

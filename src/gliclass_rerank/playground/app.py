@@ -7,11 +7,17 @@ from pathlib import Path
 
 import streamlit as st
 
-from gliclass_rerank.playground import check_tab, classify_tab, rerank_tab, route_tab
+from gliclass_rerank.playground import check_tab, classify_tab, decide_tab, rerank_tab, route_tab
 from gliclass_rerank.playground.model import choose_model
 
 STYLE = Path(__file__).with_name("style.css")
-TABS = {"Rerank": rerank_tab, "Route": route_tab, "Fact-check": check_tab, "Classify": classify_tab}
+TABS = {
+    "Rerank": rerank_tab,
+    "Route": route_tab,
+    "Fact-check": check_tab,
+    "Classify": classify_tab,
+    "Decide": decide_tab,
+}
 
 
 def page(model: str = "mini", backend: str = "auto", device: str = "auto", *, fixed_model: bool = False) -> None:

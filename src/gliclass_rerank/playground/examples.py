@@ -46,3 +46,12 @@ economy
 food
     recipe
     restaurant review"""
+
+STATE = "I was charged twice for my March invoice, and nobody answers my mails. Please fix this today!"
+QUESTIONS = """\
+Is it urgent?
+Which team?
+    billing: invoices, payments and refunds
+    technical: errors and crashes
+How angry is the writer?
+    calm < annoyed < furious"""

@@ -6,11 +6,15 @@ from collections.abc import Collection, Sequence
 from html import escape
 
 from gliclass_rerank.passage_files import SourcedPassage
-from gliclass_rerank.playground.spans import excerpt
+from gliclass_rerank.tasks.decide.answers import Answer, NoulAnswer, ScoreAnswer
+from gliclass_rerank.tasks.decide.state import text_of
 from gliclass_rerank.tasks.fact_check.checker import ClaimVerdict
 from gliclass_rerank.tasks.routing.router import RouteDecision
 from gliclass_rerank.types import ModelInfo, Ranked, Span
 
+SHOWN_CHARACTERS = 700
+LEAD_CHARACTERS = 150  # shown before a span that is not at the beginning
+UNREAD = "The model's vocabulary has (almost) no words of this text."
 VERDICTS = {"supported": "supported", "refuted": "refuted", "not_enough_info": "not enough information"}
 
 
@@ -58,6 +62,28 @@ def decision_block(query: str, decision: RouteDecision, threshold: float) -> str
     )
 
 
+def answer_block(name: str, answer: Answer) -> str:
+    """Render a question's answer, the probability of each possible one, and what else the answer tells."""
+    if isinstance(answer, NoulAnswer):
+        chosen, shares, told = int(answer.probability < 0.5), {"yes": answer.probability}, ""
+        shares["no"] = 1 - answer.probability
+    elif isinstance(answer, ScoreAnswer):
+        chosen = answer.probabilities.index(max(answer.probabilities))
+        levels = (f"{i}: {text_of(level, 'level')}" for i, level in enumerate(answer.legend))
+        shares = dict(zip(levels, answer.probabilities, strict=True))
+        told = f"Score {answer.score:.2f} of {len(shares) - 1}, confidence {answer.confidence:.3f}"
+    else:
+        chosen, shares = list(answer.probabilities).index(answer.choice), dict(answer.probabilities)
+        told = f"Confidence {answer.confidence:.3f}"
+    rows = [(option, share, place == chosen) for place, (option, share) in enumerate(shares.items())]
+    notes = [told] * bool(told) + [UNREAD] * (not answer.readable)
+    return (
+        f'<section class="gr-decision"><header><span class="gr-query">{escape(name)}</span>'
+        f'<span class="gr-chip gr-chosen">{escape(rows[chosen][0])}</span></header>'
+        f'{_bars(rows, None)}<div class="gr-source">{"<br>".join(map(escape, notes))}</div></section>'
+    )
+
+
 def labels_table(
     paths: Sequence[tuple[str, ...]], scores: Sequence[float], chosen: Collection[int], threshold: float | None
 ) -> str:
@@ -99,6 +125,14 @@ def bar(probability: float, threshold: float | None = None) -> str:
     """Render a probability in [0, 1] as a bar and a number, with a tick at the threshold."""
     tick = "" if threshold is None else f'<b style="left:{threshold:.1%}"></b>'
     return f'<div class="gr-bar"><i style="width:{probability:.1%}"></i>{tick}</div><span>{probability:.3f}</span>'
+
+
+def excerpt(text: str, span: Span) -> Span:
+    """Span of a passage to show: all of a short one, the surroundings of ``span`` in a long one."""
+    if len(text) <= SHOWN_CHARACTERS:
+        return 0, len(text)
+    start = max(0, min(span[0] - LEAD_CHARACTERS, len(text) - SHOWN_CHARACTERS))
+    return start, min(len(text), start + SHOWN_CHARACTERS)
 
 
 def _move(before: int, after: int) -> str:
