@@ -195,6 +195,7 @@ def test_the_card_is_read(folder: Path) -> None:
         "max_labels": 9,
         "labels": "joint",
         "prompts": None,
+        "similarity": {},
     }
     assert asdict(checkpoint.options) == known  # "calibrated" was of the first versions
     (folder / "gliclass_rerank.json").write_text('{"direction": "sideways"}', "utf-8")
