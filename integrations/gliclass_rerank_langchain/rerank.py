@@ -22,12 +22,14 @@ class RerankOptions(ModelOptions):
         first_stage_key: metadata key of the first stage's score (any scale, higher is better) to fuse with the model's
             score. Not used by default.
         first_stage_weight: weight of that score, see `Reranker.rank`, by default the model's own weight.
+        instruction: what makes a document relevant, in words. Only for models trained with prompts.
     """
 
     threshold: float | None = Field(default=None, ge=0, le=1)
     score_key: str = "relevance_score"
     first_stage_key: str | None = None
     first_stage_weight: float | None = Field(default=None, ge=0)
+    instruction: str | None = None
 
     def _reranked(self, documents: Sequence[Document], query: str, top_n: int | None) -> list[Document]:
         """Return copies of the best documents, best first, with scores. Without documents no model is loaded."""
@@ -40,6 +42,7 @@ class RerankOptions(ModelOptions):
             threshold=self.threshold,
             first_stage_scores=self._prior(documents),
             first_stage_weight=self.first_stage_weight,
+            instruction=self.instruction,
         )
         return [_with(documents[ranked.index], self.score_key, ranked.score) for ranked in ranking]
 
@@ -66,10 +69,11 @@ class GLiClassRerank(RerankOptions, BaseDocumentCompressor):
     Args:
         top_n: how many documents to return, all by default.
         model, scorer: see `ModelOptions`.
-        threshold, score_key, first_stage_key, first_stage_weight: see `RerankOptions`.
+        threshold, score_key, first_stage_key, first_stage_weight, instruction: see `RerankOptions`.
 
     Raises:
         InputError: when documents are compressed: an empty query or document, a document without its first-stage score.
+        NoPromptsError: likewise: an instruction for a model that was not trained with prompts.
     """
 
     model_config = ConfigDict(extra="forbid")

@@ -30,7 +30,7 @@ class GLiClassRetriever(RerankOptions, BaseRetriever):
             of retrievers with ``search_kwargs`` (vector stores) or a field ``k``. All results of other retrievers are
             reranked.
         model, scorer: see `ModelOptions`.
-        threshold, score_key, first_stage_key, first_stage_weight: see `RerankOptions`.
+        threshold, score_key, first_stage_key, first_stage_weight, instruction: see `RerankOptions`.
 
     Raises:
         InputError: when invoked: an empty query or document, a document without its first-stage score.

@@ -2,6 +2,7 @@
 
     GLiClassRerank                 postprocessor: orders retrieved nodes by the query
     GLiClassFactCheckFilter        postprocessor: keeps the nodes that support, or refute, a claim
+    GLiClassQuestionFilter         postprocessor: keeps nodes by the answer to a question about query and node
     GLiClassSelector               selector: sends queries to query engines or retrievers by their descriptions
     GLiClassFaithfulnessEvaluator  evaluator: judges each sentence of an answer by its contexts
     GLiClassEmbedding              embedding: vectors of nodes and queries, by a model with independent labels
@@ -23,6 +24,7 @@ from gliclass_rerank_llama_index.embedding import GLiClassEmbedding
 from gliclass_rerank_llama_index.evaluator import GLiClassFaithfulnessEvaluator
 from gliclass_rerank_llama_index.fact_check_filter import GLiClassFactCheckFilter
 from gliclass_rerank_llama_index.query_engine import FactCheckedQueryEngine
+from gliclass_rerank_llama_index.question_filter import GLiClassQuestionFilter
 from gliclass_rerank_llama_index.rerank import GLiClassRerank
 from gliclass_rerank_llama_index.selector import GLiClassSelector
 
@@ -31,6 +33,7 @@ __all__ = [
     "GLiClassEmbedding",
     "GLiClassFactCheckFilter",
     "GLiClassFaithfulnessEvaluator",
+    "GLiClassQuestionFilter",
     "GLiClassRerank",
     "GLiClassSelector",
 ]

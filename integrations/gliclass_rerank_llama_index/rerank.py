@@ -18,7 +18,8 @@ class GLiClassRerank(ScoringPostprocessor):
 
     Raises (when used):
         InputError: no query, or one without text. It is a ValueError.
-        ModelError: the model cannot be loaded.
+        ModelError: the model cannot be loaded, or, a `NoPromptsError`, it was not trained with prompts and there is an
+            instruction.
     """
 
     top_n: int | None = Field(default=None, ge=1, description="How many nodes to return at most; None for all.")
@@ -29,6 +30,9 @@ class GLiClassRerank(ScoringPostprocessor):
         default=False,
         description="Fuse the scores that the nodes came with, if all have one: they are the `first_stage_scores` of "
         "`Reranker.rank`, with the model's own weight.",
+    )
+    instruction: str | None = Field(
+        default=None, description="What makes a node relevant, in words. Only for models trained with prompts."
     )
 
     @classmethod
@@ -42,6 +46,11 @@ class GLiClassRerank(ScoringPostprocessor):
         scores = [found.score for found in nodes if found.score is not None]
         first_stage = scores if self.use_first_stage_scores and len(scores) == len(nodes) else None
         ranking = Reranker(self._scorer).rank(
-            query, self._texts(nodes), top_n=self.top_n, threshold=self.threshold, first_stage_scores=first_stage
+            query,
+            self._texts(nodes),
+            top_n=self.top_n,
+            threshold=self.threshold,
+            first_stage_scores=first_stage,
+            instruction=self.instruction,
         )
         return [self._with_score(nodes[ranked.index], ranked.score) for ranked in ranking]

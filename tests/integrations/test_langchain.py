@@ -54,6 +54,7 @@ from gliclass_rerank import (
     InputError,
     InvalidTextError,
     ModelNotFoundError,
+    NoPromptsError,
     OptionError,
     Reranker,
     Route,
@@ -228,6 +229,14 @@ def test_the_first_stages_scores_are_taken_from_the_metadata() -> None:
     del given_documents[2].metadata["bm25"]
     with pytest.raises(InputError, match=r"document 2: expected the first stage's score in metadata\['bm25'\]"):
         part.compress_documents(given_documents, QUERY)
+
+
+def test_an_instruction_is_the_rerankers() -> None:
+    part = GLiClassRerank(scorer=OverlapScorer(prompts=True), instruction="read")
+    ranking = Reranker(OverlapScorer(prompts=True)).rank(QUERY, PASSAGES, instruction="read")
+    assert scores(part.compress_documents(documents(), QUERY)) == [ranked.score for ranked in ranking]
+    with pytest.raises(NoPromptsError):
+        GLiClassRerank(scorer=OverlapScorer(), instruction="read").compress_documents(documents(), QUERY)
 
 
 def test_what_the_core_refuses_is_refused() -> None:

@@ -185,7 +185,7 @@ class Reader(OverlapScorer):
             shown = " ".join(label for example in request.examples for label in example.labels)
             assert isinstance(row, Logits)
             rows[i] = Logits.over_windows(
-                row.per_window + np.float32([shared_words(shown, label) for label in request.labels]),
+                row.per_window + np.array([shared_words(shown, label) for label in request.labels], np.float32),
                 row.spans,
                 truncated=row.truncated,
                 unread_text="zzz" in request.text,

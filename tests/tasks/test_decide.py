@@ -442,3 +442,28 @@ def test_mini_tells_a_bill_from_a_bug() -> None:
     assert isinstance(team, ChoiceAnswer)
     assert team.choice == "billing"
     assert team.probabilities["billing"] > 0.6
+
+
+def test_many_states_are_answered_as_each_alone_in_one_batch() -> None:
+    questions = {
+        "a": Noul("red?"),
+        "b": Choice("Which?", ["red apple", "green pear"]),
+        "c": Score(None, ["red", "green"]),
+    }
+    states: list[Any] = ["a red apple", {"fruit": "green pear"}, "a red apple"]
+    scorer = OverlapScorer()
+    decider = Decider(scorer)
+    assert decider.decide_many(states, questions) == [Decider(OverlapScorer()).decide(one, questions) for one in states]
+    assert len(scorer.calls) == 1
+    assert decider.decide_many([], questions) == []
+
+
+@pytest.mark.parametrize("states", ["a red apple", b"a", 1, {"state": "a"}])
+def test_many_states_are_a_sequence(states: Any) -> None:
+    with pytest.raises(InputError, match="states: expected a sequence"):
+        Decider(OverlapScorer()).decide_many(states, {"a": Noul("red?")})
+
+
+def test_a_state_among_many_is_named() -> None:
+    with pytest.raises(InputError, match="state 1: expected some text"):
+        Decider(OverlapScorer()).decide_many(["a", ""], {"a": Noul("red?")})

@@ -8,6 +8,7 @@ from typing import get_args
 
 import numpy as np
 
+from gliclass_rerank.errors import InputError
 from gliclass_rerank.scorers.load import as_scorer
 from gliclass_rerank.scoring import Plan, read_together, run
 from gliclass_rerank.tasks.decide.answers import Answer, Floats, answer_of
@@ -61,32 +62,56 @@ class Decider:
         """
         return run(self.plan(state, questions), self.scorer)
 
+    def decide_many(self, states: Sequence[Json], questions: Mapping[str, Question]) -> list[dict[str, Answer]]:
+        """Answer the same questions about each of several states, in common batches.
+
+        The answers equal those of `decide` on each. Arguments and errors are the same.
+        """
+        return run(self.plan_many(states, questions), self.scorer)
+
     def plan(self, state: Json, questions: Mapping[str, Question]) -> Plan[dict[str, Answer]]:
         """`decide` as a plan, for callers that score its requests themselves. Arguments and errors are the same."""
         asked = check_questions(questions)
-        calibration = self.scorer.info.calibration
-        found = yield from self.logits(state, asked)
-        return {name: answer_of(question, *found[name], calibration=calibration) for name, question in asked.items()}
+        return self._answers(asked, (yield from self.logits(state, asked)))
+
+    def plan_many(self, states: Sequence[Json], questions: Mapping[str, Question]) -> Plan[list[dict[str, Answer]]]:
+        """`decide_many` as a plan. Arguments and errors are the same."""
+        if isinstance(states, str | bytes) or not isinstance(states, Sequence):
+            raise InputError(f"states: expected a sequence of states, got {type(states).__name__}")
+        asked = check_questions(questions)
+        texts = {f"state {i}": text_of(state, f"state {i}") for i, state in enumerate(states)}
+        return [self._answers(asked, found) for found in (yield from self._logits(texts, asked))]
 
     def logits(self, state: Json, questions: Mapping[str, Question]) -> Plan[dict[str, tuple[Floats, bool]]]:
         """A plan of the raw logits of each question, one per label, and whether the model could read them all.
 
         Arguments and errors are those of `decide`.
         """
-        text, asked = text_of(state, "state"), check_questions(questions)
+        (found,) = yield from self._logits({"state": text_of(state, "state")}, check_questions(questions))
+        return found
+
+    def _answers(self, asked: Mapping[str, Question], found: Mapping[str, tuple[Floats, bool]]) -> dict[str, Answer]:
+        calibration = self.scorer.info.calibration
+        return {name: answer_of(question, *found[name], calibration=calibration) for name, question in asked.items()}
+
+    def _logits(
+        self, texts: Mapping[str, str], asked: Mapping[str, Question]
+    ) -> Plan[list[dict[str, tuple[Floats, bool]]]]:
+        """`logits` of each text. The keys of ``texts`` name them in errors."""
         labels = {name: question.labels for name, question in asked.items()}
         groups = dict(zip(asked, self._groups(list(labels.values())), strict=True))
-        ordered = [ScoreRequest(text, group) for group in sorted({one for own in groups.values() for one in own})]
-        with naming(lambda: _places(text, labels)):
+        passes = sorted({one for own in groups.values() for one in own})
+        ordered = [ScoreRequest(text, group) for text in texts.values() for group in passes]
+        with naming(lambda: _places(texts, labels)):
             rows = yield ordered
             if self._unreadable == "error":
                 refuse_unread(ordered, rows)
-        found = {request.labels: _by_label(request, row) for request, row in zip(ordered, rows, strict=True)}
-        told: dict[str, tuple[Floats, bool]] = {}
-        for name, own in labels.items():
-            known = {label: values for group in groups[name] for label, values in found[group].items()}
-            told[name] = np.array([known[label][0] for label in own]), all(known[label][1] for label in own)
-        return told
+        read = list(map(_by_label, ordered, rows))
+        found = []
+        for start in range(0, len(read), len(passes)):
+            by_pass = dict(zip(passes, read[start : start + len(passes)], strict=True))
+            found.append({name: _told(own, [by_pass[group] for group in groups[name]]) for name, own in labels.items()})
+        return found
 
     def _groups(self, labels: Sequence[tuple[str, ...]]) -> list[list[tuple[str, ...]]]:
         """The labels of each question, divided into groups that are read together.
@@ -108,7 +133,13 @@ def _by_label(request: ScoreRequest, row: FloatArray) -> dict[str, tuple[float, 
     return dict(zip(request.labels, zip(row.tolist(), readable(row).tolist(), strict=True), strict=True))
 
 
-def _places(text: str, labels: Mapping[str, Sequence[str]]) -> Places:
-    yield "state", text
+def _told(labels: Sequence[str], read: Sequence[Mapping[str, tuple[float, bool]]]) -> tuple[Floats, bool]:
+    """The logits of a question's labels, out of the passes that it was read in, and whether all were read."""
+    known = {label: values for one in read for label, values in one.items()}
+    return np.array([known[label][0] for label in labels]), all(known[label][1] for label in labels)
+
+
+def _places(texts: Mapping[str, str], labels: Mapping[str, Sequence[str]]) -> Places:
+    yield from texts.items()
     for name, own in labels.items():
         yield from ((f"question {name!r:.60}, answer {i}", label) for i, label in enumerate(own))
