@@ -1,4 +1,7 @@
-"""What all clients ask: passages with equal texts, a long one, characters of every width, and markers of the model."""
+"""What all clients ask: passages with equal texts, a long one, characters of every width, and markers of the model.
+
+Clients of decisions ask questions about a state, which is long enough for compressed bodies.
+"""
 
 QUERY = "how do I copy a file in Python?"
 OPENS = "The museum opens at nine, and a guide " + "who knows all of its rooms " * 12 + "waits at the door. "
@@ -26,3 +29,20 @@ DOCUMENTS = (
     "shutil.copy2 is like copy, and also preserves the file's metadata.",
     "os.remove deletes a file.",
 )
+
+STATE = "The invoice was paid twice, and the parcel never came. " * 40
+QUESTIONS = {
+    "yes": {"type": "noul", "instructions": "Does the writer want money back?"},
+    "🙂 .": {
+        "type": "choice",
+        "instructions": "Which one is it?",
+        "criteria": {"invoices": "payments and refunds", "parcels": None},
+    },
+    "anger": {"type": "score", "instructions": "How angry is the writer?", "criteria": ["calm", "annoyed", "furious"]},
+}
+"""In the form of `/v1/systemone`."""
+
+
+def asked() -> dict[str, object]:
+    """All of it, for the standard input of the scripts."""
+    return {"query": QUERY, "documents": DOCUMENTS, "state": STATE, "questions": QUESTIONS}

@@ -51,6 +51,19 @@ ENVIRONMENTS = {
     "embeddings": Environment(
         ("openai==3.57.0", "llama-index-embeddings-text-embeddings-inference==0.6.0"), ("embeddings",), vectors=True
     ),
+    "decisions": Environment(
+        (
+            "openai==3.57.0",
+            "typesafe-sdk==0.7.5",
+            "langchain-openai==1.7.4",
+            "pydantic-ai-slim==2.68.0",
+            "dspy==3.4.1",
+            "litellm==1.110.2",
+            "jevcompat==0.1.1",
+            "zstandard==0.25.0",
+        ),
+        ("decisions_systemone", "decisions_openai"),
+    ),
     "plain": Environment((), ("plain_http",)),
 }
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from asked import DOCUMENTS, QUERY
 
-from gliclass_rerank import Ranked, Reranker
+from gliclass_rerank import Decider, Ranked, Reranker
 from gliclass_rerank.scoring import embed
+from gliclass_rerank.tasks.decide.questions import read_questions
 from gliclass_rerank.tasks.fact_check.sentences import split_sentences
 
 TOLERANCE = 1e-6
@@ -26,11 +27,11 @@ class Row:
         versions: versions of its distributions.
         setup: code that its users write.
         calls: HTTP routes that it called.
-        rankings: names of the requests whose rankings, or vectors, were compared.
-        difference: largest difference between a score (or cosine) over HTTP and the library's.
+        rankings: names of the requests whose rankings, vectors or answers were compared.
+        difference: largest difference between a score, cosine or probability over HTTP and the library's.
         refusals: error that its user sees, by case.
         problems: failures; empty if the client works.
-        kind: "ranking" or "vectors".
+        kind: "ranking", "vectors" or "decisions".
     """
 
     client: str
@@ -45,7 +46,7 @@ class Row:
 
 
 class Judge:
-    """Compares rankings and vectors with those of the library."""
+    """Compares rankings, vectors and answers with those of the library."""
 
     def __init__(self, reranker: Reranker) -> None:
         self._reranker = reranker
@@ -55,7 +56,7 @@ class Judge:
         """Check the report of a script."""
         problems, differences = list(report["problems"]), [0.0]
         kind = report.get("kind", "ranking")
-        every = self._cosines() if kind == "vectors" and report["rankings"] else self._expected
+        every = self._wanted(report) if report["rankings"] else self._expected
         for name, hits in report["rankings"].items():
             expected = every[: _count(name)]
             problems += [f"{name}: {problem}" for problem in self._problems(hits, expected)]
@@ -66,6 +67,18 @@ class Judge:
             report["client"], report["versions"], report["setup"], report["calls"], list(report["rankings"]),
             max(differences), report["refusals"], problems, kind,
         )  # fmt: skip
+
+    def _wanted(self, report: dict[str, Any]) -> Sequence[Ranked]:
+        if report.get("kind") == "decisions":
+            return self._answers(report["asked"])
+        return self._cosines() if report.get("kind") == "vectors" else self._expected
+
+    def _answers(self, asked: dict[str, Any]) -> list[Ranked]:
+        """Probabilities of all possible answers, of a body in the form of `/v1/systemone`."""
+        answers = Decider(self._reranker.scorer).decide(asked["state"], read_questions(asked["questions"]))
+        told = [answer.as_dict() for answer in answers.values()]
+        shares = [share for one in told for share in probabilities(one)]
+        return [Ranked(i, share, 0.0) for i, share in enumerate(shares)]
 
     def _cosines(self) -> list[Ranked]:
         """Cosines of the query and the documents in Latin script, in the order of the documents."""
@@ -96,6 +109,11 @@ class Judge:
         return [] if same else [f"expected the spans {expected}, got {got}"]
 
 
+def probabilities(answer: dict[str, Any]) -> list[float]:
+    """Probabilities of an answer in the form of `/v1/systemone`: of yes, or of each option or level."""
+    return [answer["noul"]] if answer["type"] == "noul" else list(answer["probabilities"].values())
+
+
 def _count(ranking: str) -> int:
     """Return the length of a ranking by its name: "top 3", or all documents."""
     return int(ranking.removeprefix("top ")) if ranking.startswith("top ") else len(DOCUMENTS)
@@ -112,9 +130,9 @@ def table(rows: Sequence[Row], date: str) -> str:
             lines.append(f"| {' | '.join(told)} |")
     plain = ", ".join(f"{row.client} ({_calls(row)})" for row in rows if not row.versions)
     difference = max((row.difference for row in rows if row.kind == "ranking"), default=0.0)
-    vectors = any(row.kind == "vectors" for row in rows)
+    kinds = {row.kind for row in rows}
     scores = f"scores within {difference:.0e} of the library's" if difference else "the same scores"
-    received = "Each reranker received" if vectors else "Each received"
+    received = "Each reranker received" if len(kinds) > 1 else "Each received"
     lines += [
         "",
         f"`make conformance` ran these clients on {date}. {received} the library's order of {len(DOCUMENTS)} "
@@ -122,7 +140,8 @@ def table(rows: Sequence[Row], date: str) -> str:
         "error that\nthe user of the client sees. Errors such as `KeyError` come from clients that ignore the HTTP "
         "status.",
         "",
-        *(["Clients of embeddings received the library's vectors.", ""] if vectors else []),
+        *(["Clients of embeddings received the library's vectors.", ""] if "vectors" in kinds else []),
+        *(["Clients of decisions received the library's probabilities.", ""] if "decisions" in kinds else []),
         f"Requests in the format of other clients were sent as plain HTTP and gave the same ranking: {plain}.",
     ]
     return "\n".join(lines)

@@ -22,7 +22,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from asked import DOCUMENTS, QUERY
+from asked import asked
 from environments import ENVIRONMENTS, python_of
 from matrix import Judge, Row, is_in, is_saved, put_into, save, saved_table, table
 from services import LOCAL, ROOT, service
@@ -85,7 +85,7 @@ def run_script(python: Path, script: str, arguments: Sequence[str]) -> list[dict
     """Run a script in its environment; a failure becomes a report with a problem."""
     done = subprocess.run(
         [python, HERE / "clients" / f"{script}.py", *arguments],
-        input=json.dumps({"query": QUERY, "documents": DOCUMENTS}),
+        input=json.dumps(asked()),
         env=os.environ | LOCAL,
         capture_output=True,
         text=True,

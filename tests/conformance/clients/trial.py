@@ -14,9 +14,11 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
+from typing import Any
 from urllib.parse import urlsplit
 
 PATIENCE = 60.0  # seconds
@@ -27,18 +29,27 @@ HELD = b'{"query": "a", "documents": ["b"]}'  # what keeps a service busy while 
 
 @dataclass(frozen=True)
 class Call:
-    """What a script is to ask: `top_n` None for all documents, `key` None for a service that wants none."""
+    """What a script is to ask: `top_n` None for all documents, `key` None for a service that wants none.
+
+    Attributes:
+        query: a query, or the state of questions.
+        questions: in the form of `/v1/systemone`; none for rankings and vectors.
+    """
 
     url: str
     key: str | None
     query: str
     documents: Sequence[str]
     top_n: int | None = None
+    questions: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Hit:
-    """What the client gave back of one document; `spans` are (start, end, score) where they were asked for."""
+    """What the client gave back of one document; `spans` are (start, end, score) where they were asked for.
+
+    Of a decision, the score is the probability of one possible answer.
+    """
 
     index: int
     score: float
@@ -47,6 +58,17 @@ class Hit:
 
 
 Rank = Callable[[Call], list[Hit]]
+Body = dict[str, Any]
+
+
+def hits(scores: Sequence[float]) -> list[Hit]:
+    """Scores in their order."""
+    return [Hit(i, score) for i, score in enumerate(scores)]
+
+
+def body_of(call: Call) -> Body:
+    """State and questions, in the form of `/v1/systemone`."""
+    return {"state": call.query, "questions": dict(call.questions)}
 
 
 @dataclass(frozen=True)
@@ -58,9 +80,12 @@ class Client:
         setup: what its users write, with URL for the service's.
         also: further ways to ask by name, whose rankings must be the same.
         wrong_key: what it raises for a key that is not known; None if it sends no key.
-        empty_query: what it raises for a query without text.
+        empty_query: what it raises for a query without text; None if it cannot send one.
         busy: what it raises when it is told to come again later; None if it comes again by itself.
-        kind: "ranking", or "vectors" for cosines of the query and the documents, in the order of the documents.
+        kind: "ranking", or "vectors" for cosines of the query and the documents, in the order of the documents, or
+            "decisions" for the probabilities of all possible answers, question by question.
+        refused: status for a query without text.
+        asked: what the client makes of the state and the questions.
     """
 
     name: str
@@ -68,10 +93,12 @@ class Client:
     setup: str
     rank: Rank
     wrong_key: type[Exception] | None
-    empty_query: type[Exception]
+    empty_query: type[Exception] | None
     busy: type[Exception] | None = None
     also: Mapping[str, Rank] = field(default_factory=dict)
     kind: str = "ranking"
+    refused: int = 422
+    asked: Callable[[Call], Body] = body_of
 
 
 @dataclass
@@ -86,6 +113,7 @@ class Report:
     refusals: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     kind: str = "ranking"
+    asked: Body | None = None
 
 
 def conduct(*clients: Client) -> None:
@@ -95,6 +123,8 @@ def conduct(*clients: Client) -> None:
     for client in clients:
         home, shown = (url, key) if client.wrong_key else (open_url, None)
         call = Call(home, shown, query=asked["query"], documents=asked["documents"])
+        if client.kind == "decisions":
+            call = Call(home, shown, query=asked["state"], documents=(), questions=asked["questions"])
         with redirect_stdout(sys.stderr):  # some clients print
             report = _try(client, call, open_url)
         sys.stdout.write(json.dumps(asdict(report)) + "\n")
@@ -105,40 +135,47 @@ def _try(client: Client, call: Call, open_url: str) -> Report:
     report = Report(client.name, {name: version(name) for name in client.packages}, client.setup, kind=client.kind)
     before = _responses(call.url)
     report.rankings["all"] = client.rank(call)
-    report.rankings[f"top {TOP_N}"] = client.rank(_with(call, top_n=TOP_N))
+    if client.kind == "decisions":
+        report.asked = client.asked(call)
+    else:
+        report.rankings[f"top {TOP_N}"] = client.rank(replace(call, top_n=TOP_N))
     report.rankings |= {name: rank(call) for name, rank in client.also.items()}
     report.calls = sorted({route for route, status in _responses(call.url) - before if status == 200})
     if client.wrong_key:
-        _expect(report, "wrong key", client.wrong_key, 401, client.rank, _with(call, key="not the key"))
-    _expect(report, "empty query", client.empty_query, 422, client.rank, _with(call, query=""))
-    busy = _with(call, url=open_url)
+        _expect(report, "wrong key", client.wrong_key, 401, client.rank, replace(call, key="another-key"))
+    if client.empty_query:
+        _expect(report, "empty query", client.empty_query, client.refused, client.rank, replace(call, query=""))
+    busy = replace(call, url=open_url)
     with _occupied(open_url):
         if client.busy:
-            _expect(report, "busy", client.busy, 429, client.rank, busy)
+            _expect(report, "busy", client.busy, 429, client.rank, busy, besides={200})  # of what kept it busy
         else:
             report.rankings["busy"] = client.rank(busy)
             report.refusals["busy"] = "tries again"
     return report
 
 
-def _with(call: Call, *, url: str = "", key: str = "", query: str | None = None, top_n: int | None = None) -> Call:
-    asked = call.query if query is None else query
-    return Call(url or call.url, key or call.key, asked, call.documents, top_n or call.top_n)
-
-
-def _expect(report: Report, case: str, expected: type[Exception], status: int, rank: Rank, call: Call) -> None:
+def _expect(
+    report: Report,
+    case: str,
+    expected: type[Exception],
+    status: int,
+    rank: Rank,
+    call: Call,
+    besides: AbstractSet[int] = frozenset(),
+) -> None:
     """Note what a refusal looks like to the client's user, and whether it is what the script and the status say."""
     before = _responses(call.url)
     try:
         rank(call)
     except Exception as error:
         report.refusals[case] = type(error).__name__
-        if type(error) is not expected:
+        if type(error).__name__ != expected.__name__:  # Pydantic AI raises private classes of the same name
             report.problems.append(f"{case}: expected {expected.__name__}, got {type(error).__name__}: {error}")
     else:
         report.problems.append(f"{case}: expected {expected.__name__}, and nothing was raised")
     seen = {status for _, status in _responses(call.url) - before}
-    if seen != {status}:
+    if seen - besides != {status}:
         report.problems.append(f"{case}: expected status {status}, the service answered {sorted(seen)}")
 
 
