@@ -20,6 +20,7 @@ from gliclass_rerank.errors import (
     UnreadableTextError,
     UnsupportedModelError,
 )
+from gliclass_rerank.scorers.escalation.scorer import Answered, Escalating, EscalationStats
 from gliclass_rerank.scorers.load import load_scorer
 from gliclass_rerank.scorers.remote.connect import connect_openai
 from gliclass_rerank.tasks.classify import Classification, Classifier, LabelScore
@@ -35,6 +36,7 @@ from gliclass_rerank.types import Example, Logits, ModelInfo, Ranked, Scorer, Sc
 __version__ = "0.1.0"
 
 __all__ = [
+    "Answered",
     "CheckpointError",
     "Choice",
     "ChoiceAnswer",
@@ -43,6 +45,8 @@ __all__ = [
     "Classifier",
     "Decider",
     "DeviceMemoryError",
+    "Escalating",
+    "EscalationStats",
     "Example",
     "FactChecker",
     "FactReport",

@@ -17,6 +17,7 @@ import gliclass_rerank_llama_index as llama_index_parts
 import numpy as np
 import pytest
 from conftest import MINI, Scorers, Tiny, needs_mini
+from decision_server import DecisionServer
 from fakes import INFO, OverlapScorer
 from gliclass_rerank_service import BatchingScorer
 from hypothesis import given, settings
@@ -28,12 +29,15 @@ from tiny_chat import tiny_chat
 
 import gliclass_rerank
 from gliclass_rerank import (
+    Answered,
     Choice,
     ChoiceAnswer,
     ClaimVerdict,
     Classification,
     Classifier,
     Decider,
+    Escalating,
+    EscalationStats,
     Example,
     FactChecker,
     FactReport,
@@ -88,12 +92,14 @@ examples = st.builds(Example, texts, st.tuples(texts))
 labels = st.builds(LabelScore, texts, rates, st.integers(0, 9), spans)
 verdicts = st.builds(ClaimVerdict, texts, st.just(0), st.just(3), st.just("refuted"), rates, rates, st.just(0), spans)
 RESULTS: dict[str, st.SearchStrategy[Any]] = {
+    "Answered": st.builds(Answered, texts, st.tuples(texts), texts, st.booleans()),
     "Choice": st.builds(Choice, st.none() | texts, st.dictionaries(texts, st.none() | texts, min_size=1)),
     "ChoiceAnswer": st.builds(ChoiceAnswer, texts, st.dictionaries(texts, rates), rates, st.booleans()),
     "ClaimVerdict": verdicts,
     "Classification": st.builds(
         Classification, st.tuples(labels), st.tuples(rates), st.booleans(), st.dictionaries(texts, rates)
     ),
+    "EscalationStats": st.builds(EscalationStats, st.integers(0), st.integers(0)),
     "Example": examples,
     "FactReport": st.builds(FactReport, st.tuples(verdicts, verdicts)),
     "LabelScore": labels,
@@ -119,6 +125,7 @@ ERRORS = sorted(name for name in gliclass_rerank.__all__ if name.endswith("Error
 OTHERS = {
     "Classifier",
     "Decider",
+    "Escalating",
     "FactChecker",
     "Logits",
     "Reranker",
@@ -295,6 +302,22 @@ def test_a_server_of_others_is_connected_again(monkeypatch: pytest.MonkeyPatch) 
         assert [row.tolist() for row in again.score(REQUESTS)] == [[1.0, 1.0]] * len(REQUESTS)
 
 
+@pytest.mark.parametrize(("api", "variable"), [("systemone", "TYPESAFE_API_KEY"), ("decisions", "OPENAI_API_KEY")])
+def test_a_decision_server_is_connected_again(api: str, variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = DecisionServer()
+    with running(server.app) as url:
+        scorer = load_scorer(f"{api}+{url}/v1", api_key=KEY, concurrency=3)
+        server.models = ["tiny", "two"]
+        saved = pickle.dumps(scorer)
+        assert KEY.encode() not in saved
+        monkeypatch.setenv(variable, "theirs")
+        again = pickle.loads(saved)
+        assert server.keys[-1] == "Bearer theirs"
+        assert again.info == scorer.info
+        assert again.origin == scorer.origin
+        assert_same(again.score(REQUESTS), scorer.score(REQUESTS))
+
+
 class Mine(OverlapScorer):
     """A scorer of one's own."""
 
@@ -303,7 +326,14 @@ class Mine(OverlapScorer):
 
 
 @HOW
-@pytest.mark.parametrize("made", [lambda: LazyScorer("", Mine()), lambda: BatchingScorer(Mine(), max_queue_tokens=999)])
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda: LazyScorer("", Mine()),
+        lambda: BatchingScorer(Mine(), max_queue_tokens=999),
+        lambda: Escalating(OverlapScorer(), Mine(), band=(0.1, 0.7), exclusive=True),
+    ],
+)
 def test_scorers_around_one_keep_it(made: Callable[[], Any], how: Copy) -> None:
     scorer = made()
     again = how(scorer)

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     import httpx
     from typing_extensions import Self
 
-Job, Done = TypeVar("Job"), TypeVar("Done")
+Job = TypeVar("Job")
+Done = TypeVar("Done")
 
 CONCURRENCY = 16  # calls at a time, which servers batch
 JOBS_PER_CHUNK = 4096  # calls submitted to the threads at a time

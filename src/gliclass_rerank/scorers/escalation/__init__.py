@@ -1,0 +1,1 @@
+"""Escalation: a large scorer answers where a small one is unsure."""
