@@ -190,9 +190,9 @@ def test_the_tokenizer_is_read_from_a_processors_files(tiny: Tiny, copied: Copie
         file.unlink()
     tokenizer = upstream_tokenizer(tiny("qwen3-decoder-kv").folder)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|image_pad|>"]})
-    LlavaProcessor(Qwen2VLImageProcessorPil(), tokenizer, patch_size=4, image_token="<|image_pad|>").save_pretrained(
-        folder
-    )
+    images, placeholder = Qwen2VLImageProcessorPil(), "<|image_pad|>"
+    processor = LlavaProcessor(images, tokenizer, patch_size=4, image_token=placeholder)  # type: ignore[no-untyped-call]
+    processor.save_pretrained(folder)
     assert (folder / "processor_config.json").is_file()
     np.testing.assert_allclose(scores(folder), scores(tiny("qwen3-decoder-kv").folder), atol=1e-6)
     [row] = load_scorer(folder, backend="torch", device="cpu").score([ScoreRequest("an <|image_pad|>", LABELS)])

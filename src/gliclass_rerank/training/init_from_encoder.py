@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from gliclass_rerank.errors import CheckpointError, UnsupportedModelError
-from gliclass_rerank.models.checkpoint import ENCODERS, OPTIONS_FILE, refuse_used_folder
+from gliclass_rerank.models.backbones import ENCODERS
+from gliclass_rerank.models.checkpoint import OPTIONS_FILE, refuse_used_folder
 from gliclass_rerank.models.tokenizer import MARKERS
 
 SCALE = 20.0  # logits per unit of cosine, the usual scale in training sentence encoders
