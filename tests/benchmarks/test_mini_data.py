@@ -194,7 +194,9 @@ def test_plain_statements_contradict_what_they_do_not_support(kind: Callable[[ra
         assert told.supported
         assert told.refuted
         assert not {told.evidence, *told.supported} & {*told.refuted}
-        assert all(text[0] == text[0].upper() and text[-1] == "." for text in (told.evidence, *told.supported, *told.refuted))
+        assert all(
+            text[0] == text[0].upper() and text[-1] == "." for text in (told.evidence, *told.supported, *told.refuted)
+        )
 
 
 def test_plain_statements_are_none_of_those_that_test_the_model() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,8 @@ def scorer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def cosines(scorer: LocalScorer, text: str, labels: tuple[str, ...]) -> FloatArray:
-    return scorer.embed(labels) @ scorer.embed([text])[0]
+    products: FloatArray = scorer.embed(labels) @ scorer.embed([text])[0]
+    return products
 
 
 @settings(deadline=None, max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -125,11 +127,11 @@ def test_a_card_with_other_weights_is_refused(tmp_path: Path) -> None:
 def test_each_label_is_read_once_and_the_oldest_leave_first() -> None:
     read: list[str] = []
 
-    def vectors(labels: list[str]) -> list[FloatArray]:
+    def vectors(labels: Sequence[str]) -> list[FloatArray]:
         read.extend(labels)
         return [np.full(2, len(label), np.float32) for label in labels]
 
-    kept = LabelVectors(vectors, kept=2)  # type: ignore[arg-type]
+    kept = LabelVectors(vectors, kept=2)
     assert kept.of(["a", "bb", "a"])["bb"].tolist() == [2, 2]
     kept.of(["a"])
     kept.of(["ccc"])  # "bb" leaves

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ class CosineScorer:
     def __init__(self, *, logit: float, cosine: float) -> None:
         self._logit, self._cosine = logit, cosine
 
-    def score(self, requests: list[ScoreRequest]) -> list[FloatArray]:
+    def score(self, requests: Sequence[ScoreRequest]) -> list[FloatArray]:
         return [self._row(request) for request in requests]
 
     def _row(self, request: ScoreRequest) -> FloatArray:

@@ -73,8 +73,8 @@ def load_scorer(
         dtype: "auto" is the graph's own for ONNX; for torch fp32 on a CPU, bf16 (else fp16) on a GPU.
         max_batch_tokens: budget of one forward pass, padding included. Default: a measured one on a CPU, and on CUDA
             one fitted to its free memory, see `gliclass_rerank.scorers.packed.memory`.
-        max_length: tokens of one pass, labels included. Default: the model's number of positions, 1024 at most, or up to
-            2048 if the model is published for it or its positions and its tokenizer end there.
+        max_length: tokens of one pass, labels included. Default: the model's number of positions, 1024 at most, or
+            up to 2048 if the model is published for it or its positions and its tokenizer end there.
         threads: CPU threads: batches that the ONNX backend runs at a time, or torch's threads. Default: the usable
             cores.
         passage_cache: memory for what the model has read of texts, in bytes or as "1GB". The least recently used leave
