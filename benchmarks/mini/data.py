@@ -23,9 +23,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.mini.choices import LABELS, YES_OR_NO, Similarity, label_set, titles, yes_or_no
+from benchmarks.mini.claims.facts import FACTS, facts, from_passages, several_claims
+from benchmarks.mini.claims.plain import plain_claims
 from benchmarks.mini.encoders import Encoders
-from benchmarks.mini.facts import FACTS, facts, from_passages, several_claims
-from benchmarks.mini.plain import plain_claims
 from benchmarks.mini.pool import Pool
 from benchmarks.mini.sets import (
     PARTS,

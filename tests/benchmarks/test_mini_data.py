@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.mini import choices, corrupt, facts, plain, sets
+from benchmarks.mini import choices, sets
 from benchmarks.mini import data as mini_data
+from benchmarks.mini.claims import corrupt, facts, plain
 from benchmarks.quality.contradictions import FILE as CONTRADICTIONS
 from gliclass_rerank.training.config import read_config
 from gliclass_rerank.training.data.records import read_records

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.mini.corrupt import corrupted, names_of
+from benchmarks.mini.claims.corrupt import corrupted, names_of
 from benchmarks.mini.encoders import Encode
 from benchmarks.mini.sets import Record, part_of, read_facts
 from gliclass_rerank.tasks.fact_check.claims import claim_labels

@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from benchmarks.mini.facts import claims_record
+from benchmarks.mini.claims.facts import claims_record
 from benchmarks.mini.sets import Record
 
 

@@ -1,0 +1,1 @@
+"""Claims with evidence: of entailment sets, changed by rule, and made by template."""
