@@ -32,12 +32,14 @@ from gliclass_rerank.playground.render import (
     decision_block,
     excerpt,
     labels_table,
+    model_lines,
     problem,
 )
 from gliclass_rerank.playground.render import ranking_table as table_of
 from gliclass_rerank.playground.rerank_tab import best_spans
 from gliclass_rerank.tasks.decide.answers import Answer, ChoiceAnswer, NoulAnswer, ScoreAnswer
 from gliclass_rerank.tasks.fact_check.checker import ClaimVerdict
+from gliclass_rerank.types import ModelInfo
 
 __all__ = ["run"]  # the fixture of the commands' tests
 
@@ -45,6 +47,23 @@ ATTACK = '<img src=x onerror="alert(1)">**bold** :red[red] <mark>'
 
 
 # What is read
+
+
+@pytest.mark.parametrize(
+    ("backend", "device", "told"),
+    [
+        ("onnx", "cpu", "Texts stay on this machine."),
+        ("torch", "cuda:0", "Texts stay on this machine."),
+        ("http", "http://host:8000", "Texts are sent to http://host:8000."),
+        ("openai", "http://host/v1", "Texts are sent to http://host/v1."),
+        ("systemone", "https://host/v1", "Texts are sent to https://host/v1."),
+        ("escalating", "cpu, https://host/v1", "Texts are sent to cpu, https://host/v1."),
+    ],
+)
+def test_the_page_tells_where_texts_go(backend: str, device: str, told: str) -> None:
+    info = ModelInfo("a model", "0", "uni-encoder", backend, device, "unknown", 0)
+    assert told in model_lines(info)
+    assert "length unknown" in model_lines(info)
 
 
 def test_passages_are_parted_by_blank_lines_and_followed_by_files() -> None:

@@ -25,10 +25,11 @@ def problem(message: str) -> str:
 
 def model_lines(info: ModelInfo) -> str:
     """Render a model's description, and whether texts leave this machine."""
-    is_remote = info.backend == "http"
+    is_remote = "://" in info.device
+    length = f"{info.max_length} tokens" if info.max_length else "length unknown"
     lines = [
         f"{info.name}, {info.dtype}" if is_remote else f"{info.name}: {info.backend}, {info.dtype}, {info.device}",
-        f"{info.max_length} tokens, {'calibrated' if info.calibrated else 'not calibrated'}",
+        f"{length}, {'calibrated' if info.calibrated else 'not calibrated'}",
         f"Texts are sent to {info.device}." if is_remote else "Texts stay on this machine.",
     ]
     return f'<div class="gr-source">{"<br>".join(map(escape, lines))}</div>'
