@@ -329,8 +329,11 @@ async def answer(body: RerankBody, request: Request, *, bare: bool, version: str
 
 def _warnings(body: RerankBody) -> list[str] | None:
     """Requested limits that are not applied because they would lose text."""
-    limits = [name for name in LIMITS if getattr(body, name) is not None]
-    return [f"{name}: not applied; documents are read to their end, in windows" for name in limits] or None
+    return [
+        f"{name}: not applied; documents are read to their end, in windows"
+        for name in LIMITS
+        if getattr(body, name) is not None
+    ] or None
 
 
 @router.post("/rerank", responses={200: {"model": TeiReply | RerankReply}}, summary="Rank documents by a query")
