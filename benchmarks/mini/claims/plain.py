@@ -24,7 +24,7 @@ class Plain(NamedTuple):
 
 
 PEOPLE = (
-    "Ava Noah Ines Omar Clara Hugo Nina Felix Sofia Leon Priya Marco Elena Viktor Aisha Daniel Greta Samuel Yuki "
+    "Ava Noah Irene Omar Clara Hugo Nina Felix Sofia Leon Priya Marco Elena Viktor Aisha Daniel Greta Samuel Yuki "
     "Ivan Rosa Peter Fatima Oscar Helen Ahmed Linda Carlos Julia Erik Susan Dmitri Laura Kofi Emma Raj"
 ).split()  # fmt: skip
 SURNAMES = "Keller Okafor Lindqvist Moreau Tanaka Alvarez Novak Fischer Haddad Romano Petrov Walsh Chen Silva".split()
