@@ -78,6 +78,9 @@ BENCHMARKS = (
     ),
     Benchmark("quality.frameworks", ("--queries", "20", "--sets", FRAMEWORK_SETS), (), reads_data=True, encodes=True),
     Benchmark("quality.label_order", ("--queries", "60", "--routed", "5"), ("--routes", "6"), reads_data=True),
+    Benchmark("decisions.decisions", (), ("--no-dense",), reads_data=True, encodes=True),
+    Benchmark("decisions.decision_cost", (), ("--rounds", "1")),
+    Benchmark("decisions.coherence", (), ("--suite", "examples")),
     Benchmark("service.load", ("--seconds", "25"), ("--rates", "2", "--seconds", "8", "--no-write"), writes_to=False),
     Benchmark("service.overhead", (), ("--quick",)),
 )

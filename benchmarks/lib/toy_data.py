@@ -22,7 +22,7 @@ ANSWERS = [(0, 0, 2), (1, 1, 1), (2, 2, 1), (2, 4, 1)]
 
 
 def write_toy_data(root: Path) -> None:
-    """Write the groups eval/retrieval, eval/routing, eval/fact, eval/labels and train/fact below ``root``."""
+    """Write eval/retrieval, eval/routing, eval/fact, eval/labels, train/fact and train/decisions below ``root``."""
     retrieval, routing = root / "eval/retrieval", root / "eval/routing"
     write_collection(retrieval / "first", "qrels.tsv", ANSWERS)
     write_collection(retrieval / "second", "qrels.dev.tsv", [(0, 1, 1)])
@@ -38,6 +38,7 @@ def write_toy_data(root: Path) -> None:
         write_lines(routing / name / "train.jsonl.gz", [*texts, *texts, stray])
     for name in ("topics", "ag_news"):
         write_labels(root / "eval/labels" / name, LABELS, texts)
+    write_questions(root / "train/decisions/strategyqa")
 
 
 def write_facts(root: Path) -> None:
@@ -50,6 +51,15 @@ def write_facts(root: Path) -> None:
     ]
     write_lines(root / "eval/fact/claims/nli.jsonl.gz", facts)
     write_lines(root / "train/fact/other/nli.jsonl.gz", facts[::-1])
+
+
+def write_questions(folder: Path) -> None:
+    """Write questions about enough texts that some are held back from training."""
+    texts = [f"{text} in the year {year}" for year in range(1900, 2000) for _, text in PASSAGES[:2]]
+    write_lines(
+        folder / "noul.jsonl.gz",
+        [{"text": text, "question": "Is it about bread?", "answer": "dough" in text} for text in texts],
+    )
 
 
 def write_collection(folder: Path, qrels: str, rows: Sequence[tuple[int, int, int]]) -> None:

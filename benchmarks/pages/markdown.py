@@ -36,3 +36,8 @@ def ranged(values: Iterable[float]) -> str:
 def values(rows: Mapping[str, Mapping[str, Cell]]) -> tuple[list[str], dict[str, list[Cell]]]:
     """Columns and rows of a table whose rows have the same keys."""
     return list(next(iter(rows.values()))), {name: list(row.values()) for name, row in rows.items()}
+
+
+def with_interval(value: float, ends: Sequence[float] | None) -> str:
+    """Format a figure with three digits, and the ends of its interval if there is one."""
+    return f"{value:.3f} ({ends[0]:.3f} to {ends[1]:.3f})" if ends else f"{value:.3f}"

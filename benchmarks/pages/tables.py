@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 import re
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmarks.lib.results import RESULTS, Report, newest_first, read
-from benchmarks.pages.markdown import Cell, markdown, ranged, speed, values
+from benchmarks.pages import decisions
+from benchmarks.pages.markdown import Cell, markdown, ranged, speed, values, with_interval
 
 PASSAGES = 20  # of a request, in the table of sizes
 BUSY = 0.5  # share of its capacity that a machine is planned for
@@ -170,11 +171,6 @@ def quality(report: Report) -> str:
     return f"{markdown(['nDCG@10'], rows)}\n\n{told}"
 
 
-def with_interval(value: float, ends: Sequence[float] | None) -> str:
-    """A figure with three digits, and the ends of its interval if there is one."""
-    return f"{value:.3f} ({ends[0]:.3f} to {ends[1]:.3f})" if ends else f"{value:.3f}"
-
-
 def turned(report: Report, key: str) -> str:
     """Table of one metric with sets as rows and contestants as columns, without sets that have no number."""
     by_contestant: Mapping[str, Mapping[str, Mapping[str, Any]]] = report["results"]
@@ -295,6 +291,9 @@ TABLES: Mapping[str, tuple[Callable[..., str], tuple[str, ...]]] = {
     "frameworks": (frameworks, ("frameworks",)),
     "label-order": (label_order, ("label-order",)),
     "tutorial": (tutorial, ("tutorial",)),
+    "decisions": (decisions.decisions, ("decisions",)),
+    "coherence": (decisions.coherence, ("coherence",)),
+    "decision-cost": (decisions.cost, ("decision-cost",)),
     "load": (load, ("load",)),
     "service": (service, ("service",)),
     "sizes": (sizes, ("service",)),

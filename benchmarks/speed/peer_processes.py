@@ -31,13 +31,13 @@ PEERS = {
 }
 
 
-def environment(folder: Path) -> Path:
-    """Return the interpreter of the environment in ``folder``. Create it unless it has the current REQUIREMENTS."""
-    made, wanted = folder / "requirements.txt", "\n".join(REQUIREMENTS)
+def environment(folder: Path, requirements: Sequence[str] = REQUIREMENTS) -> Path:
+    """Return the interpreter of the environment in ``folder``. Create it unless it has just these requirements."""
+    made, wanted = folder / "requirements.txt", "\n".join(requirements)
     python = folder / "bin" / "python"
     if not (made.is_file() and made.read_text("utf-8") == wanted):
         subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-        install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", *REQUIREMENTS]
+        install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements]
         subprocess.run([python, *install], check=True, stdin=subprocess.DEVNULL)
         made.write_text(wanted, "utf-8")
     return python

@@ -1,0 +1,1 @@
+"""Benchmarks of decisions: quality on public sets, cost of questions, coherence."""
