@@ -37,7 +37,7 @@ TEXTS = ("the judge of the court read the contract", "she plays the violin", " "
 WEIGHTS = {"relevance": 7.0, "labels": 11.0}
 
 
-@pytest.fixture(scope="module", params=["torch", "onnx"])
+@pytest.fixture(scope="module", params=["torch", pytest.param("onnx", marks=pytest.mark.slow)])
 def scorer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LocalScorer:
     root = tmp_path_factory.mktemp("similar")
     folder = build_independent(root)
