@@ -121,7 +121,7 @@ def test_scores_of_jevbench_are_shown() -> None:
     scores = {"overall": None, "pillars": {"REP": 0.5, "BAT": 1.0, "MEA": 0.25, "LOG": None, "CHO": 0.0}}
     found = {
         "scores": scores | {"n_cases": 3, "n_outcomes": 20},
-        "result": {"suite": {"name": "mini", "version": "1"}, "requests": 12, "wall_seconds": 2.5},
+        "result": {"suite": {"name": "mini", "version": "1"}},
     }
     row = coherence.scores_of(found)
     assert row == {"overall": None, "REP": 0.5, "BAT": 1.0, "MEA": 0.25, "LOG": None, "CHO": 0.0}
