@@ -32,11 +32,13 @@ KINDS = ("ranking", "fact", "labels")
 
 
 class CalibratedAs:
-    """A scorer with the calibration of another."""
+    """A scorer with the calibration and the similarity of another."""
 
     def __init__(self, scorer: Scorer, other: Scorer) -> None:
         self._scorer = scorer
-        self.info: ModelInfo = replace(scorer.info, calibration=other.info.calibration)
+        self.info: ModelInfo = replace(
+            scorer.info, calibration=other.info.calibration, similarity=other.info.similarity
+        )
 
     def score(self, requests: Sequence[ScoreRequest]) -> Sequence[FloatArray]:
         return self._scorer.score(requests)

@@ -13,6 +13,8 @@ if importlib.util.find_spec("langchain_core") is None:
     raise MissingExtraError("langchain", "gliclass_rerank_langchain")
 
 # After the check, so that the error names the missing extra.
+from langchain_core.version import VERSION
+
 from gliclass_rerank_langchain.cross_encoder import GLiClassCrossEncoder
 from gliclass_rerank_langchain.embeddings import GLiClassEmbeddings
 from gliclass_rerank_langchain.fact_check import GLiClassFactCheck
@@ -39,7 +41,8 @@ def __getattr__(name: str) -> object:
     if name != "GLiClassDecisionModel":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if importlib.util.find_spec("langchain_core.decisions") is None:
-        raise ImportError("GLiClassDecisionModel: expected langchain-core 1.8 or newer; update it")
+        purpose = f"GLiClassDecisionModel (langchain-core 1.8 or newer, got {VERSION}; pip install -U langchain-core)"
+        raise MissingExtraError("langchain", purpose)
     from gliclass_rerank_langchain.decision_model import GLiClassDecisionModel
 
     return GLiClassDecisionModel

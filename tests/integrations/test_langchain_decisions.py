@@ -9,7 +9,7 @@ import pytest
 from conftest import needs_mini
 from fakes import OverlapScorer
 
-from gliclass_rerank import Choice, Decider, Noul, Score
+from gliclass_rerank import Choice, Decider, MissingExtraError, Noul, Score
 
 langchain = pytest.importorskip("gliclass_rerank_langchain")
 decisions = pytest.importorskip("langchain_core.decisions")
@@ -107,5 +107,5 @@ def test_mini_decides() -> None:
 
 def test_an_older_langchain_core_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r"langchain-core 1\.8"):
+    with pytest.raises(MissingExtraError, match=r"langchain-core 1\.8"):
         _ = langchain.GLiClassDecisionModel

@@ -91,7 +91,7 @@ def test_torch_whose_threads_stay_in_the_parent() -> None:
 def test_a_label_cache_that_another_thread_had_locked(scorers: Scorers) -> None:
     scorer = scorers("bi-encoder")
     assert isinstance(scorer, TorchScorer)
-    with held_elsewhere(scorer._label_lock.get()):
+    with held_elsewhere(scorer._label_embeddings._lock.get()):
         assert len(in_child(lambda: scorer.score(REQUESTS))) == len(REQUESTS)
 
 

@@ -28,7 +28,7 @@ from gliclass_rerank import (
 from gliclass_rerank.export.onnx import export_checkpoint
 from gliclass_rerank.models.checkpoint import OPTIONS_FILE
 from gliclass_rerank.scorers.base import LocalScorer
-from gliclass_rerank.scorers.label_vectors import LabelVectors
+from gliclass_rerank.scorers.label_cache import LabelCache
 from gliclass_rerank.scorers.remote.service import HttpScorer
 from gliclass_rerank.types import FloatArray
 
@@ -131,7 +131,7 @@ def test_each_label_is_read_once_and_the_oldest_leave_first() -> None:
         read.extend(labels)
         return [np.full(2, len(label), np.float32) for label in labels]
 
-    kept = LabelVectors(vectors, kept=2)
+    kept = LabelCache(vectors, kept=2)
     assert kept.of(["a", "bb", "a"])["bb"].tolist() == [2, 2]
     kept.of(["a"])
     kept.of(["ccc"])  # "bb" leaves

@@ -20,7 +20,7 @@ from gliclass_rerank.models.tokenizer import TextTokenizer
 from gliclass_rerank.models.upstream import refuse_breaks
 from gliclass_rerank.scorers.batch_plan import batch_cost, plan_batches, request_chunks
 from gliclass_rerank.scorers.independent.cache import PassageCache
-from gliclass_rerank.scorers.label_vectors import LabelVectors
+from gliclass_rerank.scorers.label_cache import LabelCache
 from gliclass_rerank.scorers.prefetch import drain_one_late, prefetch
 from gliclass_rerank.scoring import embed
 from gliclass_rerank.types import Example, FloatArray, Logits, ModelInfo, ScoreRequest
@@ -62,7 +62,7 @@ class LocalScorer(Reloadable, ABC):
         self._overlaps = info.device != "cpu"  # on a CPU both would compete for the same cores
         self._tokenizer = TextTokenizer(checkpoint.tokenizer_file)
         self._encoder = InputEncoder(checkpoint, self._tokenizer)
-        self._label_vectors = LabelVectors(self._read_vectors)
+        self._label_vectors = LabelCache[FloatArray](self._read_vectors)
 
     @property
     def info(self) -> ModelInfo:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import torch
@@ -30,6 +28,7 @@ from gliclass_rerank.models.upstream import refuse_breaks
 from gliclass_rerank.scorers.base import LocalScorer, Waiting
 from gliclass_rerank.scorers.independent.cache import PassageCache
 from gliclass_rerank.scorers.independent.runner import IndependentRunner, ReadText
+from gliclass_rerank.scorers.label_cache import LabelCache
 from gliclass_rerank.scorers.packed.model import PackedHead, PackedUniEncoder, packs
 from gliclass_rerank.scorers.padded.arrays import Padded, label_spans, pad, pad_mask, text_inputs, uni_encoder_inputs
 from gliclass_rerank.scorers.padded.forward import (
@@ -41,7 +40,6 @@ from gliclass_rerank.scorers.padded.forward import (
 from gliclass_rerank.types import FloatArray, ModelInfo
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-CACHED_LABELS = 16384  # label embeddings kept by a bi-encoder
 # Messages about a full device from libraries that allocate memory outside torch's allocator, for handles and kernels.
 FULL = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 
@@ -88,8 +86,7 @@ class TorchScorer(LocalScorer):
         if passage_cache and isinstance(self._runner.module, IndependentRunner):
             self.passage_cache = self._runner.module.cache = PassageCache[ReadText](passage_cache)
         self._packed = PackedUniEncoder(model, head, max_length=checkpoint.max_length) if head else None
-        self._label_embeddings: OrderedDict[str, Tensor] = OrderedDict()
-        self._label_lock = PerProcess(Lock)
+        self._label_embeddings = LabelCache[Tensor](partial(map, self._runner.embed_label))
         self._entered = PerProcess(partial(_enter, os.getpid(), info))
 
     @property
@@ -142,17 +139,7 @@ class TorchScorer(LocalScorer):
 
     def _embed_labels(self, labels: Sequence[str]) -> Tensor:
         """Embed labels, shape (labels, D), each only once while it stays in the cache."""
-        with self._label_lock.get():
-            missing = [label for label in dict.fromkeys(labels) if label not in self._label_embeddings]
-            known = {label: self._label_embeddings[label] for label in labels if label not in missing}
-        for label in missing:
-            known[label] = self._runner.embed_label(label)
-        with self._label_lock.get():
-            for label in dict.fromkeys(labels):
-                self._label_embeddings[label] = known[label]
-                self._label_embeddings.move_to_end(label)
-            while len(self._label_embeddings) > CACHED_LABELS:
-                self._label_embeddings.popitem(last=False)
+        known = self._label_embeddings.of(labels)
         return torch.stack([known[label] for label in labels])
 
 

@@ -233,8 +233,10 @@ def _as_pool(record: RankingRecord | PoolRecord) -> PoolRecord:
 
 def label_request(record: LabelRecord, info: ModelInfo) -> ScoreRequest:
     """The request of a record, as tasks ask the model ``info``."""
-    request = ScoreRequest(record.text, record.labels, record.prompt, record.examples, long_text="truncate")
-    return replace(request, similarity=info.similarity.get("labels", 0.0))
+    similarity = info.similarity.get("labels", 0.0)
+    return ScoreRequest(
+        record.text, record.labels, record.prompt, record.examples, long_text="truncate", similarity=similarity
+    )
 
 
 def _evaluate_labels(scorer: Scorer, records: Sequence[LabelRecord]) -> LabelReport:
