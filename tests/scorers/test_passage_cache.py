@@ -78,6 +78,17 @@ def test_equal_passages_of_a_call_are_read_once(folder: Path) -> None:
     assert cache_of(scorer).stats().texts == before + 1
 
 
+def test_texts_that_are_read_for_their_vectors_alone_are_neither_kept_nor_counted(folder: Path) -> None:
+    scorer, plain = cached(folder), load_scorer(folder)
+    scorer.score(asked("music", TEXTS[:2]))
+    before = cache_of(scorer).stats()
+    assert scorer.embed(TEXTS) == pytest.approx(plain.embed(TEXTS), abs=1e-5)
+    assert cache_of(scorer).stats() == before
+    scorer.score([ScoreRequest(TEXTS[0], ("a label",), similarity=4.0)])  # reads the label's vector as well
+    after = cache_of(scorer).stats()
+    assert (after.texts, after.hits, after.misses) == (before.texts, before.hits + 1, before.misses)
+
+
 def test_memory_is_bounded_and_the_least_recently_used_leave_first(folder: Path) -> None:
     wide = cached(folder)
     wide.score(asked("music"))

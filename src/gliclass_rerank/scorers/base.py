@@ -172,7 +172,7 @@ class LocalScorer(Reloadable, ABC):
         counts = list(map(len, map(attrgetter("labels"), sequences)))
         if self.passage_cache is None:
             return list(map(attrgetter("cost"), sequences)), [*counts]
-        known = [item in self.passage_cache for item in sequences]
+        known = [bool(item.labels) and item in self.passage_cache for item in sequences]
         pairs = zip(sequences, known, strict=True)
         costs = [max(1, len(item.side)) if is_known else item.cost for item, is_known in pairs]
         return costs, list(zip(counts, known, strict=True))

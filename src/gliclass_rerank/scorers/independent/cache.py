@@ -1,4 +1,4 @@
-"""PassageCache: what was read of texts, kept for the next labels that are asked of them."""
+"""PassageCache: what was read of texts with labels, kept for the next labels that are asked of them."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class IndependentOnnxScorer(OnnxScorer):
         self.passage_cache = PassageCache[ReadText](passage_cache) if passage_cache else None
 
     def _run(self, batch: Sequence[EncodedSequence]) -> FloatArray:
-        if self.passage_cache is None:
+        if self.passage_cache is None or not batch[0].labels:
             # What was read stays with onnxruntime: as arrays, it would be copied for each pass.
             feed = self._texts(batch)
             read = dict(zip(self._outputs, self._session.run_with_ort_values(self._outputs, feed), strict=True))

@@ -58,7 +58,8 @@ class IndependentRunner(nn.Module):
         return logits, self.module.vectors(pooled)
 
     def _divided(self, batch: Sequence[EncodedSequence]) -> tuple[Tensor, Tensor]:
-        state = self._read(batch) if self.cache is None else stacked(self.cache.states(batch, self._read_each))
+        cache = self.cache if batch[0].labels else None
+        state = self._read(batch) if cache is None else stacked(cache.states(batch, self._read_each))
         logits: Tensor | None = None
         for part in label_passes(batch, self._pad_id):
             tensors = (torch.from_numpy(array).to(self._device) for array in (part.ids, part.widths, part.places))
