@@ -27,7 +27,6 @@ from gliclass_rerank_service.service import Service, logger
 from gliclass_rerank_service.settings import Settings, read_settings
 
 SHOWN_PROBLEMS = 5
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds between attempts to warm up the model
 
 
 def create_app(scorer: Scorer, settings: Settings | None = None) -> FastAPI:
@@ -70,28 +69,16 @@ def create_app(scorer: Scorer, settings: Settings | None = None) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     service: Service = app.state.service
-    warming = asyncio.ensure_future(_warm(service))
+    watching = asyncio.ensure_future(service.health.watch(on_failure=_tell_of_failure))
     yield
     await asyncio.to_thread(service.close)
-    warming.cancel()
+    watching.cancel()
     with suppress(asyncio.CancelledError):
-        await warming
+        await watching
 
 
-async def _warm(service: Service) -> None:
-    """Run the model until it succeeds once. Until then the service is alive, but not ready."""
-    pause = FIRST_PAUSE
-    while not service.draining:
-        try:
-            await asyncio.to_thread(service.warm)
-        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as error:  # panics of tokenizers and onnxruntime are not subclasses of Exception
-            logger.error("the model does not answer; next attempt in %g s", pause, exc_info=error)
-        else:
-            return
-        await asyncio.sleep(pause)
-        pause = min(2 * pause, LONGEST_PAUSE)
+def _tell_of_failure(error: BaseException, pause: float) -> None:
+    logger.error("the model does not answer; next attempt in %g s", pause, exc_info=error)
 
 
 async def _on_error(request: Request, error: Exception) -> Response:

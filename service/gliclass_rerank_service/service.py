@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hmac
 import logging
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from threading import Lock
+from threading import Lock, Timer
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 
-from gliclass_rerank import Scorer, ScoreRequest
+from gliclass_rerank import Scorer
 from gliclass_rerank.forks import PerProcess
 from gliclass_rerank_service.errors import NotFoundError, TooLargeError
 from gliclass_rerank_service.jobs.broker_calls import JobCalls
+from gliclass_rerank_service.observability.health import Health
 from gliclass_rerank_service.observability.metrics import Metrics
 from gliclass_rerank_service.observability.tracing import Tracing, open_tracing
 from gliclass_rerank_service.queue.batching_scorer import BatchingScorer
@@ -36,6 +38,7 @@ class Service:
         settings: settings of the service.
 
     Attributes:
+        health: whether the model answers.
         draining: no new requests are accepted.
         in_flight: number of accepted requests without an answer yet.
 
@@ -53,12 +56,14 @@ class Service:
         )
         self.job_calls = JobCalls()
         self.draining = False
+        self._ends_by: float | None = None
         self.in_flight = 0
         self._opening = PerProcess(Lock)
         self._jobs: Jobs | None = None
         self._keys = read_keys(settings)
         self.scorer = scorer if isinstance(scorer, BatchingScorer) else self._batching(scorer)
-        self.metrics.watch(self.scorer.stats, lambda: self.in_flight)
+        self.health = Health(self.scorer)
+        self.metrics.watch(self.scorer.stats, in_flight=lambda: self.in_flight, ready=lambda: self.ready)
         if (cache := self.scorer.passage_cache) is not None:
             self.metrics.watch_passage_cache(cache.stats)
 
@@ -77,8 +82,8 @@ class Service:
 
     @property
     def ready(self) -> bool:
-        """Whether the model has answered once, and requests are accepted."""
-        return not self.draining and self.scorer.stats().batches > 0
+        """Whether the model answers, and requests are accepted."""
+        return not self.draining and self.health.problem() is None
 
     @property
     def jobs(self) -> Jobs:
@@ -130,16 +135,31 @@ class Service:
         if name not in (served, *self.settings.model_aliases):
             raise NotFoundError(f"expected the model {served!r}, got {name!r:.80}")
 
-    def warm(self) -> None:
-        """Run the model once, so that the first client does not wait for lazy loading."""
-        self.scorer.score([ScoreRequest("What is this passage about?", ("a test of the model",))])
+    def drain(self) -> float:
+        """Accept no more requests.
+
+        Returns:
+            Seconds left of ``drain_seconds``, which begin at the first call. Below 0 when they are over.
+        """
+        self.draining = True
+        now = time.monotonic()
+        if self._ends_by is None:
+            self._ends_by = now + self.settings.drain_seconds
+        return self._ends_by - now
 
     def close(self) -> None:
-        """Compute the accepted requests, within ``drain_seconds``, and stop."""
-        self.draining = True
+        """Compute the accepted requests within what is left of ``drain_seconds``, and stop.
+
+        Those that are left then get `ClosedError`.
+        """
+        left = max(0.0, self.drain())
+        ending = Timer(left, self.scorer.abandon)
+        ending.daemon = True
+        ending.start()
         if self._jobs is not None:
             self._jobs.close()
-        self.scorer.close(drain=True, timeout=self.settings.drain_seconds)
+        if self.scorer.close(drain=True, timeout=left):
+            ending.cancel()
         self.threads.shutdown(wait=False)
         self.job_calls.close()
         if self.tracing:

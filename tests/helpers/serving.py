@@ -91,7 +91,7 @@ def process(
     ) as running_process:
         url = f"http://127.0.0.1:{port}"
         try:
-            wait_for(lambda: running_process.poll() is not None or _is_ready(url))
+            wait_for(lambda: running_process.poll() is not None or answers_ready(url))
             yield running_process, url
         finally:
             running_process.kill()
@@ -112,7 +112,7 @@ def free_port() -> int:
         return port
 
 
-def _is_ready(url: str) -> bool:
+def answers_ready(url: str) -> bool:
     try:
         return httpx.get(f"{url}/ready").status_code == 200
     except httpx.TransportError:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -11,9 +14,10 @@ import httpx
 import pytest
 import uvicorn
 from conftest import needs_mini
-from gliclass_rerank_service import Settings, create_app
+from gliclass_rerank_service import ClosedError, Settings, create_app
 from gliclass_rerank_service.server import DrainingServer
-from serving import GatedScorer, free_port, process, wait_for
+from gliclass_rerank_service.service import Service
+from serving import PATIENCE, ROOT, GatedScorer, answers_ready, free_port, process, wait_for
 
 from gliclass_rerank import ScoreRequest
 
@@ -89,8 +93,7 @@ def test_what_still_waits_when_the_time_is_over_is_told_so() -> None:
     wait_for(lambda: service.ready)
     scorer.gate.clear()
     scorer.entered.clear()
-    first = threading.Thread(target=lambda: service.scorer.score([ScoreRequest("in work", ("label",))]))
-    first.start()
+    first = service.scorer.submit([ScoreRequest("in work", ("label",))])
     assert scorer.entered.wait(30)
     answers: list[httpx.Response] = []
     waiting = threading.Thread(
@@ -104,8 +107,87 @@ def test_what_still_waits_when_the_time_is_over_is_told_so() -> None:
     waiting.join(60)
     assert answers[0].status_code == 503
     assert answers[0].json()["error_type"] == "Unhealthy"
+    assert isinstance(first.exception(PATIENCE), ClosedError)  # its batch cannot be stopped, and nobody waits for it
     scorer.gate.set()
-    first.join(60)
     serving.join(60)
     assert not serving.is_alive()
     assert "Bread rises." not in scorer.texts
+
+
+def test_the_time_to_drain_begins_once() -> None:
+    service = Service(GatedScorer(), Settings(drain_seconds=8))
+    assert service.drain() == 8
+    assert service.drain() <= 8
+    assert service.draining
+    service.close()
+
+
+def test_closing_waits_for_no_batch_beyond_the_time_to_drain() -> None:
+    scorer = GatedScorer()
+    service = Service(scorer, Settings(drain_seconds=0))
+    scorer.gate.clear()
+    running = service.scorer.submit([ScoreRequest("in work", ("label",))])
+    assert scorer.entered.wait(PATIENCE)
+    job = service.jobs.submit("rerank", {"query": "q", "documents": ["waits"]})
+    service.close()
+    for one in (lambda: running.result(PATIENCE), lambda: service.scorer.score([ScoreRequest("late", ("label",))])):
+        with pytest.raises(ClosedError):
+            one()
+    assert service.jobs.status(job).state == "failed"
+    scorer.gate.set()
+
+
+HANGS = """
+import sys, time
+from fakes import OverlapScorer
+from gliclass_rerank_service import Settings, create_app
+from gliclass_rerank_service.server import serve
+
+class Hangs(OverlapScorer):
+    def score(self, requests):
+        while any("hang" in request.text for request in requests):
+            time.sleep(60)
+        return super().score(requests)
+
+settings = Settings(port=int(sys.argv[1]), drain_seconds=float(sys.argv[2]))
+serve(create_app(Hangs(), settings), settings)
+"""
+
+
+@pytest.mark.parametrize(("drain_seconds", "signals"), [("0.5", 1), ("3600", 2)])
+def test_a_process_ends_though_its_model_hangs(drain_seconds: str, signals: int) -> None:
+    """After ``drain_seconds``, or at once at the second signal. A request and a job wait for a batch without end."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    paths = os.pathsep.join([str(ROOT / "service"), str(ROOT / "tests" / "helpers")])
+    command = [sys.executable, "-c", HANGS, str(port), drain_seconds]
+    body = {"query": "how?", "documents": ["hang"]}
+    answers: list[httpx.Response | httpx.TransportError] = []
+
+    def ask() -> None:
+        try:
+            answers.append(httpx.post(f"{url}/rerank", json=body, timeout=PATIENCE))
+        except httpx.TransportError as error:
+            answers.append(error)
+
+    with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": paths}) as served:
+        try:
+            wait_for(lambda: served.poll() is not None or answers_ready(url))
+            assert httpx.post(f"{url}/jobs/rerank", json=body).status_code == 202
+            asking = threading.Thread(target=ask)
+            asking.start()
+            wait_for(lambda: "gliclass_rerank_in_flight 1.0" in httpx.get(f"{url}/metrics").text)
+            for _ in range(signals):
+                served.send_signal(signal.SIGTERM)
+                if signals > 1:
+                    wait_for(lambda: served.poll() is not None or not answers_ready(url))
+            assert served.wait(PATIENCE) == 0
+        finally:
+            served.kill()
+    asking.join(PATIENCE)
+    (answer,) = answers
+    if signals == 1:
+        assert isinstance(answer, httpx.Response)
+        assert (answer.status_code, answer.json()["error_type"]) == (503, "Unhealthy")
+    else:
+        assert isinstance(answer, httpx.TransportError)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from fakes import INFO, ConstantScorer, OverlapScorer
 from gliclass_rerank_service import Settings, create_app, read_settings
-from gliclass_rerank_service import app as service_app
+from gliclass_rerank_service.observability import health
 from gliclass_rerank_service.observability.logs import JsonFormatter
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from prometheus_client.parser import text_string_to_metric_families
@@ -142,7 +142,7 @@ def test_a_model_that_fails_at_first_is_ready_when_it_answers(
                 raise error
             return super().score(requests)
 
-    monkeypatch.setattr(service_app, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(health, "FIRST_PAUSE", 0.01)
     with TestClient(create_app(Late(), Settings())) as client:
         wait_for(lambda: client.get("/ready").status_code == 200)
     told = [JsonFormatter().format(one) for one in caplog.records if "does not answer" in one.getMessage()]

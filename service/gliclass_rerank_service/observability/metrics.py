@@ -50,12 +50,6 @@ class Metrics:
         self._batch_tokens = Histogram(
             "te_batch_next_tokens", "Estimated tokens of a batch.", buckets=TOKENS, registry=registry
         )
-        self._queue_size = Gauge("te_queue_size", "Requests with texts in the queue.", registry=registry)
-        self._queue_tokens = Gauge("gliclass_rerank_queue_tokens", "Estimated tokens in the queue.", registry=registry)
-        self._throughput = Gauge(
-            "gliclass_rerank_tokens_per_second", "Recent throughput of the model while it computes.", registry=registry
-        )
-        self._in_flight = Gauge("gliclass_rerank_in_flight", "Requests that are not answered yet.", registry=registry)
         self._responses = Counter("gliclass_rerank_responses", "Responses.", ["route", "status"], registry=registry)
         self._texts = Counter("gliclass_rerank_texts", "Texts scored.", registry=registry)
         self._tokens = Counter("gliclass_rerank_tokens", "Estimated tokens scored.", registry=registry)
@@ -63,12 +57,11 @@ class Metrics:
             "gliclass_rerank_batch_duration", "Duration of a batch in seconds.", buckets=SECONDS, registry=registry
         )
 
-    def watch(self, stats: Callable[[], BatchingStats], in_flight: Callable[[], int]) -> None:
-        """Report the queue's ``stats`` and the number of requests in flight. Both are read at each scrape."""
-        self._in_flight.set_function(in_flight)
-        self._queue_size.set_function(lambda: stats().queue_submissions)
-        self._queue_tokens.set_function(lambda: stats().queue_tokens)
-        self._throughput.set_function(lambda: stats().tokens_per_second or 0.0)
+    def watch(
+        self, stats: Callable[[], BatchingStats], *, in_flight: Callable[[], int], ready: Callable[[], bool]
+    ) -> None:
+        """Report the queue and its batch, the requests in flight and the readiness. They are read at each scrape."""
+        self.registry.register(QueueCollector(stats, in_flight, ready))
 
     def watch_passage_cache(self, stats: Callable[[], CacheStats]) -> None:
         """Report the use of a passage cache, read at each scrape."""
@@ -99,6 +92,39 @@ class Metrics:
     def text(self) -> bytes:
         """All metrics in the Prometheus text format."""
         return generate_latest(self.registry)
+
+
+class QueueCollector(Collector):
+    """Metrics of the queue and of what runs, from one snapshot per scrape."""
+
+    def __init__(self, stats: Callable[[], BatchingStats], in_flight: Callable[[], int], ready: Callable[[], bool]):
+        self._stats = stats
+        self._in_flight = in_flight
+        self._ready = ready
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics now."""
+        ours, now = "gliclass_rerank", self._stats()
+        tokens = now.queue_tokens + now.running_tokens
+        in_flight = self._in_flight() + now.running_abandoned
+        yield GaugeMetricFamily("te_queue_size", "Requests with texts that wait or are computed.", now.submissions)
+        yield GaugeMetricFamily(f"{ours}_queue_tokens", "Estimated tokens that wait or are computed.", tokens)
+        yield GaugeMetricFamily(
+            f"{ours}_in_flight", "Requests that are not answered yet, or whose client left a running batch.", in_flight
+        )
+        yield GaugeMetricFamily(
+            f"{ours}_tokens_per_second",
+            "Recent throughput of the model while it computes.",
+            now.tokens_per_second or 0.0,
+        )
+        yield GaugeMetricFamily(
+            f"{ours}_batch_running_seconds", "Age of the batch that is computed; 0 if none is.", now.running_seconds
+        )
+        yield CounterMetricFamily(
+            f"{ours}_busy_seconds", "Time of all batches, the running one included.", now.busy_seconds
+        )
+        yield CounterMetricFamily(f"{ours}_batch_failures", "Batches in which the model failed.", now.failures)
+        yield GaugeMetricFamily(f"{ours}_ready", "1 if the service is ready, otherwise 0.", float(self._ready()))
 
 
 class PassageCacheCollector(Collector):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
@@ -9,6 +11,7 @@ from starlette.responses import Response
 
 from gliclass_rerank_service.dialects.common import Reply, documented, request_id, respond
 from gliclass_rerank_service.errors import error_response
+from gliclass_rerank_service.queue.batching_scorer import DIED
 from gliclass_rerank_service.service import service_of
 
 router = APIRouter(tags=["operations"])
@@ -20,23 +23,29 @@ class Alive(Reply):
     status: str = "ok"
 
 
-@router.get("/health", responses={200: {"model": Alive}}, summary="Test whether the process is alive")
-@router.get("/ping", responses={200: {"model": Alive}}, summary="Test whether the process is alive")
-async def health() -> Response:
-    """Return 200 while the process is alive, also during start and shutdown. See `/ready`."""
-    return respond(Alive())
+RESPONSES: dict[int | str, dict[str, Any]] = {200: {"model": Alive}, 503: documented(503)[503]}
 
 
-@router.get(
-    "/ready",
-    responses={200: {"model": Alive}, 503: documented(503)[503]},
-    summary="Test whether the service is ready",
-)
+@router.get("/health", responses=RESPONSES, summary="Test whether the process is alive")
+@router.get("/ping", responses=RESPONSES, summary="Test whether the process is alive")
+async def health(request: Request) -> Response:
+    """Return 200 while the process can score, also during start and shutdown. See `/ready`.
+
+    503 when the thread that calls the model has ended. Only a restart helps then.
+    """
+    if service_of(request).scorer.stats().alive:
+        return respond(Alive())
+    return error_response(503, DIED, request_id(request))
+
+
+@router.get("/ready", responses=RESPONSES, summary="Test whether the service is ready")
 async def ready(request: Request) -> Response:
-    """Return 200 from the first successful model call until the service begins to shut down."""
-    if service_of(request).ready:
+    """Return 200 while the model answers and the service accepts requests; otherwise 503 with the reason."""
+    service = service_of(request)
+    problem = "the service is shutting down" if service.draining else service.health.problem()
+    if problem is None:
         return respond(Alive(status="ready"))
-    return error_response(503, "the service is starting or ending", request_id(request), headers={"Retry-After": "1"})
+    return error_response(503, problem, request_id(request), headers={"Retry-After": "1"})
 
 
 @router.get(

@@ -28,14 +28,19 @@ class EncodingScorer(Scorer, Protocol):
 
 
 def run_batch(
-    batch: Batch, score: Callable[[Any], Sequence[FloatArray]], *, on_success: Callable[[Batch, float], None]
+    batch: Batch,
+    score: Callable[[Any], Sequence[FloatArray]],
+    *,
+    on_success: Callable[[Batch, float], None],
+    on_failure: Callable[[Batch, BaseException], None],
 ) -> None:
     """Score a batch and give its rows to their submissions. If it fails, score the submissions one by one.
 
     Args:
         batch: submissions that have ended are left out.
         score: logits of the submissions' items.
-        on_success: called after each successful call of ``score`` with the batch and the seconds that it took.
+        on_success: called after each successful call of ``score`` with the batch and its seconds.
+        on_failure: called after each other call with the batch and its error, before callers get it.
     """
     batch = {submission: part for submission, part in batch.items() if submission.is_alive()}
     if not batch:
@@ -50,11 +55,13 @@ def run_batch(
         rows = iter(outcome)
         for submission, part in batch.items():
             submission.add([next(rows) for _ in part])
-    elif len(batch) == 1:
+        return
+    on_failure(batch, outcome)
+    if len(batch) == 1:
         next(iter(batch)).end(outcome)
-    else:
-        for submission, part in batch.items():
-            run_batch({submission: part}, score, on_success=on_success)
+        return
+    for submission, part in batch.items():
+        run_batch({submission: part}, score, on_success=on_success, on_failure=on_failure)
 
 
 def _attempt(score: Callable[[Any], Sequence[FloatArray]], items: list[Any]) -> list[FloatArray] | BaseException:

@@ -5,7 +5,9 @@ Path of a submission: `BatchingScorer.submit` -> `FairQueue` -> batch -> inner s
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -22,9 +24,13 @@ from gliclass_rerank.validation import check_number
 from gliclass_rerank_service.queue.batch import Batch, EncodingScorer, run_batch
 from gliclass_rerank_service.queue.errors import UNKNOWN_WAIT, ClosedError, OverloadedError
 from gliclass_rerank_service.queue.fair_queue import FairQueue
-from gliclass_rerank_service.queue.stats import BatchingStats, Pace
+from gliclass_rerank_service.queue.inference import Inference
+from gliclass_rerank_service.queue.stats import BatchingStats
 from gliclass_rerank_service.queue.submission import Prepared, Submission, estimate_tokens
 
+logger = logging.getLogger("gliclass_rerank.service")
+CLOSED = "the scorer was closed before it scored these requests; send them elsewhere"
+DIED = "the thread that scores has ended after an error; restart the service"
 IN_TIME = 0.5  # largest expected share of its deadline; a late submission wastes its computation
 
 
@@ -45,6 +51,7 @@ class BatchingScorer(Shared):
             twice the bound waits, or one such submission plus the bound.
         cost: tokens of a request for a scorer without tokenisation, at least 1. The unit of both bounds.
         on_batch: called after each batch with its number of requests, their tokens, and its seconds.
+        clock: seconds, as `time.monotonic`, for the ages in `stats`.
 
     Raises:
         OptionError: a budget below 1.
@@ -58,6 +65,7 @@ class BatchingScorer(Shared):
         max_queue_tokens: int = 131_072,
         cost: Callable[[ScoreRequest], int] = estimate_tokens,
         on_batch: Callable[[int, int, float], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         check_number(queue_batch_tokens, "queue_batch_tokens", low=1)
         check_number(max_queue_tokens, "max_queue_tokens", low=1)
@@ -66,6 +74,7 @@ class BatchingScorer(Shared):
         self._score_items = scorer.score if self._encoding is None else self._encoding.score_encoded
         self._cost = cost
         self._on_batch = on_batch
+        self._clock = clock
         self._limits = queue_batch_tokens, max_queue_tokens
         self._closed = False
         self._begun = PerProcess(self._begin)
@@ -74,10 +83,11 @@ class BatchingScorer(Shared):
     def _begin(self) -> None:
         """Start with an empty queue, once in each process."""
         self._queue = FairQueue(*self._limits)
-        self._changed = threading.Condition()  # guards the queue, `_closed` and the fields below
-        self._batches = self._requests = self._tokens = 0
-        self._pace = Pace()
-        self._busy_pace = Pace()  # of batches of at least one turn; a small one takes far longer per token
+        self._changed = threading.Condition()  # guards the queue, `_closed`, `_died` and the record of inference
+        self._inference = Inference(
+            self._changed, clock=self._clock, full_tokens=self._queue.turn, on_batch=self._on_batch
+        )
+        self._died = False
         self._worker = threading.Thread(target=self._work, name="gliclass-batching", daemon=True)
         self._worker.start()
 
@@ -154,14 +164,29 @@ class BatchingScorer(Shared):
         """Return a consistent snapshot."""
         self._begun.get()
         with self._changed:
+            now = self._inference
             return BatchingStats(
                 queue_tokens=self._queue.tokens,
                 queue_submissions=len(self._queue),
-                batches=self._batches,
-                requests=self._requests,
-                tokens=self._tokens,
-                tokens_per_second=self._pace.tokens_per_second,
+                batches=now.batches,
+                requests=now.requests,
+                tokens=now.tokens,
+                tokens_per_second=now.pace.tokens_per_second,
+                running_tokens=now.running_tokens,
+                submissions=len({*self._queue.submissions(), *now.running}),
+                running_abandoned=sum(submission.done() for submission in now.running),
+                running_seconds=now.running_seconds,
+                late=now.late,
+                busy_seconds=now.busy_seconds,
+                failures=now.failures,
+                failing_seconds=now.failing_seconds,
+                alive=self._closed or self._worker.is_alive(),
             )
+
+    def watch(self, on_failure: Callable[[], None] | None) -> None:
+        """Call ``on_failure`` on the scoring thread after each call in which the model failed. None ends it."""
+        self._begun.get()
+        self._inference.on_failure = on_failure
 
     def close(self, *, drain: bool = True, timeout: float | None = None) -> bool:
         """Accept no more requests, finish the accepted ones, and stop the thread. May be called again.
@@ -181,13 +206,18 @@ class BatchingScorer(Shared):
             self._changed.notify()
         if drain:
             self._worker.join(timeout)
-        with self._changed:
-            left = self._queue.submissions()
-        for submission in left:
-            submission.end(ClosedError("the scorer was closed before it scored these requests; send them elsewhere"))
+        self._end_waiting(CLOSED)
         if not drain:
             self._worker.join(timeout)
         return not self._worker.is_alive()
+
+    def abandon(self) -> None:
+        """Close without waiting, and end all submissions with `ClosedError`, those of the running batch included.
+
+        The running batch cannot be stopped. Its result is dropped.
+        """
+        self.close(drain=False, timeout=0)
+        self._end_running(CLOSED)
 
     def __enter__(self) -> BatchingScorer:
         return self
@@ -205,15 +235,16 @@ class BatchingScorer(Shared):
 
     def _check_open(self, tokens: int, deadline: float | None) -> None:
         """Raise unless so many tokens can be accepted now, and probably answered in time."""
-        if self._closed:
-            raise ClosedError("the scorer is closed; send the requests elsewhere")
+        if self._closed or self._died:
+            raise ClosedError(DIED if self._died else "the scorer is closed; send the requests elsewhere")
         if not self._queue.fits(tokens):
-            expected = self._pace.seconds_for(self._queue.charged)
+            expected = self._inference.pace.seconds_for(self._queue.charged)
             wait = UNKNOWN_WAIT if expected is None else expected
             raise OverloadedError(f"queue full: {tokens} tokens do not fit; retry in {wait:.1f} s", wait)
         if deadline is None or not self._queue:
             return
-        taken, allowed = self._busy_pace.seconds_for(self._queue.ahead(tokens) + tokens), IN_TIME * deadline
+        pace = self._inference.full_pace
+        taken, allowed = pace.seconds_for(self._queue.ahead(tokens) + tokens), IN_TIME * deadline
         if taken is not None and taken > allowed:
             raise OverloadedError(
                 f"queue too long: an answer would take {taken:.1f} s, the deadline is {deadline:g} s; "
@@ -226,10 +257,36 @@ class BatchingScorer(Shared):
             self._queue.remove(submission)
 
     def _work(self) -> None:
-        """Score batches until the scorer is closed and the queue empty."""
+        """Score batches until the scorer is closed and the queue empty. After an error of ours, refuse the rest."""
+        try:
+            self._score_batches()
+        except BaseException as error:
+            logger.critical("the thread that scores has ended", exc_info=error)
+            with self._changed:
+                self._died = True
+            self._end_waiting(DIED)
+            self._end_running(DIED)
+
+    def _score_batches(self) -> None:
+        inference = self._inference
         while (batch := self._next_batch()) is not None:
-            run_batch(batch, self._score_items, on_success=self._count)
+            inference.since = self._clock()
+            inference.running = batch
+            run_batch(batch, self._score_items, on_success=inference.succeeded, on_failure=inference.failed)
+            inference.running = {}
             del batch  # free texts and results before waiting for more
+
+    def _end_waiting(self, message: str) -> None:
+        with self._changed:
+            left = self._queue.submissions()
+        for submission in left:
+            submission.end(ClosedError(message))
+
+    def _end_running(self, message: str) -> None:
+        with self._changed:
+            running = list(self._inference.running)
+        for submission in running:
+            submission.end(ClosedError(message))
 
     def _next_batch(self) -> Batch | None:
         """Wait for work and take a batch. It is empty if all waiting submissions were late."""
@@ -241,16 +298,3 @@ class BatchingScorer(Shared):
             submission.is_alive()  # without the lock, because its callbacks may call this scorer
         with self._changed:
             return self._queue.take() if waiting else None
-
-    def _count(self, batch: Batch, seconds: float) -> None:
-        requests = sum(map(len, batch.values()))
-        tokens = sum([submission.costs[i] for submission, part in batch.items() for i in part])
-        if self._on_batch is not None:
-            self._on_batch(requests, tokens, seconds)
-        with self._changed:
-            self._batches += 1
-            self._requests += requests
-            self._tokens += tokens
-            self._pace.add(tokens, seconds)
-            if tokens >= self._queue.turn:
-                self._busy_pace.add(tokens, seconds)

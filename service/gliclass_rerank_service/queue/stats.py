@@ -18,6 +18,15 @@ class BatchingStats:
         requests: requests that it scored.
         tokens: estimated tokens that it scored.
         tokens_per_second: mean throughput while it computes, mostly of the last ten batches; None before the first.
+        running_tokens: estimated tokens of the batch that is computed.
+        running_abandoned: submissions in it that have ended, since their caller left or their deadline has passed.
+        submissions: submissions that wait or are computed.
+        running_seconds: age of the present call of the inner scorer; 0 while none runs.
+        late: whether that is far longer than other calls took for as many tokens.
+        busy_seconds: time of all calls, successful or not, the present one included. It never falls.
+        failures: calls that failed for another reason than their input.
+        failing_seconds: time since the first failure after the last success; 0 if there is none.
+        alive: whether the thread that scores runs, or was ended by `BatchingScorer.close`.
     """
 
     queue_tokens: int
@@ -26,6 +35,15 @@ class BatchingStats:
     requests: int
     tokens: int
     tokens_per_second: float | None
+    running_tokens: int
+    running_abandoned: int
+    submissions: int
+    running_seconds: float
+    late: bool
+    busy_seconds: float
+    failures: int
+    failing_seconds: float
+    alive: bool
 
 
 @dataclass(slots=True)
