@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
 from types import FrameType
 
@@ -21,6 +22,7 @@ from gliclass_rerank_service.settings import Settings
 
 QUIET_TICKS = 5  # of a tenth of a second, so that clients that were just answered get a 503, not a closed socket
 ENDING_SECONDS = 0.6  # to send the last answers, when the time to drain is over
+ALARM_SECONDS = 0.2  # from then until the system ends the process, if no thread of Python gets a turn
 
 logger = logging.getLogger("gliclass_rerank.service")
 
@@ -29,7 +31,7 @@ class ProcessEnd:
     """The end of the process at a fixed time, whatever its threads do.
 
     Python waits at its end for all threads of executors, and a batch cannot be stopped. So a thread of this class ends
-    the process with status 0, without cleaning up.
+    the process with status 0, without cleaning up. If another thread keeps Python's global lock, SIGALRM ends it.
     """
 
     def __init__(self) -> None:
@@ -41,6 +43,8 @@ class ProcessEnd:
         """End in so many seconds. May be called by a signal handler, once."""
         self._seconds = seconds
         self._begun.set()
+        if hasattr(signal, "setitimer"):  # Windows has none
+            signal.setitimer(signal.ITIMER_REAL, seconds + ALARM_SECONDS)
 
     def at_once(self) -> None:
         """End now, after `within`. May be called by a signal handler, once."""

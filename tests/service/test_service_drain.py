@@ -138,7 +138,7 @@ def test_closing_waits_for_no_batch_beyond_the_time_to_drain() -> None:
 
 
 HANGS = """
-import sys, time
+import re, sys, time
 from fakes import OverlapScorer
 from gliclass_rerank_service import Settings, create_app
 from gliclass_rerank_service.server import serve
@@ -146,21 +146,31 @@ from gliclass_rerank_service.server import serve
 class Hangs(OverlapScorer):
     def score(self, requests):
         while any("hang" in request.text for request in requests):
-            time.sleep(60)
+            time.sleep(0.01)
+            if sys.argv[3] == "keeps the lock" and app.state.service.draining:
+                re.match("(a+)+$", "a" * 60 + "b")  # takes years
         return super().score(requests)
 
 settings = Settings(port=int(sys.argv[1]), drain_seconds=float(sys.argv[2]))
-serve(create_app(Hangs(), settings), settings)
+app = create_app(Hangs(), settings)
+serve(app, settings)
 """
 
 
-@pytest.mark.parametrize(("drain_seconds", "signals"), [("0.5", 1), ("3600", 2)])
-def test_a_process_ends_though_its_model_hangs(drain_seconds: str, signals: int) -> None:
+@pytest.mark.parametrize(
+    ("drain_seconds", "signals", "how", "status"),
+    [
+        ("0.5", 1, "sleeps", 0),
+        ("3600", 2, "sleeps", 0),
+        ("0.5", 1, "keeps the lock", -signal.SIGALRM),
+    ],
+)
+def test_a_process_ends_though_its_model_hangs(drain_seconds: str, signals: int, how: str, status: int) -> None:
     """After ``drain_seconds``, or at once at the second signal. A request and a job wait for a batch without end."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     paths = os.pathsep.join([str(ROOT / "service"), str(ROOT / "tests" / "helpers")])
-    command = [sys.executable, "-c", HANGS, str(port), drain_seconds]
+    command = [sys.executable, "-c", HANGS, str(port), drain_seconds, how]
     body = {"query": "how?", "documents": ["hang"]}
     answers: list[httpx.Response | httpx.TransportError] = []
 
@@ -181,12 +191,12 @@ def test_a_process_ends_though_its_model_hangs(drain_seconds: str, signals: int)
                 served.send_signal(signal.SIGTERM)
                 if signals > 1:
                     wait_for(lambda: served.poll() is not None or not answers_ready(url))
-            assert served.wait(PATIENCE) == 0
+            assert served.wait(PATIENCE) == status
         finally:
             served.kill()
     asking.join(PATIENCE)
     (answer,) = answers
-    if signals == 1:
+    if (signals, how) == (1, "sleeps"):
         assert isinstance(answer, httpx.Response)
         assert (answer.status_code, answer.json()["error_type"]) == (503, "Unhealthy")
     else:
