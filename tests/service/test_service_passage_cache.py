@@ -50,7 +50,7 @@ def test_metrics_tell_what_the_cache_does(folder: Path) -> None:
             assert client.post("/rerank", json=body).status_code == 200
         assert client.post("/embed", json={"inputs": TEXTS}).status_code == 200
         now = cache_metrics(client)
-    assert now["hits_total"] - before["hits_total"] == 6
+    assert now["hits_total"] - before["hits_total"] == 3  # of the second ranking; vectors alone are no use of the cache
     assert now["misses_total"] - before["misses_total"] == 3
     assert now["texts"] - before["texts"] == 3
     assert before["bytes"] < now["bytes"] < now["max_bytes"] == 10**7
