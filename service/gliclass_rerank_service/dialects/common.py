@@ -26,6 +26,7 @@ from pydantic_core.core_schema import no_info_before_validator_function
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gliclass_rerank_service.admission import MOST_PARTS, check_structure
 from gliclass_rerank_service.observability.request_stats import RequestStats, stats_of
 
 T = TypeVar("T")
@@ -50,6 +51,8 @@ class StrictRequest(Request):
 
     async def json(self) -> Any:
         body = await self.body()
+        if len(body) > MOST_PARTS:  # a smaller body cannot have more parts
+            check_structure(body)
         try:
             return from_json(body, allow_inf_nan=False)
         except ValueError as error:
@@ -86,7 +89,7 @@ REFUSALS: Mapping[int, str] = {
     401: "The API key is missing or unknown.",
     404: "The request names another model, and `strict_model` is set.",
     408: "The body was sent too slowly.",
-    413: "The request has too many bytes, texts or tokens. Divide it.",
+    413: "The request has too many bytes, elements, texts or tokens. Divide it.",
     422: "A field is missing or has an impossible value, or a text cannot be read.",
     424: "The model failed.",
     429: "The service is too busy. Retry after the seconds in `Retry-After`.",
